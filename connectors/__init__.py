@@ -1,0 +1,1 @@
+"""Connectors: files, Kafka and HTTP in and out of the engine."""

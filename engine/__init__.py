@@ -1,0 +1,1 @@
+"""The engine: event -> ids -> store -> states and fast memory -> retrieval -> mix."""

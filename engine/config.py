@@ -1,0 +1,179 @@
+"""The configuration: one tree of frozen values, read from TOML, every field with its default."""
+
+from pathlib import Path
+
+import msgspec
+
+from .errors import ConfigError
+from .events import FieldNames
+
+__all__ = [
+    "ApiConfig",
+    "Config",
+    "FastConfig",
+    "GateConfig",
+    "KafkaConfig",
+    "MixConfig",
+    "ModelConfig",
+    "RetrievalConfig",
+    "StateConfig",
+    "StoreConfig",
+    "TrainingConfig",
+    "load_config",
+]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every section: immutable, unknown names refused."""
+
+
+class StoreConfig(_Section, frozen=True):
+    """Durable truth: histories, log, ids, offsets."""
+
+    # A of the design: a history keeps 2 * anchor events, states restart at multiples of it
+    anchor: int = 128
+    log_events: int = 2_000_000
+    # users whose histories are also held in memory
+    hot_histories: int = 65_536
+    batch_events: int = 512
+    batch_bytes: int = 1_000_000
+    sync_ms: int = 1_000
+    # events later than the clock by more than this are refused
+    future_tolerance_ms: int = 86_400_000
+    # item rows kept in the seen set of a user, newest first; 0 keeps all
+    seen_horizon: int = 0
+    cache_bytes: int = 64 << 20
+
+
+class ModelConfig(_Section, frozen=True):
+    """Shape of the streaming model."""
+
+    d_model: int = 64
+    layers: int = 2
+    heads: int = 4
+    head_dim: int = 32
+    d_state: int = 32
+    d_conv: int = 4
+    time: bool = True
+    time_hidden: int = 16
+    query_time: bool = True
+    dropout: float = 0.2
+    norm_eps: float = 1e-12
+    unknown_rate: float = 0.02
+
+
+class StateConfig(_Section, frozen=True):
+    """The slab of per-user model states."""
+
+    hot_users: int = 16_384
+    dtype: str = "float32"
+
+
+class TrainingConfig(_Section, frozen=True):
+    """What the background trainer learns from, and when it starts."""
+
+    mode: str = "auto"
+    # a first version needs this many events in the log
+    min_events: int = 2_000
+    # later versions start after this many new events
+    every_events: int = 1_000
+    every_seconds: float = 0.0
+    threads: int = 1
+    nice: int = 10
+    seed: int = 0
+
+
+class GateConfig(_Section, frozen=True):
+    """When a candidate version may serve."""
+
+    holdout_events: int = 500
+    # publish if the lower bound of the NDCG difference is above this share of the live model's NDCG
+    margin: float = -0.02
+    confidence: float = 0.90
+    resamples: int = 1_000
+
+
+class FastConfig(_Section, frozen=True):
+    """The counting memories."""
+
+    # half-lives of decayed popularity, in events
+    half_lives: tuple[float, ...] = (500.0, 5_000.0, 50_000.0)
+    neighbours: int = 128
+    context: int = 20
+    snapshot_events: int = 50_000
+
+
+class MixConfig(_Section, frozen=True):
+    """The mixture of slow and fast scores."""
+
+    # share of events that the mixture learns from in a live engine; a replay uses 1
+    sample: float = 0.02
+
+
+class RetrievalConfig(_Section, frozen=True):
+    """Search of items by the user's vector."""
+
+    # catalogues up to this size are searched exactly
+    exact_items: int = 50_000
+    # candidates taken from each source before mixing
+    candidates: int = 200
+    recall_target: float = 0.95
+
+
+class KafkaConfig(_Section, frozen=True):
+    """The Kafka source and its outputs."""
+
+    client: str = "confluent"
+    # "all" or a list of partition numbers
+    partitions: str | tuple[int, ...] = "all"
+    # for a store without offsets: "earliest", "latest" or milliseconds since the epoch
+    start: str | int = "earliest"
+    group: str = "recurra"
+    catalogue_topic: str | None = None
+    output_topic: str | None = None
+    output_k: int = 10
+    request_topic: str | None = None
+    reply_topic: str | None = None
+    dead_letter_topic: str | None = None
+    skip_lost: bool = False
+    # handed to the client as they are: sasl.*, ssl.*, security.protocol, ...
+    options: dict[str, str | int | float | bool] = {}
+
+
+class ApiConfig(_Section, frozen=True):
+    """The HTTP endpoint."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+
+class Config(_Section, frozen=True):
+    """Everything that can be configured."""
+
+    threads: int = 1
+    seed: int = 0
+    events: FieldNames = FieldNames()
+    store: StoreConfig = StoreConfig()
+    model: ModelConfig = ModelConfig()
+    states: StateConfig = StateConfig()
+    training: TrainingConfig = TrainingConfig()
+    gate: GateConfig = GateConfig()
+    fast: FastConfig = FastConfig()
+    mix: MixConfig = MixConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    kafka: KafkaConfig = KafkaConfig()
+    api: ApiConfig = ApiConfig()
+
+
+def load_config(path: str | Path | None) -> Config:
+    """Read a TOML file; None gives the defaults. Raises ``ConfigError`` with the offending field."""
+    if path is None:
+        return Config()
+    try:
+        return msgspec.toml.decode(Path(path).read_bytes(), type=Config)
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at {path}; `recurra init` writes one") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None

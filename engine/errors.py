@@ -1,0 +1,102 @@
+"""The tree of errors that recurra raises.
+
+Every message says what was expected, what was given and, where there is something to do, what to do.
+"""
+
+__all__ = [
+    "BadEventError",
+    "BrokerError",
+    "ClosedError",
+    "ConfigError",
+    "InputError",
+    "RecurraError",
+    "SourceBehindError",
+    "SourceError",
+    "SourceMismatchError",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFencedError",
+    "StoreFormatError",
+    "StoreFullError",
+    "StoreInUseError",
+    "TrainingError",
+    "UnknownItemError",
+    "UnknownUserError",
+    "VersionError",
+]
+
+
+class RecurraError(Exception):
+    """Base of every error that recurra raises on purpose."""
+
+
+class InputError(RecurraError, ValueError):
+    """An argument or a piece of input is not acceptable."""
+
+
+class BadEventError(InputError):
+    """A message could not be decoded as an event, an item or a forget request."""
+
+
+class UnknownUserError(InputError, LookupError):
+    """No event of this user was ever applied, or the user was forgotten."""
+
+
+class UnknownItemError(InputError, LookupError):
+    """No event and no catalogue record of this item was ever applied."""
+
+
+class ConfigError(InputError):
+    """The configuration file or a flag is not acceptable."""
+
+
+class StoreError(RecurraError):
+    """The store could not be read or written."""
+
+
+class StoreInUseError(StoreError):
+    """Another process holds the store for writing."""
+
+
+class StoreFormatError(StoreError):
+    """The store was written in a format that this release does not read."""
+
+
+class StoreFencedError(StoreError):
+    """A newer owner opened the store; this one may not write any more."""
+
+
+class StoreFullError(StoreError):
+    """The device under the store is full; nothing of the batch was applied."""
+
+
+class StoreCorruptError(StoreError):
+    """A record failed its check and was not used."""
+
+
+class SourceError(RecurraError):
+    """A source of events could not be read."""
+
+
+class BrokerError(SourceError):
+    """The Kafka broker could not be reached or refused the request."""
+
+
+class SourceBehindError(SourceError):
+    """The source no longer holds the events after the stored offset."""
+
+
+class SourceMismatchError(SourceError):
+    """The source is not the one that the stored offset belongs to."""
+
+
+class VersionError(RecurraError):
+    """A model version is missing, incomplete or fails its checks."""
+
+
+class TrainingError(RecurraError):
+    """The training program failed; the live version keeps serving."""
+
+
+class ClosedError(RecurraError):
+    """The object was used after it was closed."""

@@ -1,0 +1,1 @@
+"""Kernels: one folder per operator, each with a naive truth and its fast paths."""

@@ -1,0 +1,1 @@
+"""Simulations: data sets, replays, baselines, generated streams and benchmarks."""

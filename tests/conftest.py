@@ -1,0 +1,34 @@
+"""Fixtures that every part of the suite shares."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Return the path of a real data file beside the repository, or skip with a reason."""
+
+    def find(name: str) -> Path:
+        path = _SHARED / "data" / name
+        if not path.exists():
+            pytest.skip(f"real data {name} is not beside the repository")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Path]:
+    """Return the path of a golden file beside the repository, or skip with a reason."""
+
+    def find(name: str) -> Path:
+        path = _SHARED / "golden" / name
+        if not path.exists():
+            pytest.skip(f"golden vectors {name} are not beside the repository")
+        return path
+
+    return find
