@@ -1,0 +1,59 @@
+"""What recurra has to beat: counting baselines that learn every event, as the protocol's reference states them."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from recurra.engine.errors import InputError
+
+from .arrays import FloatArray
+from .decayed_popularity import DecayedPopularity
+from .item_knn import ItemKnn
+from .markov import Markov
+from .popularity import Popularity
+from .sequential_rules import SequentialRules
+
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "DecayedPopularity",
+    "ItemKnn",
+    "Markov",
+    "Popularity",
+    "SequentialRules",
+    "chosen",
+]
+
+
+class Baseline(Protocol):
+    """A recommender that is asked before every event and learns it afterwards.
+
+    Items and users are dense codes; items are numbered in the order of their first event.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in reports."""
+        ...
+
+    def scores(self, user: int) -> FloatArray:
+        """Return the score of every item learnt so far, float64 by item code; asked any number of times."""
+        ...
+
+    def learn(self, user: int, item: int) -> None:
+        """Learn one event; called once per event, in the order of the stream."""
+        ...
+
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    made.name: made for made in (Popularity, DecayedPopularity, Markov, SequentialRules, ItemKnn)
+}
+
+
+def chosen(names: str | Sequence[str]) -> list[Baseline]:
+    """Build the baselines called ``"all"``, ``"none"``, ``"a,b"`` or a list of names; raises ``InputError``."""
+    if isinstance(names, str):
+        names = {"all": list(BASELINES), "none": []}.get(names) or [part for part in names.split(",") if part != "none"]
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise InputError(f"no baseline is called {unknown[0]!r}; there are {', '.join(BASELINES)}, all and none")
+    return [BASELINES[name]() for name in names]

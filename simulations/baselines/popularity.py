@@ -1,0 +1,33 @@
+"""Popularity: how often an item occurred, from the beginning."""
+
+import numpy as np
+
+from .arrays import FloatArray, grown
+from .recency import TIE_HALF_LIFE, TIE_WEIGHT, DecayedCounts
+
+__all__ = ["Popularity"]
+
+
+class Popularity:
+    """Scores an item by the number of its events; the same list for everybody."""
+
+    name = "popularity"
+
+    def __init__(self) -> None:
+        self._counts: FloatArray = np.zeros(1024)
+        self._ties = DecayedCounts(TIE_HALF_LIFE)
+        self._items = 0
+
+    def scores(self, user: int) -> FloatArray:  # noqa: ARG002 - the same for everybody
+        """Return the scores of items 0, 1, ...; a new array."""
+        scores = np.empty(self._items)
+        self._ties.write(scores, TIE_WEIGHT)
+        scores += self._counts[: self._items]
+        return scores
+
+    def learn(self, user: int, item: int) -> None:  # noqa: ARG002
+        """Count one event."""
+        self._counts = grown(self._counts, item)
+        self._counts[item] += 1
+        self._ties.add(item)
+        self._items = max(self._items, item + 1)

@@ -1,0 +1,206 @@
+"""Test, then learn: ranks, metrics and cohorts of the protocol preq-v1."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = [
+    "MISS",
+    "Owned",
+    "Ranks",
+    "Tally",
+    "cohorts",
+    "metrics",
+    "over_time",
+    "rank_among_known",
+    "rank_dense",
+    "rank_listed",
+]
+
+# the rank of an event that nobody could have got right: an item never seen before, or one excluded by rule
+MISS = 0
+# users and items with fewer events than this are new
+_NEW_EVENTS = 5
+
+IntArray = NDArray[np.int32]
+BoolArray = NDArray[np.bool_]
+
+_NONE: IntArray = np.zeros(0, dtype=np.int32)
+
+
+def metrics(ranks: IntArray) -> dict[str, float]:
+    """Return HR@10, HR@20, NDCG@10 and MRR over ``ranks`` (1 = best, ``MISS`` counts in the denominator only)."""
+    if len(ranks) == 0:
+        return {"hr@10": 0.0, "hr@20": 0.0, "ndcg@10": 0.0, "mrr": 0.0}
+    hit = ranks[ranks > 0].astype(np.float64)
+    gains = np.array([np.count_nonzero(hit <= 10), np.count_nonzero(hit <= 20), np.sum(1 / np.log2(hit[hit <= 10] + 1))])
+    hr10, hr20, ndcg10 = (round(float(gain) / len(ranks), 6) for gain in gains)
+    return {"hr@10": hr10, "hr@20": hr20, "ndcg@10": ndcg10, "mrr": round(float(np.sum(1 / hit)) / len(ranks), 6)}
+
+
+def over_time(ranks: IntArray, positions: NDArray[np.int64], edges: NDArray[np.int64]) -> list[dict[str, float]]:
+    """Return the metrics of the events whose stream position lies between consecutive ``edges``."""
+    cuts = np.searchsorted(positions, edges)
+    return [metrics(ranks[start:end]) for start, end in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+class Tally:
+    """Running metrics of a stream without end; keeps sums and the last ``window`` ranks, nothing else."""
+
+    def __init__(self, window: int = 2_000) -> None:
+        self._sums = np.zeros(4)
+        self._last: IntArray = np.zeros(window, dtype=np.int32)
+        self.events = 0
+
+    def add(self, rank: int) -> None:
+        """Count one evaluated event."""
+        self._last[self.events % len(self._last)] = rank
+        self.events += 1
+        if rank > 0:
+            top10 = rank <= 10
+            self._sums += (top10, rank <= 20, 1 / np.log2(rank + 1) if top10 else 0, 1 / rank)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics over all events so far."""
+        names = ("hr@10", "hr@20", "ndcg@10", "mrr")
+        return {name: round(float(total) / max(1, self.events), 6) for name, total in zip(names, self._sums, strict=True)}
+
+    def recent(self) -> dict[str, float]:
+        """Return the metrics over the last ``window`` events."""
+        return metrics(self._last[: min(self.events, len(self._last))])
+
+
+class Ranks:
+    """The ranks of several competitors over the same evaluated events."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._ranks: dict[str, IntArray] = {}
+        self.count = 0
+
+    def add(self, ranks: Mapping[str, int]) -> None:
+        """Keep the ranks of one event; a competitor that was not there before has missed all events until now."""
+        for name, rank in ranks.items():
+            if name not in self._ranks:
+                self._ranks[name] = np.full(self._capacity, MISS, dtype=np.int32)
+            self._ranks[name][self.count] = rank
+        self.count += 1
+
+    def of(self, name: str) -> IntArray:
+        """Return the ranks of one competitor."""
+        return self._ranks[name][: self.count]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ranks)
+
+
+class Owned:
+    """The items that every user had so far, as codes."""
+
+    def __init__(self) -> None:
+        self._items: dict[int, IntArray] = {}
+        self._sets: dict[int, set[int]] = {}
+
+    def of(self, user: int) -> IntArray:
+        """Return the items of ``user``, each once."""
+        return self._items.get(user, _NONE)[: len(self._sets.get(user, ()))]
+
+    def has(self, user: int, item: int) -> bool:
+        """Tell whether ``user`` had ``item``."""
+        return item in self._sets.get(user, ())
+
+    def add(self, user: int, item: int) -> None:
+        """Record that ``user`` had ``item``."""
+        owned = self._sets.setdefault(user, set())
+        if item in owned:
+            return
+        items = self._items.get(user, _NONE)
+        if len(owned) == len(items):
+            items = np.concatenate((items, np.zeros(max(8, len(items)), dtype=np.int32)))
+            self._items[user] = items
+        items[len(owned)] = item
+        owned.add(item)
+
+
+def cohorts(users: IntArray, items: IntArray, times_ms: NDArray[np.int64]) -> dict[str, BoolArray]:
+    """Return, for every event of a stream, which cohorts it belongs to.
+
+    ``new_user`` and ``new_item``: fewer than 5 events of the user (of the item) came before; ``tail``: fewer events of
+    the item came before than of the average item seen so far; ``with_gap``: the user's previous event has another time.
+    """
+    user_before = _count_before(users)
+    item_before = _count_before(items)
+    known_items = np.cumsum(item_before == 0) - (item_before == 0)
+    average = np.arange(len(items)) / np.maximum(1, known_items)
+    order = np.argsort(users, kind="stable")
+    gap = np.zeros(len(users), dtype=np.bool_)
+    follows = users[order][1:] == users[order][:-1]
+    gap[order[1:]] = follows & (times_ms[order][1:] > times_ms[order][:-1])
+    return {
+        "new_user": user_before < _NEW_EVENTS,
+        "new_item": item_before < _NEW_EVENTS,
+        "tail": item_before < average,
+        "with_gap": gap,
+    }
+
+
+def _count_before(codes: IntArray) -> NDArray[np.int64]:
+    """Return how often every entry's code occurred before it."""
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    lengths = np.diff(starts, append=len(codes))
+    before = np.empty(len(codes), dtype=np.int64)
+    before[order] = np.arange(len(codes)) - np.repeat(starts, lengths)
+    return before
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rank_among_known(scores: NDArray[np.float64], item: int, excluded: IntArray) -> int:
+    """Return the rank of ``item`` among the items 0 .. len(scores) - 1 without those ``excluded`` (each named once)."""
+    score = scores[item]
+    if not np.isfinite(score):
+        return len(scores) - len(excluded)
+    rank = 0
+    for other in range(len(scores)):
+        rank += scores[other] >= score and scores[other] < np.inf
+    for place in range(len(excluded)):
+        other_score = scores[excluded[place]]
+        rank -= other_score >= score and other_score < np.inf
+    return rank
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rank_dense(scores: NDArray[np.float32], allowed: BoolArray, row: int) -> int:
+    """Return the rank of ``row`` among the ``allowed`` rows; ``MISS`` when it is not one of them."""
+    if row < 0 or row >= len(allowed) or not allowed[row]:
+        return MISS
+    score = scores[row]
+    rank = 0
+    if not np.isfinite(score):
+        for other in range(len(allowed)):
+            rank += allowed[other]
+        return rank
+    for other in range(len(allowed)):
+        rank += allowed[other] and scores[other] >= score and scores[other] < np.inf
+    return rank
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rank_listed(rows: IntArray, scores: NDArray[np.float64], allowed: BoolArray, row: int) -> int:
+    """Return the rank of ``row`` when only ``rows`` have ``scores``: all that are not listed are below all that are."""
+    if row < 0 or row >= len(allowed) or not allowed[row]:
+        return MISS
+    score = -np.inf
+    for place in range(len(rows)):
+        if rows[place] == row:
+            score = scores[place]
+    rank = 0
+    if not np.isfinite(score):
+        for other in range(len(allowed)):
+            rank += allowed[other]
+        return rank
+    for place in range(len(rows)):
+        rank += allowed[rows[place]] and scores[place] >= score and scores[place] < np.inf
+    return rank
