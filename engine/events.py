@@ -11,7 +11,18 @@ import msgspec
 
 from .errors import BadEventError, ConfigError
 
-__all__ = ["MAX_ID_BYTES", "MAX_MESSAGE_BYTES", "MAX_TIME_MS", "Decoder", "Event", "FieldNames", "Forget", "Item"]
+__all__ = [
+    "MAX_ID_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "MAX_TIME_MS",
+    "Decoder",
+    "Event",
+    "FieldNames",
+    "Forget",
+    "Item",
+    "event_problem",
+    "rfc_3339_ms",
+]
 
 MAX_ID_BYTES = 512
 MAX_MESSAGE_BYTES = 1 << 20
@@ -270,6 +281,17 @@ def event_problem(event: Event) -> str | None:
     return None
 
 
+def rfc_3339_ms(text: str, name: str = "time") -> int:
+    """Turn an RFC 3339 time into milliseconds since the epoch; finer digits are cut off. Raises ``BadEventError``."""
+    if _RFC_3339.fullmatch(text) is None:
+        raise BadEventError(f"field {name!r} is not an RFC 3339 time with a time zone: {text[:40]!r}")
+    try:
+        moment = dt.datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise BadEventError(f"field {name!r} is not a date and time that exists: {text[:40]!r}") from None
+    return (moment - dt.datetime.fromtimestamp(0, dt.UTC)) // dt.timedelta(milliseconds=1)
+
+
 def _identifier(record: Mapping[str, Any], name: str) -> str:
     value = record.get(name)
     if value is None:
@@ -300,22 +322,12 @@ def _time_ms(record: Mapping[str, Any], name: str) -> int:
     if value is None:
         raise BadEventError(f"field {name!r} is missing")
     if isinstance(value, str):
-        value = _rfc_3339_ms(value, name)
+        value = rfc_3339_ms(value, name)
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadEventError(f"field {name!r} must be integer milliseconds or an RFC 3339 string, got {value!r:.40}")
     if not 0 <= value <= MAX_TIME_MS:
         raise BadEventError(f"field {name!r} must be between 0 and {MAX_TIME_MS} ms, got {value}")
     return value
-
-
-def _rfc_3339_ms(text: str, name: str) -> int:
-    if _RFC_3339.fullmatch(text) is None:
-        raise BadEventError(f"field {name!r} is not an RFC 3339 time with a time zone: {text[:40]!r}")
-    try:
-        moment = dt.datetime.fromisoformat(text.upper())
-    except ValueError:
-        raise BadEventError(f"field {name!r} is not a date and time that exists: {text[:40]!r}") from None
-    return (moment - dt.datetime.fromtimestamp(0, dt.UTC)) // dt.timedelta(milliseconds=1)
 
 
 def _weight(record: Mapping[str, Any], name: str) -> float | None:

@@ -1,0 +1,113 @@
+"""Catalogues: files of item records in the forms that the published data sets have."""
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..engine.errors import BadEventError, InputError
+from ..engine.events import Decoder, FieldNames, Item
+from .dead_letter import DeadLetters
+
+__all__ = ["Catalogue", "read_items"]
+
+_LineParser = Callable[[str], Item]
+
+
+class Catalogue(NamedTuple):
+    """The records of a catalogue file in its order, and how many lines could not be read."""
+
+    items: list[Item]
+    refused: int
+
+
+def read_items(
+    path: str | Path, *, fields: FieldNames | None = None, dead_letters: DeadLetters | None = None
+) -> Catalogue:
+    """Read item records from ``.item`` (typed header), ``movies.dat``, ``movies.csv`` or JSON lines.
+
+    Lines that are no records are counted and, if given, written to ``dead_letters``. Raises ``InputError`` with one
+    sentence if the file is missing or not of such a form.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the catalogue {path}: {error.strerror}") from None
+    items: list[Item] = []
+    refused = 0
+    for number, raw, parse in _rows(path, data, fields or FieldNames()):
+        try:
+            items.append(parse(raw.decode()))
+        except (BadEventError, UnicodeDecodeError, csv.Error) as error:
+            refused += 1
+            if dead_letters is not None:
+                dead_letters.write(f"file:{path}", number, raw, str(error))
+    if dead_letters is not None:
+        dead_letters.flush()
+    return Catalogue(items, refused)
+
+
+def _rows(path: Path, data: bytes, fields: FieldNames) -> Iterator[tuple[int, bytes, _LineParser]]:
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    first = lines[0].decode(errors="replace").rstrip("\r")
+    headed, parse = _parser(path, first, fields)
+    for number, raw in enumerate(lines, 1):
+        if raw.strip() and not (headed and number == 1):
+            yield number, raw.rstrip(b"\r"), parse
+
+
+def _parser(path: Path, first: str, fields: FieldNames) -> tuple[bool, _LineParser]:
+    if first.lstrip().startswith("{"):
+        return False, Decoder(fields).item
+    for separator in ("::", "#"):
+        if first.count(separator) >= 2 and ":token" not in first:
+            return False, _fields_parser(separator)
+    if ":token" in first:
+        return True, _table_parser(path, first, "\t")
+    return True, _table_parser(path, first, ",")
+
+
+def _fields_parser(separator: str) -> _LineParser:
+    def parse(line: str) -> Item:
+        # a title may hold the separator, an id and a genre do not
+        item, found, rest = line.partition(separator)
+        title, also, genres = rest.rpartition(separator)
+        if not found or not also or not item:
+            raise BadEventError(f"expected item, title and categories between {separator!r}, got {line[:60]!r}")
+        return Item(item, title or None, _genres(genres, "|"))
+
+    return parse
+
+
+def _table_parser(path: Path, header: str, separator: str) -> _LineParser:
+    names = [name.split(":", 1)[0].strip() for name in header.split(separator)]
+    lowered = [name.lower() for name in names]
+
+    def find(*usual: str) -> int:
+        return next((lowered.index(name) for name in usual if name in lowered), -1)
+
+    item_at = find("item", "item_id", "movieid", "movie_id", "itemid")
+    title_at = find("title", "movie_title", "name")
+    genres_at = find("genres", "class", "categories", "category", "genre")
+    if item_at < 0:
+        raise InputError(f"{path}: expected a header with an item column (item_id, movieId, ...), got {header[:80]!r}")
+    further = [at for at in range(len(names)) if at not in (item_at, title_at, genres_at)]
+    # the typed form separates the words of a list by spaces, the others by bars
+    inside = " " if separator == "\t" else "|"
+
+    def parse(line: str) -> Item:
+        cells = next(csv.reader([line])) if separator == "," else line.split(separator)
+        if len(cells) != len(names):
+            raise BadEventError(f"expected {len(names)} columns, got {len(cells)}")
+        if not cells[item_at]:
+            raise BadEventError("the item id is empty")
+        title = (cells[title_at] or None) if title_at >= 0 else None
+        categories = _genres(cells[genres_at], inside) if genres_at >= 0 else ()
+        return Item(cells[item_at], title, categories, True, {names[at]: cells[at] for at in further if cells[at]})
+
+    return parse
+
+
+def _genres(text: str, separator: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(separator) if name.strip() and "no genres" not in name)
