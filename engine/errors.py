@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "InputError",
     "RecurraError",
+    "ServiceError",
     "SourceBehindError",
     "SourceError",
     "SourceMismatchError",
@@ -96,6 +97,10 @@ class VersionError(RecurraError):
 
 class TrainingError(RecurraError):
     """The training program failed; the live version keeps serving."""
+
+
+class ServiceError(RecurraError):
+    """The HTTP service could not be reached, or answered with something that is not its own."""
 
 
 class ClosedError(RecurraError):
