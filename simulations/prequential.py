@@ -1,5 +1,6 @@
 """Test, then learn: ranks, metrics and cohorts of the protocol preq-v1."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
 MISS = 0
 # users and items with fewer events than this are new
 _NEW_EVENTS = 5
+_NAMES = ("hr@10", "hr@20", "ndcg@10", "mrr")
 
 IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
@@ -33,17 +35,17 @@ _NONE: IntArray = np.zeros(0, dtype=np.int32)
 def metrics(ranks: IntArray) -> dict[str, float]:
     """Return HR@10, HR@20, NDCG@10 and MRR over ``ranks`` (1 = best, ``MISS`` counts in the denominator only)."""
     if len(ranks) == 0:
-        return {"hr@10": 0.0, "hr@20": 0.0, "ndcg@10": 0.0, "mrr": 0.0}
+        return dict.fromkeys(_NAMES, 0.0)
     hit = ranks[ranks > 0].astype(np.float64)
-    gains = np.array([np.count_nonzero(hit <= 10), np.count_nonzero(hit <= 20), np.sum(1 / np.log2(hit[hit <= 10] + 1))])
-    hr10, hr20, ndcg10 = (round(float(gain) / len(ranks), 6) for gain in gains)
-    return {"hr@10": hr10, "hr@20": hr20, "ndcg@10": ndcg10, "mrr": round(float(np.sum(1 / hit)) / len(ranks), 6)}
+    top10 = hit[hit <= 10]
+    sums = np.array([len(top10), np.count_nonzero(hit <= 20), np.sum(1 / np.log2(top10 + 1)), np.sum(1 / hit)])
+    return {name: round(float(mean), 6) for name, mean in zip(_NAMES, sums / len(ranks), strict=True)}
 
 
 def over_time(ranks: IntArray, positions: NDArray[np.int64], edges: NDArray[np.int64]) -> list[dict[str, float]]:
     """Return the metrics of the events whose stream position lies between consecutive ``edges``."""
     cuts = np.searchsorted(positions, edges)
-    return [metrics(ranks[start:end]) for start, end in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [metrics(ranks[start:end]) for start, end in itertools.pairwise(cuts.tolist())]
 
 
 class Tally:
@@ -64,8 +66,8 @@ class Tally:
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics over all events so far."""
-        names = ("hr@10", "hr@20", "ndcg@10", "mrr")
-        return {name: round(float(total) / max(1, self.events), 6) for name, total in zip(names, self._sums, strict=True)}
+        means = self._sums / max(1, self.events)
+        return {name: round(float(mean), 6) for name, mean in zip(_NAMES, means, strict=True)}
 
     def recent(self) -> dict[str, float]:
         """Return the metrics over the last ``window`` events."""
@@ -156,7 +158,7 @@ def _count_before(codes: IntArray) -> NDArray[np.int64]:
     return before
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def rank_among_known(scores: NDArray[np.float64], item: int, excluded: IntArray) -> int:
     """Return the rank of ``item`` among the items 0 .. len(scores) - 1 without those ``excluded`` (each named once)."""
     score = scores[item]
@@ -171,7 +173,7 @@ def rank_among_known(scores: NDArray[np.float64], item: int, excluded: IntArray)
     return rank
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def rank_dense(scores: NDArray[np.float32], allowed: BoolArray, row: int) -> int:
     """Return the rank of ``row`` among the ``allowed`` rows; ``MISS`` when it is not one of them."""
     if row < 0 or row >= len(allowed) or not allowed[row]:
@@ -187,7 +189,7 @@ def rank_dense(scores: NDArray[np.float32], allowed: BoolArray, row: int) -> int
     return rank
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def rank_listed(rows: IntArray, scores: NDArray[np.float64], allowed: BoolArray, row: int) -> int:
     """Return the rank of ``row`` when only ``rows`` have ``scores``: all that are not listed are below all that are."""
     if row < 0 or row >= len(allowed) or not allowed[row]:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from recurra.engine.errors import InputError
-
+from ...engine.errors import InputError
 from .arrays import FloatArray
 from .decayed_popularity import DecayedPopularity
 from .item_knn import ItemKnn

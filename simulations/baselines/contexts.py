@@ -10,7 +10,7 @@ __all__ = ["Contexts"]
 
 
 class Contexts:
-    """Keeps the last ``length`` items of every user; ``rows[user]`` lists them newest first, -1 where there are none."""
+    """Keeps the last ``length`` items of every user; ``rows[user]`` lists them newest first, -1 for none."""
 
     def __init__(self, length: int) -> None:
         self.rows: NDArray[np.int32] = np.full((1024, length), -1, dtype=np.int32)
@@ -26,7 +26,7 @@ class Contexts:
         _push(self.of(user), item)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _push(row: NDArray[np.int32], item: int) -> None:
     for place in range(len(row) - 1, 0, -1):
         row[place] = row[place - 1]

@@ -13,8 +13,8 @@ __all__ = ["ItemKnn"]
 class ItemKnn:
     """Counts how often two items lie within ``window`` events of one user.
 
-    The score of an item is the sum of its counts with the user's last ``context`` items, those of the d-th last weighted
-    by ``decay`` ** (d - 1), divided by sqrt(events of the item + ``damping``).
+    The score of an item is the sum of its counts with the user's last ``context`` items, those of the d-th last
+    weighted by ``decay`` ** (d - 1), divided by sqrt(events of the item + ``damping``).
     """
 
     name = "item-knn"
@@ -23,7 +23,7 @@ class ItemKnn:
         self._contexts = Contexts(window)
         self._pairs = PairCounts()
         self._ties = DecayedCounts(TIE_HALF_LIFE)
-        self._reading = decay ** np.arange(context)
+        self._reading: FloatArray = decay ** np.arange(context, dtype=np.float64)
         self._ones = np.ones(2 * window)
         self._damping = damping
         self._counts: FloatArray = np.zeros(1024)

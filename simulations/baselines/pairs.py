@@ -56,7 +56,7 @@ def _no_tables(rows: int) -> NDArray[np.int64]:
     return tables
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _slot(keys: NDArray[np.int32], offset: int, bits: int, key: int) -> int:
     """Return the slot that holds ``key``, or the empty one where it belongs."""
     mask = (1 << bits) - 1
@@ -66,7 +66,7 @@ def _slot(keys: NDArray[np.int32], offset: int, bits: int, key: int) -> int:
     return offset + place
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _add(
     keys: NDArray[np.int32],
     values: NDArray[np.float32],
@@ -98,7 +98,7 @@ def _add(
     return keys, values
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _enlarge(
     keys: NDArray[np.int32],
     values: NDArray[np.float32],
@@ -140,7 +140,7 @@ def _enlarge(
     return keys, values
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _accumulate(
     keys: NDArray[np.int32],
     values: NDArray[np.float32],

@@ -40,7 +40,7 @@ class DecayedCounts:
         _scale(self._counts, weight / self._step, out)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _scale(counts: FloatArray, weight: float, out: NDArray[np.float64]) -> None:
     for item in range(len(out)):
         out[item] = weight * counts[item]

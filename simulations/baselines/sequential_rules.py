@@ -24,7 +24,7 @@ class SequentialRules:
         self._contexts = Contexts(length)
         self._rules = PairCounts()
         self._ties = DecayedCounts(TIE_HALF_LIFE)
-        self._reading = decay ** np.arange(length)
+        self._reading: FloatArray = decay ** np.arange(length, dtype=np.float64)
         self._learning = 1.0 / np.arange(1, length + 1)
         self._items = 0
 
