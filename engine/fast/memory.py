@@ -1,0 +1,218 @@
+"""The fast memory: counts that change with every event, in bounded memory."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ..config import FastConfig
+from . import contexts as ring
+from . import kernels, neighbours, popularity, snapshots
+from .kernels import Memory, Scratch
+
+__all__ = ["Context", "FastMemory", "LoadContext"]
+
+Rows = npt.NDArray[np.int32]
+Scores = npt.NDArray[np.float32]
+Times = npt.NDArray[np.int64]
+Arrays = dict[str, npt.NDArray[Any]]
+LoadContext = Callable[[int], tuple[Rows, Times]]
+
+_FIRST_ITEMS = 1_024
+_FIRST_ENTRIES = 1 << 16
+_NO_ROWS: Rows = np.empty(0, np.int32)
+
+
+class Context(NamedTuple):
+    """The last events of a user, oldest first: item rows and times in ms."""
+
+    items: Rows
+    times_ms: Times
+
+
+class FastMemory:
+    """Decayed popularity, co-occurrence and ordered transitions of items, learnt from every event.
+
+    A fold over the applied events in their order: how they are cut into calls makes no difference, and a snapshot
+    plus the events after it gives the same arrays as no interruption. A late event is learnt when it arrives.
+    Not thread-safe: the engine calls it under its cache lock. The kernels release the GIL.
+
+    ``load_context(user_row)`` gives the last ``config.context`` (items, times in ms) of the user's history, oldest
+    first, as they were before the first event of the call that asks. It is called at most once per user and call, and
+    only for users that are not among the ``config.contexts`` used last.
+    """
+
+    def __init__(self, config: FastConfig) -> None:
+        self._config = config
+        self._settings = msgspec.json.encode(config).decode()
+        self._start()
+
+    def _start(self) -> None:
+        config = self._config
+        self._contexts = ring.reserve(config.contexts, config.context)
+        self._memory = Memory(
+            popularity.reserve(_FIRST_ITEMS, config.half_lives),
+            neighbours.reserve(_FIRST_ITEMS, _FIRST_ENTRIES, config.neighbours, round(config.together_half_life)),
+            neighbours.reserve(_FIRST_ITEMS, _FIRST_ENTRIES, config.neighbours, round(config.after_half_life)),
+        )
+        self._events = 0
+        self._items = 0
+        self._reserve_scratch()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parts, in the order of the rows of ``score``."""
+        return (*(f"popularity-{half_life:g}" for half_life in self._config.half_lives), "item-knn", "rules")
+
+    @property
+    def events(self) -> int:
+        """Events learnt so far."""
+        return self._events
+
+    @property
+    def items(self) -> int:
+        """Item rows known so far."""
+        return self._items
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays; those never used are not backed by memory yet."""
+        tables = (*self._memory, self._contexts, self._scratch)
+        return sum(array.nbytes for table in tables for array in table)
+
+    def learn(self, user_rows: Rows, item_rows: Rows, times_ms: Times, load_context: LoadContext) -> None:
+        """Learn applied events, in the order of application; at most ``config.contexts`` of them."""
+        if not item_rows.size:
+            return
+        if item_rows.size > self._config.contexts:
+            raise ValueError(f"at most {self._config.contexts} events can be learnt at once, not {item_rows.size}")
+        highest = int(item_rows.max())
+        if highest >= self._items:
+            self._grow_items(highest + 1)
+        slots = np.empty(user_rows.size, np.int32)
+        for position in ring.admit(self._contexts, user_rows, slots):
+            self._load(int(slots[position]), *load_context(int(user_rows[position])))
+        done = 0
+        while True:
+            done = kernels.learn(self._memory, self._contexts, slots, item_rows, times_ms, done, self._events)
+            if done == item_rows.size:
+                break
+            self._grow_entries()
+        self._events += done
+
+    def context(self, user_row: int, load_context: LoadContext) -> Context:
+        """Return the last events of a user; nothing changes, so the user is loaded again at the next call."""
+        slot = ring.find(self._contexts, user_row)
+        if slot < 0:
+            items, times = load_context(user_row)
+            return Context(np.asarray(items, np.int32), np.asarray(times, np.int64))
+        length = self._contexts.lengths[slot]
+        return Context(self._contexts.items[slot, :length].copy(), self._contexts.times[slot, :length].copy())
+
+    def score(self, rows: Rows, context: Context) -> dict[str, Scores]:
+        """Return the scores of some items by every part; nan where a part does not know the item.
+
+        The cost depends on the number of rows and of neighbours, not on the catalogue.
+        """
+        scores = kernels.score(self._memory, context.items, rows, self._events, self._scratch)
+        return dict(zip(self.names, scores, strict=True))
+
+    def parts(self, context: Context, n_items: int) -> dict[str, Scores]:
+        """Return the scores of the item rows below ``n_items``."""
+        return self.score(np.arange(n_items, dtype=np.int32), context)
+
+    def candidates(self, context: Context, count: int, excluded: Rows = _NO_ROWS) -> Rows:
+        """Return the item rows that the parts would put first, ascending, without the excluded ones.
+
+        Up to ``count`` of each table of neighbours, and as many popular ones shared out among the half-lives.
+        """
+        return kernels.recall(self._memory, context.items, excluded, count, self._events, self._scratch)
+
+    def popular(self, count: int, level: int = 0) -> Rows:
+        """Return the items that lead at half-life ``level``, best first; at most the 1,024 that are kept in order."""
+        known = self._memory.popular
+        leaders: Rows = known.leaders[level, : min(count, int(known.lengths[level]))].copy()
+        return leaders
+
+    def similar(self, item_row: int, count: int) -> tuple[Rows, Scores]:
+        """Return the items that share most users' last events with an item, best first, and their scores."""
+        if not 0 <= item_row < self._items:
+            return _NO_ROWS, np.empty(0, np.float32)
+        table, counts = self._memory.together, self._memory.popular.counts
+        start = int(table.starts[item_row])
+        row = slice(start, start + int(table.used[item_row]))
+        items = table.keys[row]
+        scores = (table.weights[row] / np.sqrt(counts[items] + kernels.SMOOTHING)).astype(np.float32)
+        scores /= np.float32(neighbours.inflation(table, self._events))
+        order = np.argsort(-scores, kind="stable")[:count]
+        return items[order], scores[order]
+
+    def forget(self, user_row: int) -> None:
+        """Drop the last events of a user; the counts of items, which name nobody, stay."""
+        ring.drop(self._contexts, user_row)
+
+    def snapshot(self) -> bytes:
+        """Return everything learnt so far as bytes."""
+        items, memory = self._items, self._memory
+        parts: dict[str, Arrays] = {
+            "memory": {"counters": np.array([self._events, items])},
+            "popular": popularity.saved(memory.popular, items),
+            "together": neighbours.saved(memory.together, items),
+            "after": neighbours.saved(memory.after, items),
+            "contexts": ring.saved(self._contexts),
+        }
+        return snapshots.pack(self._settings, parts)
+
+    def restore(self, blob: bytes) -> bool:
+        """Take over a snapshot; False if it is damaged or was made under other settings: then nothing is known."""
+        self._start()
+        parts = snapshots.unpack(self._settings, blob)
+        if parts is None:
+            return False
+        events, items = (int(value) for value in parts["memory"]["counters"])
+        self._grow_items(items)
+        memory = self._memory
+        self._events = events
+        self._memory = Memory(
+            popularity.restored(memory.popular, parts["popular"]),
+            neighbours.restored(memory.together, parts["together"]),
+            neighbours.restored(memory.after, parts["after"]),
+        )
+        ring.restore(self._contexts, parts["contexts"])
+        return True
+
+    def _load(self, slot: int, items: Rows, times_ms: Times) -> None:
+        length = min(len(items), self._config.context)
+        self._contexts.items[slot, :length] = items[len(items) - length :]
+        self._contexts.times[slot, :length] = times_ms[len(items) - length :]
+        self._contexts.lengths[slot] = length
+
+    def _grow_items(self, items: int) -> None:
+        self._items = items
+        popular, together, after = self._memory
+        capacity = popular.counts.size
+        if items <= capacity:
+            return
+        capacity = max(items, 2 * capacity)
+        self._memory = Memory(
+            popularity.grown(popular, capacity),
+            neighbours.grown(together, items=capacity),
+            neighbours.grown(after, items=capacity),
+        )
+        self._reserve_scratch()
+
+    def _grow_entries(self) -> None:
+        popular, *tables = self._memory
+        room = 2 * self._config.context
+        together, after = (
+            table if neighbours.headroom(table, room) else neighbours.grown(table, entries=2 * table.keys.size)
+            for table in tables
+        )
+        self._memory = Memory(popular, together, after)
+
+    def _reserve_scratch(self) -> None:
+        items = self._memory.popular.counts.size
+        touched = kernels.RECENT * int(self._memory.together.limits[0])
+        self._scratch = Scratch(np.zeros(items, np.float32), np.zeros(touched, np.int32), np.zeros(items, np.int8))
