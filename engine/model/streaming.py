@@ -1,0 +1,242 @@
+"""The streaming model: TiM4Rec (arXiv 2409.16182) made causal, so that it has an exact recurrence.
+
+| letter | meaning | default |
+|---|---|---|
+| b, l, t | rows of a batch, positions of a row, one position | |
+| V | items of the version; row V is the unknown item, row V + 1 the start token | |
+| d | width of the model | 64 |
+| h, p, e | heads, channels per head, e = h p | 4, 32, 128 |
+| n | state size of a channel | 32 |
+| w, K | convolved channels w = e + 2 n, filter width | 192, 4 |
+| r | columns of the input projection (z, x, B, C, dt): 2 e + 2 n + h | 324 |
+
+A row is read from its anchor: first the start token, then the events. With phi_t the features of the gap before event
+t (`time.py`; zeros at the start token), a layer does
+
+    z, x, B, C, s = W_in a + b_in           (x, B, C) = silu(conv(x, B, C))       (gamma, beta) = MLP(phi)
+    Delta = softplus(s (1 + gamma) + beta + b)
+    S_t = exp(Delta A) S_{t-1} + Delta x B^T            y = S_t C + D x
+    o = W_out rms(y silu(z)) + b_out        c = LN(o + a)       a' = LN(W_2 hardswish(W_1 c + b_1) + b_2 + c; 1e-12)
+
+(`c = LN(o)` when there is one layer only). Input of the first layer: LN of the item's vector; the same vectors, without
+the norm, are the output's. The vector asked for at a later time is a (1 + gamma_q) + beta_q with (gamma_q, beta_q) a
+function of the features of the gap up to the query.
+
+Initial values: linear maps and item vectors normal with deviation 0.02, biases 0; last map of both time functions 0, so
+that training starts from the plain scan and from unmodulated queries; convolution uniform in +-0.5, its bias too; A
+uniform in -16..-1; D = 1; b = softplus^-1 of a log-uniform value in 0.001..0.1; norms 1 and 0.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ...kernels import conv, ssd
+from ..config import ModelConfig
+from .loss import next_item_loss
+from .time import FEATURES, gap_features
+
+__all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel"]
+
+FFN_EPS = 1e-12
+_A_MAX = 16.0
+_DT_MIN, _DT_MAX = 0.001, 0.1
+
+
+class StreamingLayer(nn.Module):
+    """One layer: time-modulated scan block, then the feed-forward block, both post-norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d, h, n = config.d_model, config.heads, config.d_state
+        e = h * config.head_dim
+        w = e + 2 * n
+        self.heads, self.head_dim, self.d_state = h, config.head_dim, n
+        self.residual = config.layers > 1
+        self.eps = config.norm_eps
+        self.dropout = config.dropout
+        self.in_proj = nn.Linear(d, e + w + h)
+        self.conv_weight = nn.Parameter(torch.empty(w, config.d_conv))
+        self.conv_bias = nn.Parameter(torch.empty(w))
+        self.dt_bias = nn.Parameter(torch.empty(h))
+        self.A_log = nn.Parameter(torch.empty(h))
+        self.D = nn.Parameter(torch.empty(h))
+        self.gate_norm = nn.Parameter(torch.empty(e))
+        self.out_proj = nn.Linear(e, d)
+        self.norm = nn.LayerNorm(d, eps=config.norm_eps)
+        self.ffn_in = nn.Linear(d, 4 * d)
+        self.ffn_out = nn.Linear(4 * d, d)
+        self.ffn_norm = nn.LayerNorm(d, eps=FFN_EPS)
+        self.time = _TimeMLP(config.time_hidden, 2 * h) if config.time else None
+
+    def forward(self, a: torch.Tensor, phi: torch.Tensor, backend: str = "auto") -> torch.Tensor:
+        """Map ``a`` (b, l, d) and the gap features ``phi`` (b, l, 3) to the next layer's input (b, l, d)."""
+        e = self.heads * self.head_dim
+        z, xbc, raw = torch.split(self.in_proj(a), [e, e + 2 * self.d_state, self.heads], dim=-1)
+        xbc, _ = conv(xbc, self.conv_weight, self.conv_bias, backend="naive" if backend == "naive" else "auto")
+        x, B, C = torch.split(xbc, [e, self.d_state, self.d_state], dim=-1)
+        if self.time is not None:
+            gamma, beta = torch.chunk(self.time(phi), 2, dim=-1)  # (b, l, h) each
+            raw = raw * (1 + gamma) + beta
+        x = x.reshape(*x.shape[:-1], self.heads, self.head_dim)
+        dt = F.softplus(raw + self.dt_bias)
+        y, _ = ssd(x, dt, -torch.exp(self.A_log), B, C, self.D, backend=backend)
+        v = y.flatten(-2) * F.silu(z)
+        v = F.rms_norm(v, (e,), self.gate_norm, self.eps)
+        o = F.dropout(self.out_proj(v), self.dropout, self.training)
+        c: torch.Tensor = self.norm(o + a if self.residual else o)
+        f = F.dropout(F.hardswish(self.ffn_in(c)), self.dropout, self.training)
+        f = F.dropout(self.ffn_out(f), self.dropout, self.training)
+        out: torch.Tensor = self.ffn_norm(f + c)
+        return out
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the initial values of the parameters that are not linear maps."""
+        nn.init.uniform_(self.conv_weight, -0.5, 0.5, generator=generator)
+        nn.init.uniform_(self.conv_bias, -0.5, 0.5, generator=generator)
+        nn.init.uniform_(self.A_log, 1.0, _A_MAX, generator=generator)
+        nn.init.uniform_(self.dt_bias, math.log(_DT_MIN), math.log(_DT_MAX), generator=generator)
+        with torch.no_grad():
+            self.A_log.log_()
+            dt = self.dt_bias.exp()
+            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        nn.init.ones_(self.D)
+        nn.init.ones_(self.gate_norm)
+
+
+class StreamingModel(nn.Module):
+    """The whole model over a vocabulary of ``items`` items.
+
+    ``generator`` draws the initial values; None means a generator with seed 0. Dropout and the random replacement of
+    items by the unknown one draw from torch's own generator, which the training program seeds.
+    """
+
+    gap_clip_s: torch.Tensor
+
+    def __init__(self, config: ModelConfig, items: int, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.items = items
+        self.embedding = nn.Parameter(torch.empty(items + 2, config.d_model))
+        self.in_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.layers = nn.ModuleList(StreamingLayer(config) for _ in range(config.layers))
+        self.query_time = _TimeMLP(config.time_hidden, 2 * config.d_model) if config.query_time else None
+        # longest gap that a live query is modulated for: the trainer sets the 99.9th percentile of what it saw
+        self.register_buffer("gap_clip_s", torch.tensor(30 * 86_400.0, dtype=torch.float64))
+        self._reset(generator or torch.Generator().manual_seed(0))
+
+    @property
+    def unknown_row(self) -> int:
+        """Row of the vector that every item unknown to this version is read as."""
+        return self.items
+
+    @property
+    def start_row(self) -> int:
+        """Row of the start token."""
+        return self.items + 1
+
+    def forward(
+        self,
+        items: torch.Tensor,
+        times_ms: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        *,
+        backend: str = "auto",
+    ) -> torch.Tensor:
+        """Hidden vectors (b, l + 1, d) of rows read from their anchor.
+
+        ``items`` (b, l) int64 version rows (V for unknown), ``times_ms`` (b, l) int64; the start token is put in front
+        here, so column 0 of the result is the vector of a user without events and column t that after t events.
+        ``lengths`` (b) is for padded rows: columns after it hold zeros. Training mode replaces items by the unknown one
+        at ``config.unknown_rate``.
+        """
+        if self.training and self.config.unknown_rate > 0:
+            lost = torch.rand(items.shape, device=items.device) < self.config.unknown_rate
+            items = torch.where(lost, self.unknown_row, items)
+        start = items.new_full((items.shape[0], 1), self.start_row)
+        vectors = F.embedding(torch.cat([start, items], dim=1), self.embedding)
+        a: torch.Tensor = self.in_norm(F.dropout(vectors, self.config.dropout, self.training))
+        phi = F.pad(gap_features(times_ms).to(a.dtype), (0, 0, 1, 0))
+        for layer in self.layers:
+            a = layer(a, phi, backend)
+        if lengths is None:
+            return a
+        inside = torch.arange(a.shape[1], device=a.device) <= lengths.to(a.device)[:, None]
+        return a * inside[..., None]
+
+    def query(self, hidden: torch.Tensor, phi: torch.Tensor | None) -> torch.Tensor:
+        """Modulate ``hidden`` (..., d) for a query after a gap with features ``phi`` (..., 3).
+
+        The features of the gap from event t to event t + 1 are row t of ``gap_features`` (counted from 0). None, or a
+        model without query time, gives ``hidden`` unchanged.
+        """
+        if self.query_time is None or phi is None:
+            return hidden
+        gamma, beta = torch.chunk(self.query_time(phi.to(hidden.dtype)), 2, dim=-1)
+        modulated: torch.Tensor = hidden * (1 + gamma) + beta
+        return modulated
+
+    def item_table(self) -> torch.Tensor:
+        """Search vectors (V, d): the score of an item is the inner product with the user's vector."""
+        return self.embedding[: self.items]
+
+    def loss(
+        self,
+        items: torch.Tensor,
+        times_ms: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        *,
+        targets: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Mean cross entropy of every event of every row, given those before it and the time at which it came.
+
+        ``targets`` (b, l) bool picks the events that count, None all within ``lengths``; unknown items never count.
+        Zero when none does.
+        """
+        hidden = self(items, times_ms)[:, :-1]
+        counted = items < self.items
+        if lengths is not None:
+            counted &= torch.arange(items.shape[1], device=items.device) < lengths.to(items.device)[:, None]
+        if targets is not None:
+            counted &= targets
+        phi = gap_features(times_ms)[counted] if self.query_time is not None else None
+        return next_item_loss(self.query(hidden[counted], phi), self.item_table(), items[counted])
+
+    def grown(self, items: int, *, generator: torch.Generator | None = None) -> "StreamingModel":
+        """Return a copy for a vocabulary that has ``items - self.items`` more items at its end, with fresh vectors."""
+        if items < self.items:
+            raise ValueError(f"a vocabulary only grows: {self.items} items now, {items} asked for")
+        other = StreamingModel(self.config, items, generator=generator).to(self.embedding)
+        state = self.state_dict()
+        table = other.embedding.detach().clone()
+        table[: self.items] = state["embedding"][: self.items]
+        table[items:] = state["embedding"][self.items :]
+        other.load_state_dict({**state, "embedding": table})
+        return other
+
+    def _reset(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.embedding, std=0.02, generator=generator)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02, generator=generator)
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, _TimeMLP):
+                nn.init.zeros_(module.last.weight)
+            if isinstance(module, StreamingLayer):
+                module.reset(generator)
+
+
+class _TimeMLP(nn.Module):
+    """Two linear maps with SiLU between them, from the gap features to what modulates."""
+
+    def __init__(self, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(FEATURES, hidden)
+        self.last = nn.Linear(hidden, out)
+
+    def forward(self, phi: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(F.silu(self.first(phi)))
+        return out

@@ -1,0 +1,46 @@
+"""Features of the gap before an event, or before a query, from the gaps seen since the anchor.
+
+For a gap of g seconds: u = log1p(g) / 10; m and v are mean and population variance of all u since the anchor, this one
+included (Welford 1962); phi = [u, (u - m) / sqrt(v + eps), m] with eps = 1e-4. The first event has g = 0, a time that
+runs backwards counts as g = 0. A query is what the next event would be if it came now, so that every position of a
+window trains it; it leaves the statistics alone.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+
+__all__ = ["FEATURES", "gap_features", "gap_step"]
+
+FEATURES = 3
+_EPS = 1e-4
+
+
+def gap_features(times_ms: torch.Tensor) -> torch.Tensor:
+    """Features (b, l, 3), float64, of event times (b, l) int64 in milliseconds, each row from its anchor on.
+
+    Feature t depends on the times up to t only, so a query at some time is one more column with that time.
+    """
+    gap_ms = torch.zeros_like(times_ms)
+    gap_ms[:, 1:] = times_ms.diff(dim=1).clamp_min(0)
+    u = torch.log1p(gap_ms.double() / 1000.0) / 10.0
+    count = torch.arange(1, u.shape[1] + 1, device=u.device, dtype=torch.float64)
+    mean = u.cumsum(1) / count
+    before = torch.cat([torch.zeros_like(mean[:, :1]), mean[:, :-1]], dim=1)
+    # Welford's increments are never negative, so that this sum does not cancel as sums of squares do
+    variance = ((u - before) * (u - mean)).cumsum(1) / count
+    return torch.stack([u, (u - mean) / torch.sqrt(variance + _EPS), mean], dim=-1)
+
+
+@njit(cache=True, nogil=True)
+def gap_step(gap_ms: int, count: int, mean: float, m2: float) -> Any:
+    """One event after ``count`` others with this ``mean`` and sum of squared deviations ``m2``.
+
+    Returns ``(phi_0, phi_1, phi_2, new mean, new m2)``; ``gap_ms`` is ignored for the first event.
+    """
+    u = 0.0 if count == 0 else np.log1p(max(gap_ms, 0) / 1000.0) / 10.0
+    new_mean = mean + (u - mean) / (count + 1)
+    new_m2 = m2 + (u - mean) * (u - new_mean)
+    return u, (u - new_mean) / np.sqrt(new_m2 / (count + 1) + _EPS), new_mean, new_mean, new_m2

@@ -1,0 +1,151 @@
+"""Weights on disk (safetensors) and in the form that the step over a slab of states reads them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from ...kernels.block import LayerWeights
+from ..config import ModelConfig
+from ..errors import VersionError
+from .streaming import FFN_EPS, StreamingLayer, StreamingModel
+
+__all__ = ["StepWeights", "load", "save"]
+
+_FORMAT = "1"
+
+Array = NDArray[np.float32]
+
+
+def save(model: StreamingModel, path: str | Path) -> None:
+    """Write parameters, vocabulary size and configuration to one safetensors file."""
+    meta = {"format": _FORMAT, "items": str(model.items), "config": msgspec.json.encode(model.config).decode()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, str(path), metadata=meta)
+
+
+def load(path: str | Path) -> StreamingModel:
+    """Read a model written by ``save``, in evaluation mode; ``VersionError`` if anything is not as it must be."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (OSError, SafetensorError) as error:
+        raise VersionError(f"cannot read the weights {path}: {error}") from None
+    if meta.get("format") != _FORMAT:
+        raise VersionError(f"{path}: weights of format {_FORMAT} expected, got {meta.get('format')!r}")
+    try:
+        config = msgspec.json.decode(meta["config"], type=ModelConfig)
+        model = StreamingModel(config, int(meta["items"]))
+    except (KeyError, ValueError, RuntimeError, msgspec.DecodeError) as error:
+        raise VersionError(f"{path}: the configuration in the file is not usable: {error}") from None
+    want = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(want.keys() | got.keys()):
+        if want.get(name) != got.get(name):
+            raise VersionError(f"{path}: tensor {name} must have shape {want.get(name)}, got {got.get(name)}")
+    check_finite(tensors, str(path))
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def check_finite(tensors: dict[str, torch.Tensor], origin: str) -> None:
+    """Raise ``VersionError`` naming the first tensor that holds a value which is not finite."""
+    for name, tensor in tensors.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise VersionError(f"{origin}: tensor {name} has {bad} of {tensor.numel()} values that are not finite")
+
+
+class QueryWeights(NamedTuple):
+    """What modulates a vector for the time of the query."""
+
+    time_in: Array  # (3, m)
+    time_in_bias: Array  # (m)
+    time_out: Array  # (m, 2 d): gamma, beta
+    time_out_bias: Array  # (2 d)
+
+
+class StepWeights(NamedTuple):
+    """Everything that ``StateSlab`` needs of one version, as numpy float32; immutable."""
+
+    config: ModelConfig
+    items: int
+    read_table: Array  # (V + 2, d): item vectors after the input norm; then the unknown item, the start token
+    item_table: Array  # (V, d): search vectors
+    layers: LayerWeights
+    query: QueryWeights | None
+    norm_eps: float
+    ffn_eps: float
+    gap_clip_s: float
+
+    @classmethod
+    def of(cls, model: StreamingModel) -> "StepWeights":
+        """Take the weights out of a model; raises ``VersionError`` if a value is not finite."""
+        check_finite(model.state_dict(), "model")
+        with torch.no_grad():
+            read = F.layer_norm(
+                model.embedding,
+                (model.config.d_model,),
+                model.in_norm.weight,
+                model.in_norm.bias,
+                model.config.norm_eps,
+            )
+            stacked = zip(*(_layer(layer) for layer in model.layers if isinstance(layer, StreamingLayer)), strict=True)
+            query = None if model.query_time is None else QueryWeights(*map(_array, _mlp(model.query_time)))
+            return cls(
+                config=model.config,
+                items=model.items,
+                read_table=_array(read),
+                item_table=_array(model.item_table()),
+                layers=LayerWeights(*(_array(torch.stack(parts)) for parts in stacked)),
+                query=query,
+                norm_eps=model.config.norm_eps,
+                ffn_eps=FFN_EPS,
+                gap_clip_s=float(model.gap_clip_s),
+            )
+
+
+def _layer(layer: StreamingLayer) -> tuple[torch.Tensor, ...]:
+    h = layer.heads
+    zero = layer.D.new_zeros
+    time = (zero(3, 1), zero(1), zero(1, 2 * h), zero(2 * h)) if layer.time is None else _mlp(layer.time)
+    return (
+        layer.in_proj.weight.T,
+        layer.in_proj.bias,
+        layer.conv_weight.T,
+        layer.conv_bias,
+        *time,
+        layer.dt_bias,
+        -torch.exp(layer.A_log),
+        layer.D,
+        layer.gate_norm,
+        layer.out_proj.weight.T,
+        layer.out_proj.bias,
+        layer.norm.weight,
+        layer.norm.bias,
+        layer.ffn_in.weight.T,
+        layer.ffn_in.bias,
+        layer.ffn_out.weight.T,
+        layer.ffn_out.bias,
+        layer.ffn_norm.weight,
+        layer.ffn_norm.bias,
+    )
+
+
+def _mlp(module: nn.Module) -> tuple[torch.Tensor, ...]:
+    state = module.state_dict()
+    return state["first.weight"].T, state["first.bias"], state["last.weight"].T, state["last.bias"]
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    array: Array = np.array(tensor.detach().cpu().float().numpy(), order="C", copy=True)
+    array.flags.writeable = False
+    return array

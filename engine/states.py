@@ -1,0 +1,280 @@
+"""The slab of user states: the one module of the engine that changes arrays in place.
+
+A slot holds what the model keeps of one user: per layer the scan's state and the convolution's window, the user vector
+after the last event, and the running statistics of the gaps. Which user has which slot is somebody else's business.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from ..kernels.block import Scratch, layers_step
+from .errors import InputError, VersionError
+from .model.streaming import StreamingModel
+from .model.time import FEATURES, gap_step
+from .model.weights import StepWeights
+
+__all__ = ["StateSlab"]
+
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+# events that go through the layers together: their work arrays stay in the second-level cache
+_BLOCK = 512
+_PARITY = 1e-3
+
+
+class StateSlab:
+    """States of ``slots`` users under one version; not thread-safe, its compiled code releases the interpreter's lock.
+
+    Memory of slots that were never used is not touched. Letters as in ``model/streaming.py``.
+    """
+
+    def __init__(self, weights: StepWeights, slots: int, dtype: str = "float32") -> None:
+        if dtype != "float32":
+            raise InputError(f"states can be kept as float32, got {dtype!r}")
+        config = weights.config
+        e = config.heads * config.head_dim
+        w = e + 2 * config.d_state
+        # one slot more than asked for: the last holds the state after the start token, which every anchor copies
+        rows = slots + 1
+        self.weights = weights
+        self.slots = slots
+        self.state: Floats = np.zeros((rows, config.layers, config.d_state, e), np.float32)
+        self.window: Floats = np.zeros((rows, config.layers, config.d_conv - 1, w), np.float32)
+        self._vectors: Floats = np.zeros((rows, config.d_model), np.float32)
+        self._mean = np.zeros(rows)
+        self._m2 = np.zeros(rows)
+        self._count: Longs = np.zeros(rows, np.int64)
+        self._last_ms: Longs = np.zeros(rows, np.int64)
+        self._scratch = Scratch.of(weights.layers, _BLOCK)
+        self._a: Floats = np.empty((_BLOCK, config.d_model), np.float32)
+        self._phi: Floats = np.empty((_BLOCK, FEATURES), np.float32)
+        start = np.array([slots])
+        self._consume(
+            start, np.zeros(1, np.int64), np.array([0, 1]), np.array([weights.items + 1]), np.zeros(1, np.int64)
+        )
+        self._count[slots] = 0
+
+    @property
+    def vectors(self) -> Floats:
+        """User vectors (slots, d) after the last event of each slot, before modulation for the time of a query."""
+        return self._vectors[: self.slots]
+
+    @property
+    def count(self) -> Longs:
+        """Events (slots) since the anchor."""
+        return self._count[: self.slots]
+
+    @property
+    def last_ms(self) -> Longs:
+        """Time (slots) of the last event; 0 where there is none."""
+        return self._last_ms[: self.slots]
+
+    @property
+    def nbytes_per_slot(self) -> int:
+        """Bytes of one slot, everything included."""
+        arrays = (self.state, self.window, self._vectors, self._mean, self._m2, self._count, self._last_ms)
+        return sum(array[0].nbytes for array in arrays)
+
+    def advance(
+        self,
+        slots: ArrayLike,
+        starts: ArrayLike,
+        lengths: ArrayLike,
+        resets: ArrayLike,
+        items: ArrayLike,
+        times_ms: ArrayLike,
+    ) -> None:
+        """Consume R runs of events: one step, several events of a user, and a re-encode are the same call.
+
+        Run r takes events ``starts[r] : starts[r] + lengths[r]`` of ``items`` (version rows, V for unknown) and
+        ``times_ms``, in that order, into slot ``slots[r]``; slots are distinct within a call. With ``resets[r]`` it
+        begins at an anchor: from the state after the start token, which with length 0 is all it does. A slot's first
+        use must be a reset. Raises ``InputError`` for rows or slots out of range; nothing is changed then.
+        """
+        slots, starts, lengths = _longs(slots), _longs(starts), _longs(lengths)
+        items, times_ms = _longs(items), _longs(times_ms)
+        offsets = np.zeros(len(slots) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        if not _in_range(slots, starts, lengths, items, self.slots, self.weights.items, len(times_ms)):
+            raise InputError(
+                f"slots must be in 0..{self.slots - 1}, item rows in 0..{self.weights.items}, runs inside the events"
+            )
+        _reset(
+            slots,
+            np.asarray(resets, dtype=np.bool_),
+            self.state,
+            self.window,
+            self._vectors,
+            self._mean,
+            self._m2,
+            self._count,
+            self._last_ms,
+        )
+        self._consume(slots, starts, offsets, items, times_ms)
+
+    def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Floats:
+        """Vectors (R, d) for queries at ``now_ms`` (R, or one for all), the gap clipped at ``weights.gap_clip_s``.
+
+        Equal to ``vectors[slots]`` when the version has no query time.
+        """
+        slots = _longs(slots)
+        vectors = self._vectors[slots]
+        query = self.weights.query
+        if query is None:
+            return vectors
+        now = np.broadcast_to(np.asarray(now_ms, dtype=np.int64), slots.shape)
+        gap_ms = np.minimum(now - self._last_ms[slots], int(self.weights.gap_clip_s * 1000.0))
+        phi = np.empty((len(slots), FEATURES), np.float32)
+        _query_features(gap_ms, self._count[slots], self._mean[slots], self._m2[slots], phi)
+        u = phi @ query.time_in + query.time_in_bias
+        change = (u / (1.0 + np.exp(-u))) @ query.time_out + query.time_out_bias
+        d = vectors.shape[1]
+        modulated: Floats = vectors * (1.0 + change[:, :d]) + change[:, d:]
+        return modulated
+
+    def check(self, model: StreamingModel | None = None) -> None:
+        """Raise ``VersionError`` if the start state is not finite or, given the model, if step and scan disagree.
+
+        The slab's own slots are not touched.
+        """
+        for array in (self.state, self.window, self._vectors):
+            if not np.isfinite(array[self.slots]).all():
+                raise VersionError("the version's start state is not finite")
+        if model is None:
+            return
+        rng = np.random.default_rng(0)
+        items = rng.integers(0, self.weights.items + 1, (4, 70))
+        times_ms = rng.integers(0, 86_400_000, (4, 70)).cumsum(axis=1)
+        trial = StateSlab(self.weights, 4)
+        trial.advance(
+            np.arange(4), np.arange(4) * 70, np.full(4, 70), np.ones(4, bool), items.ravel(), times_ms.ravel()
+        )
+        with torch.no_grad():
+            want = model(torch.from_numpy(items), torch.from_numpy(times_ms))[:, -1].double().numpy()
+        worst = float(np.abs(trial.vectors - want).max() / max(1.0, np.abs(want).max()))
+        if not worst <= _PARITY:
+            raise VersionError(f"step and scan of the version disagree by {worst:.2g} on the fixed batch")
+
+    def _consume(self, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+        weights = self.weights
+        for begin in range(0, int(offsets[-1]), _BLOCK):
+            end = min(begin + _BLOCK, int(offsets[-1]))
+            # the runs that have events in this block, cut to it
+            first = int(np.searchsorted(offsets, begin, "right")) - 1
+            last = int(np.searchsorted(offsets, end, "left"))
+            cut = np.clip(offsets[first : last + 1], begin, end)
+            own = slots[first:last]
+            a, phi = self._a[: end - begin], self._phi[: end - begin]
+            source = starts[first:last] + (cut[:-1] - offsets[first:last])
+            cut -= begin
+            _gather(
+                own,
+                source,
+                cut,
+                items,
+                times_ms,
+                weights.read_table,
+                self._mean,
+                self._m2,
+                self._count,
+                self._last_ms,
+                a,
+                phi,
+            )
+            layers_step(
+                weights.layers,
+                a,
+                phi,
+                own,
+                cut,
+                self.state,
+                self.window,
+                self._scratch,
+                residual=weights.config.layers > 1,
+                norm_eps=weights.norm_eps,
+                ffn_eps=weights.ffn_eps,
+            )
+            _scatter(own, cut, a, self._vectors)
+
+
+def _longs(values: ArrayLike) -> Longs:
+    return np.ascontiguousarray(values, dtype=np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _in_range(slots: Any, starts: Any, lengths: Any, items: Any, slot_count: int, item_count: int, times: int) -> bool:
+    if not (slots.shape[0] == starts.shape[0] == lengths.shape[0] and items.shape[0] == times):
+        return False
+    for i in range(slots.shape[0]):
+        if slots[i] < 0 or slots[i] >= slot_count:
+            return False
+        if starts[i] < 0 or lengths[i] < 0 or starts[i] + lengths[i] > items.shape[0]:
+            return False
+        for j in range(starts[i], starts[i] + lengths[i]):
+            if items[j] < 0 or items[j] > item_count:
+                return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _reset(
+    slots: Any, resets: Any, state: Any, window: Any, vectors: Any, mean: Any, m2: Any, count: Any, last_ms: Any
+) -> None:
+    start = state.shape[0] - 1
+    for i in range(slots.shape[0]):
+        if resets[i]:
+            slot = slots[i]
+            state[slot] = state[start]
+            window[slot] = window[start]
+            vectors[slot] = vectors[start]
+            mean[slot] = 0.0
+            m2[slot] = 0.0
+            count[slot] = 0
+            last_ms[slot] = 0
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    slots: Any,
+    source: Any,
+    offsets: Any,
+    items: Any,
+    times_ms: Any,
+    table: Any,
+    mean: Any,
+    m2: Any,
+    count: Any,
+    last_ms: Any,
+    a: Any,
+    phi: Any,
+) -> None:
+    # read the events' vectors and the features of their gaps, and move the statistics of the slots on
+    for i in range(slots.shape[0]):
+        slot = slots[i]
+        shift = source[i] - offsets[i]
+        for t in range(offsets[i], offsets[i + 1]):
+            now = times_ms[t + shift]
+            f0, f1, f2, mean[slot], m2[slot] = gap_step(now - last_ms[slot], count[slot], mean[slot], m2[slot])
+            phi[t, 0], phi[t, 1], phi[t, 2] = f0, f1, f2
+            count[slot] += 1
+            last_ms[slot] = now
+            a[t] = table[items[t + shift]]
+
+
+@njit(cache=True, nogil=True)
+def _scatter(slots: Any, offsets: Any, a: Any, vectors: Any) -> None:
+    for i in range(slots.shape[0]):
+        if offsets[i + 1] > offsets[i]:
+            vectors[slots[i]] = a[offsets[i + 1] - 1]
+
+
+@njit(cache=True, nogil=True)
+def _query_features(gap_ms: Any, count: Any, mean: Any, m2: Any, phi: Any) -> None:
+    for i in range(gap_ms.shape[0]):
+        f0, f1, f2, _, _ = gap_step(gap_ms[i], count[i], mean[i], m2[i])
+        phi[i, 0], phi[i, 1], phi[i, 2] = f0, f1, f2
