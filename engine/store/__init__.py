@@ -1,0 +1,25 @@
+"""The durable truth: histories, seen sets, the log, ids, item records and offsets in one atomic batch per commit."""
+
+from .batch import APPLIED, DUPLICATE, FUTURE, LATE, TOO_LATE, Applied, Batch, event_hash
+from .digest import UserRecord
+from .histories import History
+from .ids import IdMap, ItemTable
+from .log import LogChunk
+from .store import Store
+
+__all__ = [
+    "APPLIED",
+    "DUPLICATE",
+    "FUTURE",
+    "LATE",
+    "TOO_LATE",
+    "Applied",
+    "Batch",
+    "History",
+    "IdMap",
+    "ItemTable",
+    "LogChunk",
+    "Store",
+    "UserRecord",
+    "event_hash",
+]

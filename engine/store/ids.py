@@ -1,0 +1,163 @@
+"""External ids and dense rows: users, items with their catalogue records, event types. Loaded into memory at open."""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..events import Item
+
+__all__ = ["IdMap", "ItemTable", "StoredItem", "decode_item", "encode_item"]
+
+_VERSION = b"\x01"
+
+
+class IdMap:
+    """Ids and their rows, in order of arrival. A retired row keeps its place and is never given out again."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+        self._ids: list[str | None] = []
+
+    def __len__(self) -> int:
+        """Return how many rows were ever given out."""
+        return len(self._ids)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    @property
+    def live(self) -> int:
+        """How many ids there are now, retired ones not counted."""
+        return len(self._rows)
+
+    def row(self, name: str) -> int | None:
+        """Return the row of an id, None if it has none."""
+        return self._rows.get(name)
+
+    def id(self, row: int) -> str | None:
+        """Return the id of a row, None if the row was retired or never given out."""
+        return self._ids[row] if 0 <= row < len(self._ids) else None
+
+    def ids(self, rows: Iterable[int]) -> list[str | None]:
+        """Return the ids of rows that were given out."""
+        return [self._ids[row] for row in rows]
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        """Iterate over a copy of all (id, row) in order of their rows."""
+        return iter([(name, row) for row, name in enumerate(self._ids) if name is not None])
+
+    def resolve(self, names: list[str], new: dict[str, int]) -> list[int]:
+        """Return the rows of ``names``; unknown ones get the next rows, collected in ``new`` and not yet known."""
+        find = self._rows.get
+        rows = [find(name, -1) for name in names]
+        if -1 in rows:
+            first = len(self._ids)
+            for position, row in enumerate(rows):
+                if row < 0:
+                    rows[position] = new.setdefault(names[position], first + len(new))
+        return rows
+
+    def add(self, new: dict[str, int]) -> None:
+        """Make ids from `resolve` known, after their commit."""
+        for name, row in new.items():
+            self.put(row, name)
+
+    def put(self, row: int, name: str | None) -> None:
+        """Set one row, growing over retired ones; used when loading."""
+        self.grow(row + 1)
+        self._ids[row] = name
+        if name is not None:
+            self._rows[name] = row
+
+    def grow(self, rows: int) -> None:
+        """Give out rows up to ``rows`` without ids: those that were retired."""
+        self._ids.extend([None] * (rows - len(self._ids)))
+
+    def retire(self, row: int) -> None:
+        """Forget the id of a row."""
+        name = self._ids[row]
+        self._ids[row] = None
+        if name is not None:
+            del self._rows[name]
+
+
+class StoredItem(msgspec.Struct, frozen=True, array_like=True):
+    """What the disk holds of an item."""
+
+    item: str
+    # time of the event that was first applied; -1 while the item is only in the catalogue
+    first_ms: int = -1
+    # newest catalogue record
+    record: Item | None = None
+    # catalogue record at the first event: what the model may read of the item, for ever
+    first_record: Item | None = None
+
+
+class ItemTable(IdMap):
+    """Item ids and rows, with catalogue records, availability and the time of the first event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: dict[int, tuple[Item | None, Item | None]] = {}
+        self._first_ms = np.full(1024, -1, np.int64)
+        self._available = np.ones(1024, np.bool_)
+
+    @property
+    def first_ms(self) -> NDArray[np.int64]:
+        """int64 [rows]: time of the first applied event, -1 without events. A view: copy it before keeping it."""
+        return self._first_ms[: len(self)]
+
+    @property
+    def available(self) -> NDArray[np.bool_]:
+        """bool [rows]: may be recommended, as the catalogue says. A view: copy it before keeping it."""
+        return self._available[: len(self)]
+
+    def record(self, row: int) -> Item | None:
+        """Return the newest catalogue record of an item, None if there is none."""
+        return self._records.get(row, (None, None))[0]
+
+    def first_record(self, row: int) -> Item | None:
+        """Return the catalogue record that the item had at its first event; None without record or event then."""
+        return self._records.get(row, (None, None))[1]
+
+    def stored(self, row: int) -> StoredItem | None:
+        """Return everything that is kept of a row."""
+        name = self.id(row)
+        if name is None:
+            return None
+        return StoredItem(name, int(self._first_ms[row]), *self._records.get(row, (None, None)))
+
+    def first_times(self, rows: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the first event times of rows, -1 also for rows not yet known."""
+        known = rows < len(self)
+        return np.where(known, self._first_ms[np.where(known, rows, 0)], -1)
+
+    def store(self, row: int, item: StoredItem) -> None:
+        """Set one row after its commit, or when loading."""
+        self.put(row, item.item)
+        if row >= len(self._first_ms):
+            more = max(len(self._first_ms), row + 1 - len(self._first_ms))
+            self._first_ms = np.concatenate([self._first_ms, np.full(more, -1, np.int64)])
+            self._available = np.concatenate([self._available, np.ones(more, np.bool_)])
+        self._first_ms[row] = item.first_ms
+        if item.record is not None:
+            self._available[row] = item.record.available
+            self._records[row] = (item.record, item.first_record)
+
+
+_item_encoder = msgspec.msgpack.Encoder()
+_item_decoder = msgspec.msgpack.Decoder(StoredItem)
+
+
+def encode_item(item: StoredItem) -> bytes:
+    """Return the value of an item record."""
+    return _VERSION + _item_encoder.encode(item)
+
+
+def decode_item(value: bytes) -> StoredItem:
+    """Read an item record; raises ``ValueError`` if it is malformed."""
+    if value[:1] != _VERSION:
+        raise ValueError(f"unknown item record version {value[:1].hex()}")
+    return _item_decoder.decode(value[1:])

@@ -1,0 +1,226 @@
+"""RocksDB behind the few operations that the store needs, its options, and its errors in our words."""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    Checkpoint,
+    ChecksumType,
+    DBCompressionType,
+    DBRecoveryMode,
+    DbClosedError,
+    Options,
+    Rdict,
+    RdictIter,
+    WriteBatch,
+    WriteOptions,
+)
+
+from ..errors import ClosedError, StoreCorruptError, StoreError, StoreFullError, StoreInUseError
+
+__all__ = ["Rocks", "store_error"]
+
+_WRITE_BUFFER_BYTES = 16 << 20
+_BLOCK_BYTES = 16 << 10
+_OPEN_FILES = 256
+# file descriptors that the rest of the process needs
+_OTHER_FILES = 32
+_FULL = ("No space left", "Disk quota exceeded", "File too large")
+
+
+class Rocks:
+    """One open database of raw byte keys and values; tests wrap or replace it to inject faults."""
+
+    def __init__(self, path: Path, cache_bytes: int, secondary: Path | None = None) -> None:
+        self.path = path
+        access = AccessType.read_write() if secondary is None else AccessType.secondary(str(secondary))
+        self._unsynced, self._synced = WriteOptions(), WriteOptions()
+        self._synced.sync = True
+        try:
+            self._db = Rdict(str(path), _options(cache_bytes, secondary is not None), access_type=access)
+        except Exception as error:
+            raise store_error(error, f"cannot open the store {path.parent}") from None
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return one value, None if the key is absent."""
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:
+            raise store_error(error, f"cannot read {_kind(key)}") from None
+        return value
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """Return values as of one moment."""
+        if not keys:
+            return []
+        try:
+            values: list[bytes | None] = self._db.get(keys)  # type: ignore[assignment,arg-type]
+        except Exception as error:
+            raise store_error(error, f"cannot read {_kind(keys[0])}") from None
+        return values
+
+    def write(self, puts: list[tuple[bytes, bytes]], deletes: list[bytes], *, sync: bool) -> None:
+        """Write everything or nothing; with ``sync`` it has reached the device on return."""
+        batch = WriteBatch(raw_mode=True)
+        put = batch.put
+        for key, value in puts:
+            put(key, value)
+        for key in deletes:
+            batch.delete(key)
+        try:
+            self._db.write(batch, self._synced if sync else self._unsynced)
+        except Exception as error:
+            raise store_error(error, "cannot write to the store") from None
+
+    def sync(self) -> None:
+        """Bring everything written so far to the device."""
+        try:
+            self._db.flush_wal(True)
+        except Exception as error:
+            raise store_error(error, "cannot sync the store") from None
+
+    def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over the keys with this prefix and their values in order, from ``start`` on, as of this call."""
+        cursor = self._cursor(start or prefix)
+        return ((key, cursor.value()) for key in _walk(cursor, prefix))
+
+    def keys(self, prefix: bytes) -> Iterator[bytes]:
+        """Iterate over the keys with this prefix in order, as of this call."""
+        return _walk(self._cursor(prefix), prefix)
+
+    def _cursor(self, start: bytes) -> RdictIter:
+        try:
+            cursor = self._db.iter()
+            cursor.seek(start)
+        except Exception as error:
+            raise store_error(error, f"cannot read {_kind(start)}") from None
+        return cursor
+
+    def last(self, key: bytes) -> bytes | None:
+        """Return the greatest key that is not greater than ``key``."""
+        try:
+            cursor = self._db.iter()
+            cursor.seek_for_prev(key)
+            found: bytes | None = cursor.key() if cursor.valid() else None
+            cursor.status()
+        except Exception as error:
+            raise store_error(error, f"cannot read {_kind(key)}") from None
+        return found
+
+    def catch_up(self) -> None:
+        """Secondary only: see what the writer has committed since."""
+        try:
+            self._db.try_catch_up_with_primary()
+        except Exception as error:
+            raise store_error(error, "cannot follow the store's writer") from None
+
+    def compact(self) -> None:
+        """Rewrite all files, dropping overwritten and deleted records for good."""
+        try:
+            self._db.compact_range(None, None)
+        except Exception as error:
+            raise store_error(error, "cannot compact the store") from None
+
+    def checkpoint(self, path: Path) -> None:
+        """Write a consistent copy, sharing unchanged files by hard links where the file system can."""
+        try:
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as error:
+            raise store_error(error, f"cannot write a checkpoint to {path}") from None
+
+    def file_bytes(self) -> int:
+        """Return the size of all live table files."""
+        files: list[dict[str, Any]] = self._db.live_files()
+        return sum(int(file["size"]) for file in files)
+
+    def close(self) -> None:
+        """Flush and close; raises if the flush failed, the handle is gone in any case."""
+        try:
+            self._db.close()
+        except Exception as error:
+            raise store_error(error, "cannot flush the store while closing it") from None
+
+
+def _walk(cursor: RdictIter, prefix: bytes) -> Iterator[bytes]:
+    try:
+        while cursor.valid():
+            key: bytes = cursor.key()
+            if not key.startswith(prefix):
+                return
+            yield key
+            cursor.next()
+        cursor.status()
+    except Exception as error:
+        raise store_error(error, f"cannot read {_kind(prefix)}") from None
+
+
+def _options(cache_bytes: int, secondary: bool) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(not secondary)
+    # a torn or damaged write-ahead log gives the state at an earlier batch boundary, never a hole
+    options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
+    options.set_paranoid_checks(True)
+    # a secondary must hold its files open, because the writer deletes them
+    options.set_max_open_files(-1 if secondary else _open_files())
+    options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(3)
+    options.set_max_total_wal_size(4 * _WRITE_BUFFER_BYTES)
+    options.set_max_background_jobs(2)
+    options.set_bytes_per_sync(1 << 20)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(1 << 20)
+    options.set_stats_dump_period_sec(0)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_bottommost_compression_type(DBCompressionType.zstd())
+    table = BlockBasedOptions()
+    table.set_block_cache(Cache(cache_bytes))
+    table.set_block_size(_BLOCK_BYTES)
+    table.set_bloom_filter(10, False)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_checksum_type(ChecksumType.xxh3())
+    options.set_block_based_table_factory(table)
+    return options
+
+
+def _open_files() -> int:
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return _OPEN_FILES
+    return max(16, min(_OPEN_FILES, allowed - _OTHER_FILES))
+
+
+_KINDS = {
+    b"B": "the base block of a history",
+    b"I": "the items",
+    b"L": "a chunk of the log",
+    b"M": "the store's own facts",
+    b"O": "the offsets of the sources",
+    b"S": "a seen record",
+    b"T": "the tail block of a history",
+    b"U": "the ids of users",
+    b"Y": "the types of events",
+}
+
+
+def _kind(key: bytes) -> str:
+    return _KINDS.get(key[:1], "a record")
+
+
+def store_error(error: Exception, doing: str) -> Exception:
+    """Turn an exception of the database into the one of ours that says what to do."""
+    text = str(error)
+    if isinstance(error, DbClosedError):
+        return ClosedError(f"{doing}: the store is closed")
+    if any(sign in text for sign in _FULL):
+        return StoreFullError(f"{doing}: {text}; free some space, nothing of the batch was applied")
+    if "Corruption" in text or "checksum mismatch" in text:
+        return StoreCorruptError(f"{doing}, the data is damaged: {text}; restore a copy or rebuild it from the source")
+    if "LOCK" in text and ("lock hold by" in text or "unavailable" in text):
+        return StoreInUseError(f"{doing}: another process holds it")
+    return StoreError(f"{doing}: {text}")

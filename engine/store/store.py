@@ -1,0 +1,464 @@
+"""The durable truth of one engine: a directory with one database, written by one process."""
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..clock import Clock, SystemClock
+from ..config import StoreConfig
+from ..errors import ClosedError, StoreCorruptError, StoreError, StoreFormatError
+from ..failpoints import TWO_WRITES, failpoint
+from .batch import Applied, Batch
+from .blobs import Blobs
+from .commit import Commit, Planner
+from .digest import UserRecord, digest, export, record_sizes
+from .histories import Histories, History
+from .ids import IdMap, ItemTable
+from .log import LogChunk, LogWriter, decode_chunk
+from .owner import Owner
+from .rocks import Rocks
+from .tables import FORMAT, LOG, MIX, Counters, Tables, check_format, log_key
+
+__all__ = ["Store"]
+
+_FORMAT_FILE = "FORMAT"
+_DATABASE = "rocks"
+# a writer may delete files that a reader is about to open; the next attempt sees the newer ones
+_OPEN_ATTEMPTS = 5
+
+_EMPTY = History(
+    np.empty(0, np.int32),
+    np.empty(0, np.int64),
+    np.empty(0, np.uint16),
+    np.empty(0, np.float32),
+    np.empty(0, np.uint64),
+    0,
+    -1,
+)
+
+Database = Callable[[Path, int, Path | None], Rocks]
+
+
+class Store:
+    """Histories, seen sets, the log, ids, item records and offsets; every commit is one atomic batch.
+
+    All methods are thread-safe. A commit holds the lock to its end, so that readers see it whole or not at all.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: StoreConfig,
+        *,
+        clock: Clock,
+        monotonic: Callable[[], float],
+        database: Database,
+        owner: Owner | None = None,
+        secondary: Path | None = None,
+        temporary: "TemporaryDirectory[str] | None" = None,
+    ) -> None:
+        """Use `open`."""
+        self.path = path
+        self.config = config
+        self._clock = clock
+        self._monotonic = monotonic
+        self._database = database
+        self._owner = owner
+        self._secondary = secondary
+        self._temporary = temporary
+        self._lock = threading.RLock()
+        self._closed = False
+        self._failure: str | None = None
+        self._blobs = Blobs(path / "caches")
+        self._open_database()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        config: StoreConfig | None = None,
+        *,
+        clock: Clock | None = None,
+        read_only: bool = False,
+        secondary: str | Path | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        database: Database = Rocks,
+    ) -> "Store":
+        """Open the store in directory ``path``, creating it if it is to be written.
+
+        ``read_only`` opens it for reading beside a writer and sees what was committed until now, `catch_up` what came
+        since; ``secondary`` is the same with a directory of its own for RocksDB's notes instead of a temporary one.
+        ``clock`` is the default of `apply`'s now; ``monotonic`` counts seconds for the syncs; ``database`` opens the
+        database (tests inject faults there). Raises ``StoreInUseError``, ``StoreFormatError``, ``StoreCorruptError``,
+        ``StoreError``.
+        """
+        path, config = Path(path), config or StoreConfig()
+        parts: dict[str, Any] = {"clock": clock or SystemClock(), "monotonic": monotonic, "database": database}
+        if read_only or secondary is not None:
+            _check_format_file(path, must_exist=True)
+            notes = None if secondary is None else Path(secondary)
+            return cls._open_reader(path, config, notes, parts)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot create the store {path}: {error.strerror}") from None
+        owner = Owner(path)
+        try:
+            _check_format_file(path, must_exist=False)
+            return cls(path, config, **parts, owner=owner)
+        except BaseException:
+            owner.release()
+            raise
+
+    @classmethod
+    def _open_reader(cls, path: Path, config: StoreConfig, notes: Path | None, parts: dict[str, Any]) -> "Store":
+        temporary = None
+        if notes is None:
+            temporary = TemporaryDirectory(prefix="recurra-reader-")
+            notes = Path(temporary.name)
+        for attempt in range(1, _OPEN_ATTEMPTS + 1):
+            try:
+                return cls(path, config, **parts, secondary=notes, temporary=temporary)
+            except StoreError:
+                if attempt == _OPEN_ATTEMPTS:
+                    if temporary is not None:
+                        temporary.cleanup()
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _open_database(self) -> None:
+        """Open the database and read the tables; a writer raises the epoch."""
+        db = self._database(self.path / _DATABASE, self.config.cache_bytes, self._secondary)
+        try:
+            if self._secondary is not None:
+                db.catch_up()
+            tables = Tables(self.path)
+            if not tables.load(db):
+                if self._owner is None:
+                    raise StoreError(f"the store {self.path} is still empty; nothing was ever committed to it")
+                tables.counters = Counters(uuid.uuid4().hex)
+                db.write(tables.first_records(tables.counters), [], sync=True)
+            starts = []
+            if self._owner is not None:
+                tables.counters = msgspec.structs.replace(tables.counters, epoch=tables.counters.epoch + 1)
+                db.write(tables.first_records(tables.counters), [], sync=True)
+                self._owner.claim(tables.counters.epoch, datetime.now(UTC).isoformat(timespec="seconds"))
+                starts = [int.from_bytes(key[1:], "big") for key in db.keys(LOG)]
+        except BaseException:
+            _close_quietly(db)
+            raise
+        config = self.config
+        self._db, self._tables = db, tables
+        slots = max(config.hot_histories, config.batch_events)
+        self._histories = Histories(db, slots, 2 * config.anchor, config.seen_horizon)
+        self._log = LogWriter(config.log_events, starts)
+        self._planner = Planner(db, tables, self._histories, self._log)
+        self._last_sync = self._monotonic()
+        self._synced_offsets = dict(tables.offsets)
+        self._failure = None
+
+    @property
+    def store_id(self) -> str:
+        """A name that no other store has."""
+        return self._tables.counters.store_id
+
+    @property
+    def epoch(self) -> int:
+        """How many times the store was opened for writing."""
+        return self._tables.counters.epoch
+
+    @property
+    def users(self) -> IdMap:
+        """User ids and rows."""
+        return self._tables.users
+
+    @property
+    def items(self) -> ItemTable:
+        """Item ids and rows, catalogue records, availability."""
+        return self._tables.items
+
+    @property
+    def types(self) -> IdMap:
+        """Event types; a type's code in histories and log is 1 + its row, 0 stands for no type."""
+        return self._tables.types
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number that the next applied event gets: how many were ever applied."""
+        return self._tables.counters.next_seq
+
+    @property
+    def failure(self) -> str | None:
+        """Why the store refuses to write, None while it does not; `reopen` tries again."""
+        return self._failure
+
+    def apply(self, batch: Batch, now_ms: int | None = None) -> Applied:
+        """Order, deduplicate and commit a batch; returns when it is in the write-ahead log.
+
+        Raises ``InputError`` for a malformed batch, ``StoreFullError``, ``StoreFencedError`` or another ``StoreError``
+        when it could not be written; nothing of the batch was applied then. After a failed write the store refuses
+        further ones until `reopen`.
+        """
+        batch.check()
+        with self._lock:
+            owner = self._writable()
+            owner.check()
+            now_ms = self._clock.now_ms() if now_ms is None else now_ms
+            commit = self._planner.plan(batch, now_ms + self.config.future_tolerance_ms)
+            sync = (self._monotonic() - self._last_sync) * 1000 >= self.config.sync_ms
+            try:
+                self._write(commit, sync)
+            except BaseException as error:
+                self._histories.drop(commit.applied.touched.tolist())
+                self._failure = str(error) or type(error).__name__
+                raise
+            self._tables.publish(commit.counters, commit, batch.offsets, batch.source_info)
+            self._histories.drop(commit.forgotten)
+            self._log.commit(commit.log)
+            if sync:
+                self._note_sync()
+            return commit.applied._replace(synced=sync)
+
+    def _write(self, commit: Commit, sync: bool) -> None:
+        failpoint("store.before_commit")
+        if TWO_WRITES:
+            self._db.write(commit.offset_puts, [], sync=sync)
+            failpoint("store.between_writes")
+            self._db.write(commit.puts, commit.deletes, sync=sync)
+        else:
+            self._db.write(commit.puts + commit.offset_puts, commit.deletes, sync=sync)
+        failpoint("store.after_commit")
+
+    def forget(self, user: str) -> bool:
+        """Erase everything that is kept of a user, and sync; False if there was nothing."""
+        empty = Batch.of([])
+        empty.forgets = [user]
+        with self._lock:
+            if user not in self._tables.users:
+                return False
+            self.apply(empty)
+            self.sync()
+        return True
+
+    def sync(self) -> None:
+        """Bring everything committed so far to the device."""
+        with self._lock:
+            self._writable()
+            try:
+                self._db.sync()
+            except StoreError as error:
+                self._failure = str(error)
+                raise
+            self._note_sync()
+
+    def _note_sync(self) -> None:
+        self._last_sync = self._monotonic()
+        self._synced_offsets = dict(self._tables.offsets)
+        failpoint("store.synced")
+
+    def offsets(self) -> dict[str, int]:
+        """Return the next offset of every source."""
+        with self._lock:
+            return dict(self._tables.offsets)
+
+    def synced_offsets(self) -> dict[str, int]:
+        """Return the offsets that have reached the device: what a power loss can not take back."""
+        with self._lock:
+            return dict(self._synced_offsets)
+
+    def source_info(self) -> dict[str, bytes]:
+        """Return the facts stored about sources."""
+        with self._lock:
+            return dict(self._tables.source_info)
+
+    def mix(self) -> bytes | None:
+        """Return the stored state of the mixture."""
+        with self._lock:
+            value = self._open_db().get(MIX)
+        return None if value is None else value[1:]
+
+    def history(self, user_row: int, *, warm: bool = False) -> History:
+        """Return a user's history, empty for a row without one; ``warm`` also keeps it in memory."""
+        return self.histories([user_row], warm=warm)[0]
+
+    def histories(self, user_rows: list[int], *, warm: bool = False) -> list[History]:
+        """Return the histories of many users as of one moment."""
+        with self._lock:
+            self._open_db()
+            live = [row for row in user_rows if self._tables.users.id(row) is not None]
+            found = iter(self._histories.read(live, warm=warm))
+            if len(live) == len(user_rows):
+                return list(found)
+            return [_EMPTY if self._tables.users.id(row) is None else next(found) for row in user_rows]
+
+    def seen(self, user_row: int) -> NDArray[np.int32]:
+        """Return all item rows a user ever had, ascending (with a horizon: those of the history and the newest others)."""
+        with self._lock:
+            self._open_db()
+            if self._tables.users.id(user_row) is None:
+                return np.empty(0, np.int32)
+            return self._histories.seen(user_row)
+
+    def log(self, from_seq: int = 0) -> Iterator[LogChunk]:
+        """Iterate over the log from ``from_seq`` on, as of now; begins later if that was trimmed."""
+        with self._lock:
+            db = self._open_db()
+            start = db.last(log_key(max(0, from_seq)))
+            records = db.scan(LOG, start if start is not None and start.startswith(LOG) else None)
+        return self._chunks(records, from_seq)
+
+    def _chunks(self, records: Iterator[tuple[bytes, bytes]], from_seq: int) -> Iterator[LogChunk]:
+        for key, value in records:
+            try:
+                chunk = decode_chunk(int.from_bytes(key[1:], "big"), value)
+            except ValueError as error:
+                raise StoreCorruptError(f"the log of the store {self.path} is damaged: {error}") from None
+            chosen = (chunk.seqs >= from_seq) & (chunk.user_rows >= 0)
+            if chosen.any():
+                yield chunk if chosen.all() else chunk.take(chosen)
+
+    def catch_up(self) -> None:
+        """Readers only: see what the writer has committed since. `users`, `items`, `types` may be new objects."""
+        with self._lock:
+            db = self._open_db()
+            if self._owner is not None:
+                raise StoreError("only a store opened for reading catches up with a writer")
+            db.catch_up()
+            self._histories.slab.drop_all()
+            self._tables.catch_up(db)
+
+    def export(self) -> Iterator[UserRecord]:
+        """Iterate over all users by external ids (`digest.export`)."""
+        return export(self)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all user records by external ids (`digest.digest`)."""
+        return digest(self)
+
+    def put_blob(self, name: str, data: bytes) -> None:
+        """Keep a cache (the fast memory's snapshot) beside the truth, marked with the present `next_seq`."""
+        self._writable()
+        self._blobs.put(name, data, self.store_id, self.next_seq)
+
+    def get_blob(self, name: str) -> tuple[bytes, int] | None:
+        """Return a cache and the sequence number it stands at; None if it is missing, damaged or ahead of the truth."""
+        return self._blobs.get(name, self.store_id, self.next_seq)
+
+    def stats(self) -> dict[str, int | float]:
+        """Return sizes; reads every user record, so it takes seconds for millions of users."""
+        with self._lock:
+            db = self._open_db()
+            slab = self._histories.slab
+            users, next_seq, hot = self._tables.users.live, self.next_seq, len(slab)
+        sizes = record_sizes(db, 2 * self.config.anchor)
+        return {
+            "users": users,
+            "items": len(self._tables.items),
+            "events": next_seq,
+            "kept_events": sizes.kept_events,
+            "log_events": 0 if sizes.first_seq is None else next_seq - sizes.first_seq,
+            "hot_users": hot,
+            "hot_history_bytes": slab.bytes_per_slot,
+            "cold_user_bytes": sizes.user_bytes / users if users else 0.0,
+            "user_bytes": sizes.user_bytes,
+            "log_bytes": sizes.log_bytes,
+            "table_file_bytes": db.file_bytes(),
+        }
+
+    def checkpoint(self, directory: str | Path) -> None:
+        """Write a consistent copy of the store to a directory that does not exist yet; it can be opened like any store."""
+        directory = Path(directory)
+        with self._lock:
+            db = self._open_db()
+            try:
+                directory.mkdir(parents=True)
+                (directory / _FORMAT_FILE).write_text(f"{FORMAT}\n")
+            except OSError as error:
+                raise StoreError(f"cannot write a checkpoint to {directory}: {error.strerror}") from None
+            db.checkpoint(directory / _DATABASE)
+
+    def compact(self) -> None:
+        """Rewrite all files, so that overwritten and forgotten records leave the device."""
+        with self._lock:
+            self._writable()
+            self._db.compact()
+
+    def reopen(self) -> None:
+        """Close the database and open it again, after a failed write; memory equals the disk afterwards."""
+        with self._lock:
+            if self._closed or self._owner is None:
+                raise ClosedError(f"the store {self.path} is closed or was opened for reading")
+            self._owner.check()
+            _close_quietly(self._db)
+            self._open_database()
+
+    def close(self) -> None:
+        """Flush and close; may be repeated. What was committed is safe even if this fails."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self._owner is not None and self._failure is None:
+                    self._db.sync()
+            finally:
+                _close_quietly(self._db)
+                if self._owner is not None:
+                    self._owner.release()
+                if self._temporary is not None:
+                    self._temporary.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_db(self) -> Rocks:
+        if self._closed:
+            raise ClosedError(f"the store {self.path} is closed")
+        return self._db
+
+    def _writable(self) -> Owner:
+        self._open_db()
+        if self._owner is None:
+            raise StoreError(f"the store {self.path} was opened for reading")
+        if self._failure is not None:
+            raise StoreError(f"the store refuses to write until it is reopened, because: {self._failure}")
+        return self._owner
+
+
+def _check_format_file(path: Path, *, must_exist: bool) -> None:
+    """Refuse a foreign or newer store before the database touches its files; mark a new directory as ours."""
+    file = path / _FORMAT_FILE
+    try:
+        check_format(file.read_text(), path)
+    except FileNotFoundError:
+        if must_exist:
+            raise StoreError(f"there is no store at {path}") from None
+        if (path / _DATABASE).exists():
+            raise StoreFormatError(
+                f"{path} holds a database that recurra did not make; choose another directory"
+            ) from None
+        file.write_text(f"{FORMAT}\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"cannot read {file}: {error}") from None
+
+
+def _close_quietly(db: Rocks) -> None:
+    # what was committed is in the write-ahead log; a failing flush on the way out loses nothing
+    with contextlib.suppress(StoreError, ClosedError):
+        db.close()

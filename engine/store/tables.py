@@ -1,0 +1,200 @@
+"""Keys of the store, and the small tables that are held in memory whole: ids, items, types, offsets, counters."""
+
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from ..errors import StoreCorruptError, StoreFormatError
+from .ids import IdMap, ItemTable, StoredItem, decode_item, encode_item
+from .rocks import Rocks
+
+__all__ = [
+    "BASE",
+    "FORMAT",
+    "ITEM",
+    "LOG",
+    "META",
+    "MIX",
+    "OFFSET",
+    "SEEN_ITEMS",
+    "SOURCE",
+    "TAIL",
+    "TYPE",
+    "USER",
+    "Changes",
+    "Counters",
+    "Tables",
+    "check_format",
+    "log_key",
+    "row_key",
+]
+
+FORMAT = 1
+
+BASE = b"B"
+ITEM = b"I"
+LOG = b"L"
+META = b"M"
+OFFSET = b"O"
+SEEN_ITEMS = b"S"
+SOURCE = b"N"
+TAIL = b"T"
+TYPE = b"Y"
+USER = b"U"
+MIX = META + b"mix"
+_FORMAT_KEY = META + b"format"
+_COUNTERS = META + b"counters"
+_VERSION = b"\x01"
+
+
+def row_key(prefix: bytes, row: int) -> bytes:
+    """Return the key of a dense row."""
+    return prefix + row.to_bytes(4, "big")
+
+
+def log_key(seq: int) -> bytes:
+    """Return the key of the log chunk that begins with ``seq``."""
+    return LOG + seq.to_bytes(8, "big")
+
+
+def check_format(found: str, path: Path) -> None:
+    """Raise ``StoreFormatError`` unless ``found`` is the format number of this release."""
+    if found.strip() != str(FORMAT):
+        raise StoreFormatError(
+            f"the store {path} has format {found.strip()[:20]!r}, this release reads format {FORMAT}; "
+            "open it with the release that wrote it (nothing was changed)"
+        )
+
+
+class Counters(msgspec.Struct, frozen=True, array_like=True):
+    """Numbers that are written with every commit."""
+
+    store_id: str
+    epoch: int = 0
+    next_seq: int = 0
+    # rows given out, retired ones included
+    users: int = 0
+    items: int = 0
+    types: int = 0
+    # changed whenever an item that was there before, or any user's id, changed
+    item_changes: int = 0
+    forgets: int = 0
+
+
+class Changes(Protocol):
+    """What `Tables.records` and `Tables.publish` need to know of a commit."""
+
+    new_users: dict[str, int]
+    new_types: dict[str, int]
+    changed_items: dict[int, StoredItem]
+    forgotten: list[int]
+
+
+class Tables:
+    """Everything that is held in memory whole. Changed only by `load` and, after a commit, by `publish`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reset(Counters(""))
+
+    def _reset(self, counters: Counters) -> None:
+        self.counters = counters
+        self.users, self.items, self.types = IdMap(), ItemTable(), IdMap()
+        self.offsets: dict[str, int] = {}
+        self.source_info: dict[str, bytes] = {}
+
+    def load(self, db: Rocks) -> bool:
+        """Read everything; False if the database is new and empty."""
+        found = db.get(_FORMAT_KEY)
+        if found is None:
+            if next(db.scan(b""), None) is not None:
+                raise StoreCorruptError(f"the store {self._path} holds records but not its own format; restore a copy")
+            return False
+        check_format(found.decode(errors="replace"), self._path)
+        self._reset(self._read_counters(db))
+        self._read_users(db, 0)
+        self._read_items(db, 0)
+        self._read_small(db)
+        return True
+
+    def catch_up(self, db: Rocks) -> None:
+        """Read what changed since; for readers beside a writer. New maps replace the old ones where rows changed."""
+        old, self.counters = self.counters, self._read_counters(db)
+        if self.counters.forgets != old.forgets:
+            self.users = IdMap()
+        if self.counters.item_changes != old.item_changes:
+            self.items = ItemTable()
+        self._read_users(db, len(self.users))
+        self._read_items(db, len(self.items))
+        self._read_small(db)
+
+    def records(self, counters: Counters, changes: Changes) -> list[tuple[bytes, bytes]]:
+        """Return the table records of a commit."""
+        puts = [(row_key(USER, row), _VERSION + name.encode()) for name, row in changes.new_users.items()]
+        puts += [(row_key(TYPE, row), _VERSION + name.encode()) for name, row in changes.new_types.items()]
+        puts += [(row_key(ITEM, row), encode_item(item)) for row, item in changes.changed_items.items()]
+        puts.append((_COUNTERS, _VERSION + msgspec.msgpack.encode(counters)))
+        return puts
+
+    def first_records(self, counters: Counters) -> list[tuple[bytes, bytes]]:
+        """Return the records of an empty store."""
+        return [(_FORMAT_KEY, str(FORMAT).encode()), (_COUNTERS, _VERSION + msgspec.msgpack.encode(counters))]
+
+    def publish(self, counters: Counters, changes: Changes, offsets: dict[str, int], info: dict[str, bytes]) -> None:
+        """Make a commit visible."""
+        for row in changes.forgotten:
+            self.users.retire(row)
+        self.users.add(changes.new_users)
+        self.types.add(changes.new_types)
+        for row, item in changes.changed_items.items():
+            self.items.store(row, item)
+        self.offsets.update(offsets)
+        self.source_info.update(info)
+        self.counters = counters
+
+    def _read_counters(self, db: Rocks) -> Counters:
+        value = db.get(_COUNTERS)
+        if value is None:
+            raise self._corrupt("the counters are missing")
+        return self._decoded("the counters", lambda: msgspec.msgpack.decode(_payload(value), type=Counters))
+
+    def _read_users(self, db: Rocks, first: int) -> None:
+        for key, value in db.scan(USER, row_key(USER, first)):
+            self.users.put(_row(key), self._decoded("a user id", lambda value=value: _payload(value).decode()))
+        self.users.grow(self.counters.users)
+
+    def _read_items(self, db: Rocks, first: int) -> None:
+        for key, value in db.scan(ITEM, row_key(ITEM, first)):
+            self.items.store(_row(key), self._decoded("an item record", lambda value=value: decode_item(value)))
+        if len(self.items) != self.counters.items:
+            raise self._corrupt(f"{self.counters.items} items are expected, {len(self.items)} are there")
+
+    def _read_small(self, db: Rocks) -> None:
+        for key, value in db.scan(TYPE, row_key(TYPE, len(self.types))):
+            self.types.put(_row(key), self._decoded("an event type", lambda value=value: _payload(value).decode()))
+        if len(self.types) != self.counters.types:
+            raise self._corrupt(f"{self.counters.types} event types are expected, {len(self.types)} are there")
+        for key, value in db.scan(OFFSET):
+            self.offsets[key[1:].decode()] = int(self._decoded("an offset", lambda value=value: _payload(value)))
+        for key, value in db.scan(SOURCE):
+            self.source_info[key[1:].decode()] = value[1:]
+
+    def _decoded(self, what, read):  # type: ignore[no-untyped-def]
+        try:
+            return read()
+        except (ValueError, msgspec.DecodeError) as error:
+            raise self._corrupt(f"{what} is malformed: {error}") from None
+
+    def _corrupt(self, problem: str) -> StoreCorruptError:
+        return StoreCorruptError(f"the store {self._path} is damaged: {problem}; restore a copy or rebuild it")
+
+
+def _payload(value: bytes) -> bytes:
+    if value[:1] != _VERSION:
+        raise ValueError(f"unknown record version {value[:1].hex()}")
+    return value[1:]
+
+
+def _row(key: bytes) -> int:
+    return int.from_bytes(key[1:], "big")
