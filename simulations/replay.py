@@ -1,0 +1,242 @@
+"""``recurra replay``: a data set as a stream through the engine, judged by the protocol preq-v1.
+
+The engine is the one that serves live: it is opened on a data directory, asked before every event and given the event
+afterwards. Its clock is the time of the events. Training starts at points that depend on counts only and is waited for,
+so that the result depends on the seed and not on the speed of the machine.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..engine import Engine
+from ..engine.clock import EventClock
+from ..engine.config import Config
+from ..engine.errors import InputError
+from .baselines import chosen
+from .contest import Contest
+from .datasets import Stream
+from .feeds import Feed, open_feed
+from .usage import Usage
+
+__all__ = ["PROTOCOL", "Progress", "replay"]
+
+PROTOCOL = "preq-v1"
+# events of the warm part that are handed over at once
+_WARM_BATCH = 4_096
+# a share of the events so far must be new before the next training: the work grows with the logarithm of the stream
+_TRAIN_SHARE = 0.02
+
+# called with (events done, events in all, recent metrics of recurra) about every hundred events
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+def replay(
+    stream: Stream,
+    *,
+    config: Config | None = None,
+    data_dir: str | Path | None = None,
+    warm: float = 0.2,
+    repeats: bool = False,
+    every: int = 1,
+    via: str = "memory",
+    speed: str | float = "max",
+    train: str = "auto",
+    query_time: bool = True,
+    baselines: str = "all",
+    seed: int = 0,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Replay ``stream`` and return the JSON of ``recurra replay``.
+
+    The first ``warm`` share is learnt only; then every event is learnt and every ``every``-th is ranked before.
+    ``repeats`` keeps the user's own items candidates. ``train`` is ``auto`` (a version at the end of the warm part and
+    at growing distances after it) or ``off`` (one version at the end of the warm part, which then stays). ``via`` is
+    ``memory`` or ``kafka://HOST:PORT/TOPIC``: events then reach the engine through the topic. ``speed`` is ``max`` or
+    how many times faster than event time to go. ``data_dir`` must be new; None uses a temporary one. Raises
+    ``InputError`` for arguments that are not acceptable.
+    """
+    pace = _pace(speed)
+    if not 0 <= warm < 1:
+        raise InputError(f"expected a warm share of at least 0 and below 1, got {warm}")
+    if every < 1:
+        raise InputError(f"expected to rank every K-th event with K at least 1, got {every}")
+    if train not in ("auto", "off"):
+        raise InputError(f"expected training to be auto or off, got {train!r}")
+    settings = _configured(config or Config(), repeats, query_time and stream.clock, seed, threads)
+    contest = Contest(stream, chosen(baselines), repeats=repeats)
+    with ExitStack() as stack:
+        usage = stack.enter_context(Usage())
+        folder = Path(data_dir) if data_dir is not None else Path(stack.enter_context(_temporary_folder()))
+        clock = EventClock(int(stream.time_ms[0]))
+        engine = stack.enter_context(Engine.open(folder, settings, clock=clock))
+        feed = stack.enter_context(open_feed(via, engine, stream, clock))
+        run = _Run(stream, engine, clock, contest, feed, usage, settings)
+        run.warm_up(int(len(stream) * warm))
+        run.go(every, pace, learning=train == "auto", progress=progress)
+        known = {"mix_weights": engine.mix_weights(), "versions": run.versions}
+    seconds = usage.seconds
+    return {
+        "protocol": PROTOCOL,
+        "dataset": stream.name,
+        "events": len(stream),
+        "users": len(stream.user_ids),
+        "items": len(stream.item_ids),
+        **contest.result(),
+        **known,
+        "drift": [],
+        "trainings": run.trainings,
+        "settings": {
+            "warm": warm,
+            "repeats": repeats,
+            "every": every,
+            "via": via,
+            "speed": speed,
+            "train": train,
+            "query_time": settings.model.query_time,
+            "threads": threads,
+            "config": msgspec.to_builtins(settings),
+        },
+        "seconds": round(seconds, 2),
+        "events_per_s": round(len(stream) / seconds, 1),
+        "train_s": round(run.train_s, 2),
+        "train_cpu_s": round(usage.children_cpu_s, 2),
+        "peak_rss_mb": round(usage.peak_mb, 1),
+        "seed": seed,
+    }
+
+
+class _Run:
+    """One pass over the stream."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        engine: Engine,
+        clock: EventClock,
+        contest: Contest,
+        feed: Feed,
+        usage: Usage,
+        config: Config,
+    ) -> None:
+        self._stream = stream
+        self._engine = engine
+        self._clock = clock
+        self._contest = contest
+        self._feed = feed
+        self._usage = usage
+        self._config = config
+        self.train_s = 0.0
+        # one entry per training: position in the stream and what came of it
+        self.trainings: list[dict[str, Any]] = []
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Count what came of the trainings."""
+        verdicts = [training["verdict"] for training in self.trainings]
+        return {
+            "trained": len(verdicts),
+            "promoted": verdicts.count("promoted"),
+            "refused": verdicts.count("refused"),
+            "rolled_back": 0,
+        }
+
+    def warm_up(self, events: int) -> None:
+        """Learn the first events without ranking them, then train a first version."""
+        for start in range(0, events, _WARM_BATCH):
+            end = min(events, start + _WARM_BATCH)
+            self._feed.learn(start, end)
+            for position in range(start, end):
+                self._contest.learn(position)
+        self._warm = events
+        if events:
+            self._train(events)
+
+    def go(self, every: int, pace: "_Pace", *, learning: bool, progress: Progress | None) -> None:
+        """Rank and learn the rest."""
+        stream, times = self._stream, self._stream.time_ms
+        next_training = self._next_training(self._warm)
+        for position in range(self._warm, len(stream)):
+            pace.wait(int(times[position]))
+            if (position - self._warm) % every == 0:
+                self._judge(position)
+            self._feed.learn(position, position + 1)
+            self._contest.learn(position)
+            done = position + 1
+            if learning and done >= next_training and done < len(stream):
+                self._train(done)
+                next_training = self._next_training(done)
+            if progress is not None and (done % 100 == 0 or done == len(stream)):
+                progress(done, len(stream), self._contest.recent())
+
+    def _judge(self, position: int) -> None:
+        stream = self._stream
+        now_ms = int(stream.time_ms[position])
+        self._clock.advance(now_ms)
+        scores = self._engine.scores(stream.user_ids[stream.users[position]], now_ms)
+        self._contest.judge(position, scores, self._engine.item_row(stream.item_ids[stream.items[position]]))
+
+    def _train(self, position: int) -> None:
+        started = time.perf_counter()
+        report = self._engine.train(wait=True)
+        self.train_s += time.perf_counter() - started
+        self._usage.sample()
+        self.trainings.append({"position": position, **_outcome(report)})
+
+    def _next_training(self, done: int) -> int:
+        return done + max(self._config.training.every_events, int(done * _TRAIN_SHARE))
+
+
+class _Pace:
+    """Waits until an event is due; ``factor`` is how many times faster than event time, infinity never waits."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+        self._first: tuple[int, float] | None = None
+
+    def wait(self, time_ms: int) -> None:
+        """Return when ``time_ms`` is due; the first call is due at once."""
+        if math.isinf(self._factor):
+            return
+        if self._first is None:
+            self._first = (time_ms, time.monotonic())
+        start_ms, started = self._first
+        due_s = started + (time_ms - start_ms) / 1000 / self._factor
+        time.sleep(max(0.0, due_s - time.monotonic()))
+
+
+def _pace(speed: str | float) -> _Pace:
+    try:
+        factor = math.inf if speed == "max" else float(speed)
+    except ValueError:
+        factor = math.nan
+    if not factor > 0:
+        raise InputError(f"expected a speed of max or a positive number, got {speed!r}")
+    return _Pace(factor)
+
+
+def _configured(config: Config, repeats: bool, query_time: bool, seed: int, threads: int) -> Config:
+    """Return the configuration of a replay: everything seeded, training only when told, every event judged and mixed."""
+    change = msgspec.structs.replace
+    return change(
+        config,
+        seed=seed,
+        threads=threads,
+        model=change(config.model, query_time=query_time and config.model.query_time),
+        training=change(config.training, mode="off", seed=seed, threads=threads),
+        mix=change(config.mix, sample=1.0),
+        retrieval=change(config.retrieval, repeats=repeats),
+    )
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="recurra-replay-") as folder:
+        yield folder
