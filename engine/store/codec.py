@@ -4,8 +4,8 @@ A block holds events in their order::
 
     count u16 | widths u16 | first time 6 bytes | items | times - first time | types | weights f32 | hashes u64
 
-Each integer column has the smallest width that holds it; types, weights and hashes are absent where no event of the block
-has one. A base value is ``version u8 | block``, a tail value is
+Each integer column has the smallest width that holds it; types, weights and hashes are absent where no event of
+the block has one. A base value is ``version u8 | block``, a tail value is
 ``version u8 | flags u8 | partition i32 | n 6 bytes | base count u16 | block``.
 """
 
@@ -101,8 +101,8 @@ def _put_block(buffer, at, items, times, types, weight_bits, hashes, start, stop
 def encode(users, rewrites, items, times, types, weights, hashes, lengths, tails, counts, partitions, flags):  # type: ignore[no-untyped-def]
     """Pack the values of the slots ``users`` into one buffer.
 
-    Returns (buffer, ends): user i's tail value is ``buffer[ends[2 i - 1] : ends[2 i]]`` (0 for the first start), its base
-    value, empty unless ``rewrites[i]``, follows to ``ends[2 i + 1]``.
+    Returns (buffer, ends): user i's tail value is ``buffer[ends[2 i - 1] : ends[2 i]]`` (0 for the first start), its
+    base value, empty unless ``rewrites[i]``, follows to ``ends[2 i + 1]``.
     """
     room = 0
     for i in range(len(users)):
@@ -132,7 +132,7 @@ def encode(users, rewrites, items, times, types, weights, hashes, lengths, tails
 
 @njit(cache=True, nogil=True)
 def _get_block(buffer, at, end, items, times, types, weight_bits, hashes, length):  # type: ignore[no-untyped-def]
-    """Append the block at ``buffer[at:end]`` behind ``length`` events; returns the new length, -1 if it is malformed."""
+    """Append the block at ``buffer[at:end]`` behind ``length`` events; returns the new length, -1 if malformed."""
     if end - at < _BLOCK_HEADER:
         return -1
     count = _get(buffer, at, 2)

@@ -1,7 +1,7 @@
-"""From a batch to the records of its commit: rows for ids, order and duplicates within users, then all keys and values."""
+"""From a batch to the records of its commit: rows of ids, order and duplicates within users, keys and values."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +22,8 @@ __all__ = ["Commit", "Planner"]
 # event types have 16 bits in a history; some are left for what may come
 _MAX_TYPES = 65_000
 _VERSION = b"\x01"
+
+_Column = TypeVar("_Column", bound=np.generic)
 
 
 @dataclass(slots=True)
@@ -72,8 +74,8 @@ class Planner:
         part = batch if kept is None else _select(batch, kept)
         forgotten = sorted({row for row in map(self._tables.users.row, batch.forgets) if row is not None})
         rows = self._resolve(part, forgotten)
-        distinct, touch = np.unique(rows.users, return_inverse=True)
-        touch = touch.astype(np.int32)
+        distinct, inverse = np.unique(rows.users, return_inverse=True)
+        touch = inverse.astype(np.int32)
         touched = self._histories.touch(distinct, len(self._tables.users))
         try:
             columns = (rows.items, part.times_ms, rows.types, part.weights, part.hashes)
@@ -170,8 +172,9 @@ class Planner:
         forgotten = list(applied.forgotten)
         commit = Commit(applied, counters, log, puts, [], deletes, rows.new_users, rows.new_types, items, forgotten)
         puts += tables.records(counters, commit)
-        if whole.mix is not None:
-            puts.append((MIX, _VERSION + whole.mix))
+        mix = None if whole.mix is None else whole.mix(applied.status)
+        if mix is not None:
+            puts.append((MIX, _VERSION + mix))
         puts += [(SOURCE + key.encode(), _VERSION + info) for key, info in whole.source_info.items()]
         commit.offset_puts = [(OFFSET + key.encode(), b"\x01%d" % value) for key, value in whole.offsets.items()]
         return commit
@@ -227,7 +230,7 @@ def _chunk(batch: Batch, rows: _Rows, seq: NDArray[np.int64], done: NDArray[np.i
     columns = (seq, rows.users, rows.items, batch.times_ms, rows.types, batch.weights, batch.hashes)
     if len(done) == len(seq):
         return LogChunk(*columns)
-    return LogChunk(*(column[done] for column in columns))
+    return LogChunk._make(column[done] for column in columns)
 
 
 def _select(batch: Batch, kept: NDArray[np.intp]) -> Batch:
@@ -250,7 +253,7 @@ def _spread(applied: Applied, kept: NDArray[np.intp], batch: Batch) -> Applied:
     """Return the outcome with the events that were refused as future put back in their places."""
     total = len(batch)
 
-    def spread(column: NDArray[np.generic], fill: int) -> NDArray[np.generic]:
+    def spread(column: NDArray[_Column], fill: int) -> NDArray[_Column]:
         full = np.full(total, fill, column.dtype)
         full[kept] = column
         return full

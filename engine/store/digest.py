@@ -11,7 +11,7 @@ from .rocks import Rocks
 from .tables import BASE, LOG, SEEN_ITEMS, TAIL, USER
 
 if TYPE_CHECKING:
-    from .store import Store
+    from .reader import Reader
 
 __all__ = ["RecordSizes", "UserRecord", "digest", "export", "record_sizes"]
 
@@ -33,18 +33,18 @@ class UserRecord(NamedTuple):
     seen: list[str]
 
 
-def export(store: "Store") -> Iterator[UserRecord]:
+def export(reader: "Reader") -> Iterator[UserRecord]:
     """Iterate over all users in order of their rows; commits in between are seen by the users that come after."""
-    rows = [row for _, row in store.users.items()]
-    kinds: list[str | None] = [None, *(name for name, _ in store.types.items())]
+    rows = [row for _, row in reader.users.items()]
+    kinds: list[str | None] = [None, *(name for name, _ in reader.types.items())]
     for first in range(0, len(rows), _CHUNK_USERS):
         part = rows[first : first + _CHUNK_USERS]
-        for row, history in zip(part, store.histories(part), strict=True):
-            user = store.users.id(row)
+        for row, history in zip(part, reader.histories(part), strict=True):
+            user = reader.users.id(row)
             if user is None:
                 continue
-            names = store.items.ids(history.items.tolist())
-            seen = sorted(str(name) for name in store.items.ids(store.seen(row).tolist()))
+            names = reader.items.ids(history.items.tolist())
+            seen = sorted(str(name) for name in reader.items.ids(reader.seen(row).tolist()))
             columns = (
                 history.times_ms.tolist(),
                 history.types.tolist(),
@@ -58,13 +58,13 @@ def export(store: "Store") -> Iterator[UserRecord]:
             yield UserRecord(user, history.n, history.partition, events, seen)
 
 
-def digest(store: "Store") -> str:
+def digest(reader: "Reader") -> str:
     """Return the SHA-256 of all user records in order of user ids, in hexadecimal.
 
     Rows, batches, blocks and partitions leave no trace in it: stores that hold the same of every user have the same
     digest, whatever way they took there.
     """
-    records = sorted((record.user.encode(), _record_digest(record)) for record in export(store))
+    records = sorted((record.user.encode(), _record_digest(record)) for record in export(reader))
     total = hashlib.sha256()
     for user, record in records:
         total.update(struct.pack("<I", len(user)) + user + record)

@@ -29,7 +29,7 @@ class LogChunk(NamedTuple):
 
     def take(self, chosen: NDArray[np.bool_]) -> "LogChunk":
         """Return the chosen events."""
-        return LogChunk(*(column[chosen] for column in self))
+        return LogChunk._make(column[chosen] for column in self)
 
 
 class LogPlan(NamedTuple):
@@ -122,7 +122,7 @@ class LogWriter:
             small = [*small, chunk] if len(chunk.seqs) < _LARGE else []
             if len(small) >= _SMALL_CHUNKS or sum(len(part.seqs) for part in small) >= 2 * _LARGE:
                 merged = [int(part.seqs[0]) for part in small[1:-1]]
-                chunk = LogChunk(*(np.concatenate(columns) for columns in zip(*small, strict=True)))
+                chunk = LogChunk._make(map(np.concatenate, zip(*small, strict=True)))
                 small = []
             start, value = int(chunk.seqs[0]), encode_chunk(chunk)
         stale = self._stale(start, len(self.starts) - len(merged), next_seq - self._limit)

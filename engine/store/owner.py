@@ -62,9 +62,9 @@ class Owner:
             return
         holder = self.holder(self._path.parent)
         if holder is None or holder.epoch != self.epoch or holder.pid != os.getpid():
-            who = (
-                "its owner file is gone" if holder is None else f"process {holder.pid} owns it at epoch {holder.epoch}"
-            )
+            who = "its owner file is gone"
+            if holder is not None:
+                who = f"process {holder.pid} owns it at epoch {holder.epoch}"
             raise StoreFencedError(f"this process lost the store {self._path.parent}: {who}, ours was {self.epoch}")
         self._seen = stamp
 
@@ -76,7 +76,7 @@ class Owner:
 
     def _stamp(self) -> tuple[int, int, int]:
         try:
-            found = os.stat(self._path)
+            found = self._path.stat()
         except FileNotFoundError:
             return 0, 0, 0
         return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,7 +1,7 @@
 """Histories of the hot users in memory, changed in place: the one module of the store that does so.
 
-A slot mirrors what the disk holds of its user: base events, then tail events, in (time, arrival) order. The history is the
-last ``keep`` of them. Events before those have left the history but are still in the base block; they move to the
+A slot mirrors what the disk holds of its user: base events, then tail events, in (time, arrival) order. The history is
+the last ``keep`` of them. Events before those have left the history but are still in the base block; they move to the
 user's seen record when the base is next rewritten.
 """
 

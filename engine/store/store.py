@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,23 +12,20 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from ..clock import Clock, SystemClock
 from ..config import StoreConfig
-from ..errors import ClosedError, StoreCorruptError, StoreError, StoreFormatError
+from ..errors import ClosedError, StoreError, StoreFormatError
 from ..failpoints import TWO_WRITES, failpoint
 from .batch import Applied, Batch
 from .blobs import Blobs
 from .commit import Commit, Planner
-from .digest import UserRecord, digest, export, record_sizes
-from .histories import Histories, History
-from .ids import IdMap, ItemTable
-from .log import LogChunk, LogWriter, decode_chunk
+from .histories import Histories
+from .log import LogWriter
 from .owner import Owner
+from .reader import Reader
 from .rocks import Rocks
-from .tables import FORMAT, LOG, MIX, Counters, Tables, check_format, log_key
+from .tables import FORMAT, LOG, Counters, Tables, check_format
 
 __all__ = ["Store"]
 
@@ -37,20 +34,10 @@ _DATABASE = "rocks"
 # a writer may delete files that a reader is about to open; the next attempt sees the newer ones
 _OPEN_ATTEMPTS = 5
 
-_EMPTY = History(
-    np.empty(0, np.int32),
-    np.empty(0, np.int64),
-    np.empty(0, np.uint16),
-    np.empty(0, np.float32),
-    np.empty(0, np.uint64),
-    0,
-    -1,
-)
-
 Database = Callable[[Path, int, Path | None], Rocks]
 
 
-class Store:
+class Store(Reader):
     """Histories, seen sets, the log, ids, item records and offsets; every commit is one atomic batch.
 
     All methods are thread-safe. A commit holds the lock to its end, so that readers see it whole or not at all.
@@ -79,6 +66,7 @@ class Store:
         self._temporary = temporary
         self._lock = threading.RLock()
         self._closed = False
+        self._follows = owner is None
         self._failure: str | None = None
         self._blobs = Blobs(path / "caches")
         self._open_database()
@@ -101,7 +89,7 @@ class Store:
         since; ``secondary`` is the same with a directory of its own for RocksDB's notes instead of a temporary one.
         ``clock`` is the default of `apply`'s now; ``monotonic`` counts seconds for the syncs; ``database`` opens the
         database (tests inject faults there). Raises ``StoreInUseError``, ``StoreFormatError``, ``StoreCorruptError``,
-        ``StoreError``.
+        ``StoreError``, and ``ConfigError`` if the store was made with another anchor.
         """
         path, config = Path(path), config or StoreConfig()
         parts: dict[str, Any] = {"clock": clock or SystemClock(), "monotonic": monotonic, "database": database}
@@ -143,11 +131,11 @@ class Store:
         try:
             if self._secondary is not None:
                 db.catch_up()
-            tables = Tables(self.path)
+            tables = Tables(self.path, self.config.anchor)
             if not tables.load(db):
                 if self._owner is None:
                     raise StoreError(f"the store {self.path} is still empty; nothing was ever committed to it")
-                tables.counters = Counters(uuid.uuid4().hex)
+                tables.counters = Counters(uuid.uuid4().hex, self.config.anchor)
                 db.write(tables.first_records(tables.counters), [], sync=True)
             starts = []
             if self._owner is not None:
@@ -169,34 +157,9 @@ class Store:
         self._failure = None
 
     @property
-    def store_id(self) -> str:
-        """A name that no other store has."""
-        return self._tables.counters.store_id
-
-    @property
-    def epoch(self) -> int:
-        """How many times the store was opened for writing."""
-        return self._tables.counters.epoch
-
-    @property
-    def users(self) -> IdMap:
-        """User ids and rows."""
-        return self._tables.users
-
-    @property
-    def items(self) -> ItemTable:
-        """Item ids and rows, catalogue records, availability."""
-        return self._tables.items
-
-    @property
-    def types(self) -> IdMap:
-        """Event types; a type's code in histories and log is 1 + its row, 0 stands for no type."""
-        return self._tables.types
-
-    @property
-    def next_seq(self) -> int:
-        """The sequence number that the next applied event gets: how many were ever applied."""
-        return self._tables.counters.next_seq
+    def item_changes(self) -> int:
+        """Changes whenever the record of an item that was there before changed."""
+        return self._tables.counters.item_changes
 
     @property
     def failure(self) -> str | None:
@@ -215,17 +178,18 @@ class Store:
             owner = self._writable()
             owner.check()
             now_ms = self._clock.now_ms() if now_ms is None else now_ms
-            commit = self._planner.plan(batch, now_ms + self.config.future_tolerance_ms)
             sync = (self._monotonic() - self._last_sync) * 1000 >= self.config.sync_ms
+            commit = self._planner.plan(batch, now_ms + self.config.future_tolerance_ms)
             try:
                 self._write(commit, sync)
+                self._tables.publish(commit.counters, commit, batch.offsets, batch.source_info)
+                self._histories.drop(commit.forgotten)
+                self._log.commit(commit.log)
             except BaseException as error:
+                # an interrupt may come after the write: only reopening tells what is on disk
                 self._histories.drop(commit.applied.touched.tolist())
                 self._failure = str(error) or type(error).__name__
                 raise
-            self._tables.publish(commit.counters, commit, batch.offsets, batch.source_info)
-            self._histories.drop(commit.forgotten)
-            self._log.commit(commit.log)
             if sync:
                 self._note_sync()
             return commit.applied._replace(synced=sync)
@@ -267,117 +231,18 @@ class Store:
         self._synced_offsets = dict(self._tables.offsets)
         failpoint("store.synced")
 
-    def offsets(self) -> dict[str, int]:
-        """Return the next offset of every source."""
-        with self._lock:
-            return dict(self._tables.offsets)
-
     def synced_offsets(self) -> dict[str, int]:
         """Return the offsets that have reached the device: what a power loss can not take back."""
         with self._lock:
             return dict(self._synced_offsets)
-
-    def source_info(self) -> dict[str, bytes]:
-        """Return the facts stored about sources."""
-        with self._lock:
-            return dict(self._tables.source_info)
-
-    def mix(self) -> bytes | None:
-        """Return the stored state of the mixture."""
-        with self._lock:
-            value = self._open_db().get(MIX)
-        return None if value is None else value[1:]
-
-    def history(self, user_row: int, *, warm: bool = False) -> History:
-        """Return a user's history, empty for a row without one; ``warm`` also keeps it in memory."""
-        return self.histories([user_row], warm=warm)[0]
-
-    def histories(self, user_rows: list[int], *, warm: bool = False) -> list[History]:
-        """Return the histories of many users as of one moment."""
-        with self._lock:
-            self._open_db()
-            live = [row for row in user_rows if self._tables.users.id(row) is not None]
-            found = iter(self._histories.read(live, warm=warm))
-            if len(live) == len(user_rows):
-                return list(found)
-            return [_EMPTY if self._tables.users.id(row) is None else next(found) for row in user_rows]
-
-    def seen(self, user_row: int) -> NDArray[np.int32]:
-        """Return all item rows a user ever had, ascending (with a horizon: those of the history and the newest others)."""
-        with self._lock:
-            self._open_db()
-            if self._tables.users.id(user_row) is None:
-                return np.empty(0, np.int32)
-            return self._histories.seen(user_row)
-
-    def log(self, from_seq: int = 0) -> Iterator[LogChunk]:
-        """Iterate over the log from ``from_seq`` on, as of now; begins later if that was trimmed."""
-        with self._lock:
-            db = self._open_db()
-            start = db.last(log_key(max(0, from_seq)))
-            records = db.scan(LOG, start if start is not None and start.startswith(LOG) else None)
-        return self._chunks(records, from_seq)
-
-    def _chunks(self, records: Iterator[tuple[bytes, bytes]], from_seq: int) -> Iterator[LogChunk]:
-        for key, value in records:
-            try:
-                chunk = decode_chunk(int.from_bytes(key[1:], "big"), value)
-            except ValueError as error:
-                raise StoreCorruptError(f"the log of the store {self.path} is damaged: {error}") from None
-            chosen = (chunk.seqs >= from_seq) & (chunk.user_rows >= 0)
-            if chosen.any():
-                yield chunk if chosen.all() else chunk.take(chosen)
-
-    def catch_up(self) -> None:
-        """Readers only: see what the writer has committed since. `users`, `items`, `types` may be new objects."""
-        with self._lock:
-            db = self._open_db()
-            if self._owner is not None:
-                raise StoreError("only a store opened for reading catches up with a writer")
-            db.catch_up()
-            self._histories.slab.drop_all()
-            self._tables.catch_up(db)
-
-    def export(self) -> Iterator[UserRecord]:
-        """Iterate over all users by external ids (`digest.export`)."""
-        return export(self)
-
-    def digest(self) -> str:
-        """Return the SHA-256 of all user records by external ids (`digest.digest`)."""
-        return digest(self)
 
     def put_blob(self, name: str, data: bytes) -> None:
         """Keep a cache (the fast memory's snapshot) beside the truth, marked with the present `next_seq`."""
         self._writable()
         self._blobs.put(name, data, self.store_id, self.next_seq)
 
-    def get_blob(self, name: str) -> tuple[bytes, int] | None:
-        """Return a cache and the sequence number it stands at; None if it is missing, damaged or ahead of the truth."""
-        return self._blobs.get(name, self.store_id, self.next_seq)
-
-    def stats(self) -> dict[str, int | float]:
-        """Return sizes; reads every user record, so it takes seconds for millions of users."""
-        with self._lock:
-            db = self._open_db()
-            slab = self._histories.slab
-            users, next_seq, hot = self._tables.users.live, self.next_seq, len(slab)
-        sizes = record_sizes(db, 2 * self.config.anchor)
-        return {
-            "users": users,
-            "items": len(self._tables.items),
-            "events": next_seq,
-            "kept_events": sizes.kept_events,
-            "log_events": 0 if sizes.first_seq is None else next_seq - sizes.first_seq,
-            "hot_users": hot,
-            "hot_history_bytes": slab.bytes_per_slot,
-            "cold_user_bytes": sizes.user_bytes / users if users else 0.0,
-            "user_bytes": sizes.user_bytes,
-            "log_bytes": sizes.log_bytes,
-            "table_file_bytes": db.file_bytes(),
-        }
-
     def checkpoint(self, directory: str | Path) -> None:
-        """Write a consistent copy of the store to a directory that does not exist yet; it can be opened like any store."""
+        """Write a consistent copy to a directory that does not exist yet; it can be opened like any store."""
         directory = Path(directory)
         with self._lock:
             db = self._open_db()
@@ -427,11 +292,6 @@ class Store:
     ) -> None:
         self.close()
 
-    def _open_db(self) -> Rocks:
-        if self._closed:
-            raise ClosedError(f"the store {self.path} is closed")
-        return self._db
-
     def _writable(self) -> Owner:
         self._open_db()
         if self._owner is None:
@@ -453,7 +313,9 @@ def _check_format_file(path: Path, *, must_exist: bool) -> None:
             raise StoreFormatError(
                 f"{path} holds a database that recurra did not make; choose another directory"
             ) from None
-        file.write_text(f"{FORMAT}\n")
+        scratch = file.with_suffix(".tmp")
+        scratch.write_text(f"{FORMAT}\n")
+        scratch.replace(file)
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"cannot read {file}: {error}") from None
 

@@ -1,11 +1,12 @@
 """Keys of the store, and the small tables that are held in memory whole: ids, items, types, offsets, counters."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from ..errors import StoreCorruptError, StoreFormatError
+from ..errors import ConfigError, StoreCorruptError, StoreFormatError
 from .ids import IdMap, ItemTable, StoredItem, decode_item, encode_item
 from .rocks import Rocks
 
@@ -47,6 +48,8 @@ _FORMAT_KEY = META + b"format"
 _COUNTERS = META + b"counters"
 _VERSION = b"\x01"
 
+_Value = TypeVar("_Value")
+
 
 def row_key(prefix: bytes, row: int) -> bytes:
     """Return the key of a dense row."""
@@ -71,6 +74,8 @@ class Counters(msgspec.Struct, frozen=True, array_like=True):
     """Numbers that are written with every commit."""
 
     store_id: str
+    # half the length of a history, fixed when the store is made
+    anchor: int
     epoch: int = 0
     next_seq: int = 0
     # rows given out, retired ones included
@@ -94,9 +99,10 @@ class Changes(Protocol):
 class Tables:
     """Everything that is held in memory whole. Changed only by `load` and, after a commit, by `publish`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, anchor: int) -> None:
         self._path = path
-        self._reset(Counters(""))
+        self._anchor = anchor
+        self._reset(Counters("", anchor))
 
     def _reset(self, counters: Counters) -> None:
         self.counters = counters
@@ -112,7 +118,13 @@ class Tables:
                 raise StoreCorruptError(f"the store {self._path} holds records but not its own format; restore a copy")
             return False
         check_format(found.decode(errors="replace"), self._path)
-        self._reset(self._read_counters(db))
+        counters = self._read_counters(db)
+        if counters.anchor != self._anchor:
+            raise ConfigError(
+                f"the store {self._path} was made with store.anchor = {counters.anchor}, not {self._anchor}; "
+                "set it back or build a new store from the source"
+            )
+        self._reset(counters)
         self._read_users(db, 0)
         self._read_items(db, 0)
         self._read_small(db)
@@ -157,32 +169,32 @@ class Tables:
         value = db.get(_COUNTERS)
         if value is None:
             raise self._corrupt("the counters are missing")
-        return self._decoded("the counters", lambda: msgspec.msgpack.decode(_payload(value), type=Counters))
+        return self._decoded("the counters", _counters, value)
 
     def _read_users(self, db: Rocks, first: int) -> None:
         for key, value in db.scan(USER, row_key(USER, first)):
-            self.users.put(_row(key), self._decoded("a user id", lambda value=value: _payload(value).decode()))
+            self.users.put(_row(key), self._decoded("a user id", _text, value))
         self.users.grow(self.counters.users)
 
     def _read_items(self, db: Rocks, first: int) -> None:
         for key, value in db.scan(ITEM, row_key(ITEM, first)):
-            self.items.store(_row(key), self._decoded("an item record", lambda value=value: decode_item(value)))
+            self.items.store(_row(key), self._decoded("an item record", decode_item, value))
         if len(self.items) != self.counters.items:
             raise self._corrupt(f"{self.counters.items} items are expected, {len(self.items)} are there")
 
     def _read_small(self, db: Rocks) -> None:
         for key, value in db.scan(TYPE, row_key(TYPE, len(self.types))):
-            self.types.put(_row(key), self._decoded("an event type", lambda value=value: _payload(value).decode()))
+            self.types.put(_row(key), self._decoded("an event type", _text, value))
         if len(self.types) != self.counters.types:
             raise self._corrupt(f"{self.counters.types} event types are expected, {len(self.types)} are there")
         for key, value in db.scan(OFFSET):
-            self.offsets[key[1:].decode()] = int(self._decoded("an offset", lambda value=value: _payload(value)))
+            self.offsets[key[1:].decode()] = self._decoded("an offset", _number, value)
         for key, value in db.scan(SOURCE):
             self.source_info[key[1:].decode()] = value[1:]
 
-    def _decoded(self, what, read):  # type: ignore[no-untyped-def]
+    def _decoded(self, what: str, read: Callable[[bytes], _Value], value: bytes) -> _Value:
         try:
-            return read()
+            return read(value)
         except (ValueError, msgspec.DecodeError) as error:
             raise self._corrupt(f"{what} is malformed: {error}") from None
 
@@ -194,6 +206,18 @@ def _payload(value: bytes) -> bytes:
     if value[:1] != _VERSION:
         raise ValueError(f"unknown record version {value[:1].hex()}")
     return value[1:]
+
+
+def _text(value: bytes) -> str:
+    return _payload(value).decode()
+
+
+def _number(value: bytes) -> int:
+    return int(_payload(value))
+
+
+def _counters(value: bytes) -> Counters:
+    return msgspec.msgpack.decode(_payload(value), type=Counters)
 
 
 def _row(key: bytes) -> int:
