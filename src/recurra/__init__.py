@@ -1,4 +1,68 @@
-"""recurra: a streaming, continually learning recommendation engine."""
+"""recurra: a streaming, continually learning recommendation engine.
 
+``open`` gives an embedded `Engine`, `Client` and `AsyncClient` speak to one that runs as a service. What goes in is an
+`Event`, an `Item` or a `Forget`; every error is a `RecurraError` of the tree in `errors`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .connectors.http import AsyncClient, Client
+    from .engine import errors
+    from .engine.config import Config, load_config
+    from .engine.engine import Engine, open
+    from .engine.errors import RecurraError
+    from .engine.events import Event, Forget, Item
+    from .engine.results import HistoryEntry, IngestReport, Recommendation, Record, VersionInfo
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Config",
+    "Engine",
+    "Event",
+    "Forget",
+    "HistoryEntry",
+    "IngestReport",
+    "Item",
+    "Recommendation",
+    "Record",
+    "RecurraError",
+    "VersionInfo",
+    "errors",
+    "load_config",
+    "open",
+]
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+
+# loaded when first used: the command line's --help must not wait for torch
+_HOMES = {
+    "AsyncClient": ".connectors.http.client",
+    "Client": ".connectors.http.client",
+    "Config": ".engine.config",
+    "Engine": ".engine.engine",
+    "Event": ".engine.events",
+    "Forget": ".engine.events",
+    "HistoryEntry": ".engine.results",
+    "IngestReport": ".engine.results",
+    "Item": ".engine.events",
+    "Recommendation": ".engine.results",
+    "Record": ".engine.results",
+    "RecurraError": ".engine.errors",
+    "VersionInfo": ".engine.results",
+    "load_config": ".engine.config",
+    "open": ".engine.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module(".engine.errors", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,226 @@
+"""The engine's verbs over HTTP, blocking and asynchronous."""
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import msgspec
+
+from ...engine.errors import ConfigError, ServiceError
+from ...engine.events import Event, Forget, Item
+from ...engine.results import HistoryEntry, IngestReport, Recommendation, VersionInfo
+from . import wire
+
+__all__ = ["AsyncClient", "Client"]
+
+
+class Client:
+    """A recurra service, with the verbs of an embedded engine.
+
+    Raises the same errors as the engine, and ``ServiceError`` if the service can not be reached. Thread-safe.
+    ``transport`` replaces the network, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        timeout_s: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._url = _checked(url)
+        self._http = httpx.Client(base_url=self._url, timeout=timeout_s, transport=transport)
+
+    def ingest(self, values: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
+        """Hand over events, forget requests and catalogue records; returns once they survive a crash of the service.
+
+        ``durable`` waits until they survive a power loss. Nothing of a call with a bad event is applied, unless
+        catalogue records stand between events: then each run of one kind is a call of its own.
+        """
+        report = IngestReport()
+        for request in wire.ingest(values, durable=durable):
+            report = _sum(report, self._send(request))
+        return report
+
+    def recommend(
+        self, user: str, k: int = 10, *, at: int | None = None, where: str | None = None, explain: bool = False
+    ) -> Recommendation:
+        """Return the user's next items, best first; ``at`` is the time to answer for, in milliseconds."""
+        answer: Recommendation = self._send(wire.recommend(user, k, at, where, explain))
+        return answer
+
+    def similar(self, item: str, k: int = 10) -> Recommendation:
+        """Return the items most like ``item``."""
+        answer: Recommendation = self._send(wire.similar(item, k))
+        return answer
+
+    def history(self, user: str) -> list[HistoryEntry]:
+        """Return the kept events of a user, oldest first."""
+        answer: wire.History = self._send(wire.history(user))
+        return answer.events
+
+    def forget(self, user: str) -> bool:
+        """Erase everything that is kept of a user; False if there was nothing."""
+        answer: wire.Forgotten = self._send(wire.forget(user))
+        return answer.forgotten
+
+    def train(self, *, wait: bool = True) -> dict[str, Any]:
+        """Train a version now; without ``wait`` the call returns as soon as training has started."""
+        answer: dict[str, Any] = self._send(wire.train(wait=wait), timeout_s=None if wait else ...)
+        return answer
+
+    def versions(self) -> list[VersionInfo]:
+        """Return all published versions."""
+        answer: list[VersionInfo] = self._send(wire.versions())
+        return answer
+
+    def rollback(self, number: int) -> list[VersionInfo]:
+        """Serve version ``number`` again; returns all versions."""
+        answer: list[VersionInfo] = self._send(wire.rollback(number))
+        return answer
+
+    def health(self) -> dict[str, Any]:
+        """Return how the service is."""
+        answer: dict[str, Any] = self._send(wire.health())
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, request: wire.Request, *, timeout_s: Any = ...) -> Any:
+        try:
+            response = self._http.request(**_arguments(request, timeout_s))
+        except httpx.HTTPError as error:
+            raise _unreachable(self._url, error) from None
+        return _answer(request, response)
+
+
+class AsyncClient:
+    """``Client`` for code that runs in an event loop; every verb is a coroutine."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        timeout_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._url = _checked(url)
+        self._http = httpx.AsyncClient(base_url=self._url, timeout=timeout_s, transport=transport)
+
+    async def ingest(self, values: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
+        """As ``Client.ingest``."""
+        report = IngestReport()
+        for request in wire.ingest(values, durable=durable):
+            report = _sum(report, await self._send(request))
+        return report
+
+    async def recommend(
+        self, user: str, k: int = 10, *, at: int | None = None, where: str | None = None, explain: bool = False
+    ) -> Recommendation:
+        """As ``Client.recommend``."""
+        answer: Recommendation = await self._send(wire.recommend(user, k, at, where, explain))
+        return answer
+
+    async def similar(self, item: str, k: int = 10) -> Recommendation:
+        """As ``Client.similar``."""
+        answer: Recommendation = await self._send(wire.similar(item, k))
+        return answer
+
+    async def history(self, user: str) -> list[HistoryEntry]:
+        """As ``Client.history``."""
+        answer: wire.History = await self._send(wire.history(user))
+        return answer.events
+
+    async def forget(self, user: str) -> bool:
+        """As ``Client.forget``."""
+        answer: wire.Forgotten = await self._send(wire.forget(user))
+        return answer.forgotten
+
+    async def train(self, *, wait: bool = True) -> dict[str, Any]:
+        """As ``Client.train``."""
+        answer: dict[str, Any] = await self._send(wire.train(wait=wait), timeout_s=None if wait else ...)
+        return answer
+
+    async def versions(self) -> list[VersionInfo]:
+        """As ``Client.versions``."""
+        answer: list[VersionInfo] = await self._send(wire.versions())
+        return answer
+
+    async def rollback(self, number: int) -> list[VersionInfo]:
+        """As ``Client.rollback``."""
+        answer: list[VersionInfo] = await self._send(wire.rollback(number))
+        return answer
+
+    async def health(self) -> dict[str, Any]:
+        """As ``Client.health``."""
+        answer: dict[str, Any] = await self._send(wire.health())
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _send(self, request: wire.Request, *, timeout_s: Any = ...) -> Any:
+        try:
+            response = await self._http.request(**_arguments(request, timeout_s))
+        except httpx.HTTPError as error:
+            raise _unreachable(self._url, error) from None
+        return _answer(request, response)
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        parsed = httpx.URL("")
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ConfigError(f"expected a service address like http://127.0.0.1:8000, got {url!r}")
+    return parsed
+
+
+def _arguments(request: wire.Request, timeout_s: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"method": request.method, "url": request.path, "params": request.params}
+    if request.body is not None:
+        arguments |= {"content": request.body, "headers": {"content-type": "application/json"}}
+    return arguments if timeout_s is ... else arguments | {"timeout": timeout_s}
+
+
+def _unreachable(url: httpx.URL, error: httpx.HTTPError) -> ServiceError:
+    if isinstance(error, httpx.TimeoutException):
+        return ServiceError(f"the service at {url} did not answer in time")
+    return ServiceError(
+        f"cannot reach a recurra service at {url} ({error}); is `recurra run` or `recurra demo` running?"
+    )
+
+
+def _answer(request: wire.Request, response: httpx.Response) -> Any:
+    if not response.is_success:
+        raise wire.error_of(response.status_code, response.content)
+    try:
+        return msgspec.json.decode(response.content, type=request.answer)
+    except msgspec.DecodeError as error:
+        raise ServiceError(f"the service at {response.url} answered with something else: {error}") from None
+
+
+def _sum(left: IngestReport, right: IngestReport) -> IngestReport:
+    names = IngestReport.__struct_fields__
+    return IngestReport(**{name: getattr(left, name) + getattr(right, name) for name in names})

@@ -1,0 +1,70 @@
+"""Runs the service's application in a thread of its own."""
+
+import errno
+import socket
+import threading
+import time
+
+import uvicorn
+from fastapi import FastAPI
+
+from ...engine.errors import ConfigError, ServiceError
+
+__all__ = ["Listener"]
+
+_START_S = 10.0
+# open connections get this long to finish when the service stops
+_STOP_S = 3
+
+
+class Listener:
+    """Takes the address at construction, serves from ``start`` to ``close``.
+
+    Raises ``ConfigError`` if the address can not be had, before anything else is set up. ``port`` 0 takes a free one.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+            self._socket.listen(512)
+        except OSError as error:
+            self._socket.close()
+            reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
+            raise ConfigError(f"cannot serve HTTP at {host}:{port}: {reason}; choose another address") from None
+        self.host, self.port = host, self._socket.getsockname()[1]
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The address to open, as a browser on this machine would."""
+        name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
+            self.host, f"[{self.host}]" if ":" in self.host else self.host
+        )
+        return f"http://{name}:{self.port}"
+
+    def start(self, app: FastAPI) -> None:
+        """Serve ``app``; returns when requests are answered."""
+        config = uvicorn.Config(
+            app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=_STOP_S
+        )
+        self._server = server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [self._socket]}, name="recurra-http", daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + _START_S
+        while not server.started and self._thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not server.started:
+            raise ServiceError(f"the HTTP service at {self.url} did not start")
+
+    def close(self) -> None:
+        """Finish open requests and stop."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(_STOP_S + 2)
+        self._socket.close()

@@ -1,0 +1,220 @@
+"""How the engine's verbs travel over HTTP: one request per verb, errors by the name of their class."""
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from ...engine import errors
+from ...engine.errors import (
+    BadEventError,
+    ClosedError,
+    InputError,
+    RecurraError,
+    ServiceError,
+    StoreError,
+    StoreFullError,
+    TrainingError,
+    UnknownItemError,
+    UnknownUserError,
+    VersionError,
+)
+from ...engine.events import MAX_TIME_MS, Event, Forget, Item
+from ...engine.results import HistoryEntry, IngestReport, Recommendation, VersionInfo
+
+__all__ = [
+    "Failure",
+    "Forgotten",
+    "History",
+    "Request",
+    "error_of",
+    "event_record",
+    "forget",
+    "health",
+    "history",
+    "ingest",
+    "item_record",
+    "recommend",
+    "rollback",
+    "similar",
+    "status_of",
+    "time_ms",
+    "train",
+    "versions",
+]
+
+# the first that an error is an instance of decides
+_STATUS: tuple[tuple[type[RecurraError], int], ...] = (
+    (UnknownUserError, 404),
+    (UnknownItemError, 404),
+    (VersionError, 409),
+    (BadEventError, 422),
+    (InputError, 422),
+    (StoreFullError, 507),
+    (StoreError, 503),
+    (ClosedError, 503),
+    (TrainingError, 500),
+)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The body of every answer that is not a success."""
+
+    error: str
+    message: str
+
+
+class History(msgspec.Struct, frozen=True):
+    """The kept events of a user, oldest first."""
+
+    user: str
+    events: list[HistoryEntry]
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """Whether there was anything to erase of a user."""
+
+    user: str
+    forgotten: bool
+
+
+class Request(NamedTuple):
+    """One HTTP request and the type of its answer."""
+
+    method: str
+    path: str
+    answer: Any
+    params: dict[str, str] = {}
+    body: bytes | None = None
+
+
+def ingest(values: Iterable[Event | Forget | Item], *, durable: bool) -> list[Request]:
+    """Return the requests that hand over events and forget requests, and catalogue records, in runs of one kind."""
+    requests: list[Request] = []
+    run: list[dict[str, Any]] = []
+    kind = "events"
+    for value in values:
+        this = "items" if isinstance(value, Item) else "events"
+        if run and this != kind:
+            requests.append(_post(kind, run, durable))
+            run = []
+        kind = this
+        run.append(item_record(value) if isinstance(value, Item) else event_record(value))
+    if run:
+        requests.append(_post(kind, run, durable))
+    return requests
+
+
+def recommend(user: str, k: int, at: int | None, where: str | None, explain: bool) -> Request:
+    """The next items of a user; ``at`` is in milliseconds."""
+    params = {"k": str(k)}
+    if at is not None:
+        params["at"] = str(at)
+    if where is not None:
+        params["where"] = where
+    if explain:
+        params["explain"] = "true"
+    return Request("GET", f"/v1/users/{_segment(user)}/recommendations", Recommendation, params)
+
+
+def similar(item: str, k: int) -> Request:
+    """The items most like one."""
+    return Request("GET", f"/v1/items/{_segment(item)}/similar", Recommendation, {"k": str(k)})
+
+
+def history(user: str) -> Request:
+    """What is kept of a user."""
+    return Request("GET", f"/v1/users/{_segment(user)}/history", History)
+
+
+def forget(user: str) -> Request:
+    """Erase a user."""
+    return Request("DELETE", f"/v1/users/{_segment(user)}", Forgotten)
+
+
+def versions() -> Request:
+    """All published versions."""
+    return Request("GET", "/v1/versions", list[VersionInfo])
+
+
+def rollback(number: int) -> Request:
+    """Serve another version."""
+    return Request("POST", f"/v1/versions/{number}/rollback", list[VersionInfo])
+
+
+def train(*, wait: bool) -> Request:
+    """Train a version now."""
+    return Request("POST", "/v1/train", dict[str, Any], {"wait": "true" if wait else "false"})
+
+
+def health() -> Request:
+    """How the service is."""
+    return Request("GET", "/health", dict[str, Any])
+
+
+def time_ms(text: str) -> int:
+    """Read a time given as text: integer milliseconds since the epoch, or RFC 3339 with a time zone."""
+    try:
+        if text.lstrip("-").isdecimal():
+            moment_ms = int(text)
+        else:
+            moment = dt.datetime.fromisoformat(text)
+            if moment.tzinfo is None:
+                raise ValueError
+            moment_ms = (moment - dt.datetime.fromtimestamp(0, dt.UTC)) // dt.timedelta(milliseconds=1)
+    except ValueError:
+        raise InputError(
+            f"expected a time in milliseconds or like 2026-01-31T12:00:00Z (with a time zone), got {text!r:.60}"
+        ) from None
+    if not 0 <= moment_ms <= MAX_TIME_MS:
+        raise InputError(f"expected a time between 0 and {MAX_TIME_MS} ms, got {moment_ms}")
+    return moment_ms
+
+
+def event_record(value: Event | Forget) -> dict[str, Any]:
+    """Return an event or a forget request in the form in which it travels."""
+    if isinstance(value, Forget):
+        return {"user": value.user, "forget": True}
+    record: dict[str, Any] = {"user": value.user, "item": value.item, "time": value.time_ms}
+    further = {"type": value.type, "weight": value.weight, "id": value.id}
+    return record | {name: field for name, field in further.items() if field is not None}
+
+
+def item_record(value: Item) -> dict[str, Any]:
+    """Return a catalogue record in the form in which it travels."""
+    record: dict[str, Any] = dict(value.attributes)
+    record |= {"item": value.item, "categories": list(value.categories), "available": value.available}
+    return record if value.title is None else record | {"title": value.title}
+
+
+def status_of(error: RecurraError) -> int:
+    """Return the HTTP status that stands for an error."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def error_of(status: int, body: bytes) -> RecurraError:
+    """Return the error that an answer stands for: of the class that the service raised, with its message."""
+    try:
+        failure = msgspec.json.decode(body, type=Failure)
+    except msgspec.DecodeError:
+        return ServiceError(f"the service answered with status {status} and no reason that recurra knows")
+    kind = getattr(errors, failure.error, None)
+    if isinstance(kind, type) and issubclass(kind, RecurraError):
+        return kind(failure.message)
+    return ServiceError(failure.message)
+
+
+def _post(kind: str, records: list[dict[str, Any]], durable: bool) -> Request:
+    params = {"durable": "true"} if durable else {}
+    try:
+        body = msgspec.json.encode(records)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise BadEventError(f"cannot be written as JSON: {error}") from None
+    return Request("POST", f"/v1/{kind}", IngestReport, params, body)
+
+
+def _segment(text: str) -> str:
+    # a dot segment would be resolved away before the request is sent
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")

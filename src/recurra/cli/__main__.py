@@ -1,0 +1,5 @@
+"""``python -m recurra.cli``."""
+
+from .app import main
+
+main()

@@ -1,0 +1,75 @@
+"""The commands, and what happens to their errors."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from . import bench, data, demo, doctor, model, replay, serve
+
+__all__ = ["main"]
+
+# shown by every command: how to see where an error that is our own came from
+_TRACEBACK = "RECURRA_TRACEBACK"
+
+app = typer.Typer(
+    name="recurra",
+    help="A recommendation engine for event streams: current to the last event, learning while it serves.",
+    epilog="Start here: recurra demo",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"recurra {version('recurra')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the release.")
+    ] = False,
+) -> None:
+    del version
+
+
+for part in (demo, serve, replay, data, model, doctor):
+    part.add_to(app)
+app.add_typer(bench.app, name="bench")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 done, 1 it failed and said why, 2 it was not understood, 130 interrupted."""
+    try:
+        app(args=arguments, prog_name="recurra")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        _fail(error)
+    sys.exit(0)
+
+
+def _fail(error: Exception) -> NoReturn:
+    # imported here so that `recurra --help` does not load the engine
+    from recurra.engine.errors import RecurraError
+
+    if isinstance(error, RecurraError):
+        message = str(error)
+    elif isinstance(error, OSError):
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        message = f"an error of recurra's own: {type(error).__name__}: {error} ({_TRACEBACK}=1 shows where)"
+    print(f"recurra: {message}", file=sys.stderr)
+    sys.exit(1)

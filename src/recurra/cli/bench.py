@@ -1,0 +1,81 @@
+"""Benchmarks: each prints ours beside its peer, measured in one run."""
+
+from typing import Annotated
+
+import typer
+
+from .output import Json, Quiet, progress, say, write_json
+
+__all__ = ["app"]
+
+Threads = Annotated[int, typer.Option(min=1, help="Threads that may compute.")]
+
+app = typer.Typer(
+    help="Measure this machine: ours beside its peer, in one run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(epilog="Example: recurra bench step --threads 1 --json step.json")
+def step(
+    slab: Annotated[int, typer.Option(min=1_024, metavar="USERS", help="Users whose states are held.")] = 100_000,
+    state_dtype: Annotated[str, typer.Option(metavar="DTYPE", help="float32.")] = "float32",
+    threads: Threads = 1,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Advancing states by one event, against re-encoding 200 events with SASRec."""
+    from recurra.simulations.bench import bench_step
+
+    with progress("bench step", quiet=quiet) as report:
+        del report
+        result = bench_step(slab=slab, state_dtype=state_dtype, threads=threads)
+    write_json(result, json)
+    for batch, figures in result["batch"].items():
+        say(f"batch {batch}: {figures['us_per_event']:.2f} us an event, {figures['events_per_s']:,.0f} events/s", json)
+    say(f"re-encoding 200 events: {result['reencode_200']['us_per_event']:,.0f} us an event", json)
+    say(f"ratio at batch 256: {result['ratio_256']:.0f}, at batch 1: {result['ratio_1']:.1f}", json)
+
+
+@app.command(epilog="Example: recurra bench ingest --source memory --train off")
+def ingest(
+    source: Annotated[str, typer.Option(metavar="kafka|memory", help="Where the events come from.")] = "memory",
+    train: Annotated[str, typer.Option(metavar="on|off", help="Train in the background meanwhile.")] = "off",
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Taking in events, durable, with states and memories on; and how soon they are visible."""
+    from recurra.simulations.bench import bench_ingest
+
+    with progress("bench ingest", quiet=quiet) as report:
+        del report
+        result = bench_ingest(source=source, train=train == "on")
+    write_json(result, json)
+    say(
+        f"{result['source']}: {result['events_per_s']:,.0f} events/s, {result['cpu_us_per_event']:.1f} us of CPU an "
+        f"event, visible after {result['visible_ms_p50']:.0f} ms (median), {result['visible_ms_p99']:.0f} ms (p99)",
+        json,
+    )
+
+
+@app.command(epilog="Example: recurra bench query --items 50000 --http")
+def query(
+    items: Annotated[int, typer.Option(min=10, help="Size of the catalogue.")] = 50_000,
+    http: Annotated[bool, typer.Option("--http", help="Over HTTP instead of in process.")] = False,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Answering recommendations."""
+    from recurra.simulations.bench import bench_query
+
+    with progress("bench query", quiet=quiet) as report:
+        del report
+        result = bench_query(items=items, http=http)
+    write_json(result, json)
+    say(
+        f"{result['items']:,} items, {'HTTP' if result['http'] else 'in process'}, {result['connections']} connections: "
+        f"{result['qps']:,.0f} queries/s, {result['p50_ms']:.2f} ms (median), {result['p99_ms']:.2f} ms (p99)",
+        json,
+    )

@@ -1,0 +1,141 @@
+"""Commands over what the engine knows: recommend, similar, history, forget, digest, audit."""
+
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import Json, Quiet, progress, say, table, write_json
+from .target import ConfigFile, Data, Url, opened, require_store
+
+if TYPE_CHECKING:
+    from recurra import Recommendation
+
+__all__ = ["add_to"]
+
+User = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
+K = Annotated[int, typer.Option("-k", metavar="N", help="How many items.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this subject."""
+    app.command(epilog="Example: recurra recommend ann -k 5 --where \"'Drama' in categories\" --explain")(recommend)
+    app.command(epilog="Example: recurra similar m1 -k 5 --url http://127.0.0.1:8000")(similar)
+    app.command(epilog="Example: recurra history ann --data recurra-data --json -")(history)
+    app.command(epilog="Example: recurra forget ann --data recurra-data")(forget)
+    app.command(epilog="Example: recurra digest --data recurra-data")(digest)
+    app.command(epilog="Example: recurra audit --data recurra-data --source kafka://127.0.0.1:9092/plays")(audit)
+
+
+def recommend(
+    user: User,
+    k: K = 10,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="Answer for this time: ms or RFC 3339.")] = None,
+    where: Annotated[str | None, typer.Option(metavar="EXPR", help="Only items whose attributes match.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each part of the engine gave.")] = False,
+    data: Data = None,
+    url: Url = None,
+    config: ConfigFile = None,
+    json: Json = None,
+) -> None:
+    """Print the next items of a user, best first."""
+    from recurra.connectors.http.wire import time_ms
+
+    at_ms = None if at is None else time_ms(at)
+    with opened(data, url, config) as engine:
+        answer = engine.recommend(user, k, at=at_ms, where=where, explain=explain)
+    _print_answer(answer, json)
+
+
+def similar(
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="The item's id.")],
+    k: K = 10,
+    data: Data = None,
+    url: Url = None,
+    config: ConfigFile = None,
+    json: Json = None,
+) -> None:
+    """Print the items most like one."""
+    with opened(data, url, config) as engine:
+        answer = engine.similar(item, k)
+    _print_answer(answer, json)
+
+
+def history(user: User, data: Data = None, url: Url = None, config: ConfigFile = None, json: Json = None) -> None:
+    """Print the kept events of a user, oldest first."""
+    with opened(data, url, config) as engine:
+        entries = engine.history(user)
+    if json is None:
+        rows = [(_moment(entry.time_ms), entry.item, entry.type, entry.weight) for entry in entries]
+        table(rows, ("time", "item", "type", "weight"))
+    write_json({"user": user, "events": entries}, json)
+
+
+def forget(user: User, data: Data = None, url: Url = None, config: ConfigFile = None, json: Json = None) -> None:
+    """Erase everything that is kept of a user."""
+    from recurra.engine.errors import UnknownUserError
+
+    with opened(data, url, config, write=True) as engine:
+        forgotten = engine.forget(user)
+    write_json({"user": user, "forgotten": forgotten}, json)
+    if not forgotten:
+        raise UnknownUserError(f"nothing is kept of a user {user!r}")
+    say(f"erased the history, the seen set and the log entries of {user}", json)
+
+
+def digest(data: Data = None, config: ConfigFile = None, json: Json = None) -> None:
+    """Print a SHA-256 over the records of all users, the same for the same events however they came."""
+    with opened(data, None, config) as engine:
+        value = engine.digest()  # type: ignore[union-attr]  # no url was given, so this is the engine itself
+    if json is None:
+        say(value)
+    write_json({"digest": value}, json)
+
+
+def audit(
+    source: Annotated[str, typer.Option(metavar="SOURCE", help="kafka://HOST:PORT/TOPIC or the file that was read.")],
+    data: Data = None,
+    config: ConfigFile = None,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Recompute every user's record from the source up to the stored offsets, and compare."""
+    import recurra
+    from recurra.connectors.audit import audit as run_audit
+
+    path = require_store(data)
+    with progress("reading the source", quiet=quiet) as report:
+        result = run_audit(path, source, recurra.load_config(config), progress=report)
+    write_json(result, json)
+    verdict = "nothing differs" if result["ok"] else "DIFFERENT"
+    say(
+        f"{result['users']} users, {result['events']} events: {result['wrong_users']} users wrong, "
+        f"{result['missing']} events missing, {result['repeated']} repeated: {verdict}",
+        json,
+    )
+    if not result["ok"]:
+        raise typer.Exit(1)
+
+
+def _print_answer(answer: "Recommendation", json: str | None) -> None:
+    if json is None:
+        titles = answer.titles or [None] * len(answer.items)
+        parts = sorted({name for item in answer.explain or () for name in item})
+        rows: list[list[object]] = []
+        for rank, (item, title, score) in enumerate(zip(answer.items, titles, answer.scores, strict=True), 1):
+            explained = [_number(answer.explain[rank - 1].get(part)) for part in parts] if answer.explain else []
+            rows.append([rank, item, title, _number(score), *explained])
+        table(rows, ("", "item", "title", "score", *parts))
+        say(f"answered by {answer.source}, version {answer.version}")
+        if answer.weights:
+            say("weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in answer.weights.items()))
+    write_json(answer, json)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _moment(time_ms: int) -> str:
+    return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

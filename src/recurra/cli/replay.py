@@ -1,0 +1,92 @@
+"""The command that plays a data set as a stream: replay."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .output import Json, Quiet, duration, progress, say, table, write_json
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this subject."""
+    app.command(epilog="Example: recurra replay ml-100k.inter --seed 1 --json result.json --report report/")(replay)
+
+
+def replay(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file of events, or a directory with one.")],
+    format: Annotated[str, typer.Option(metavar="NAME", help="auto, inter, dat, csv, parquet or jsonl.")] = "auto",
+    warm: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share that is learnt before any event is ranked.")
+    ] = 0.2,
+    shuffle_ties: Annotated[
+        int | None, typer.Option(metavar="SEED", help="Put events of the same time in a random order first.")
+    ] = None,
+    repeats: Annotated[bool, typer.Option("--repeats", help="The user's own items stay candidates.")] = False,
+    every: Annotated[int, typer.Option(metavar="K", help="Rank every K-th event; all are learnt.")] = 1,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N events.")] = None,
+    via: Annotated[str, typer.Option(metavar="memory|kafka://...", help="How events reach the engine.")] = "memory",
+    speed: Annotated[str, typer.Option(metavar="max|X", help="X times as fast as the events' time.")] = "max",
+    train: Annotated[str, typer.Option(metavar="auto|off", help="Train as the stream goes on.")] = "auto",
+    query_time: Annotated[str, typer.Option(metavar="on|off", help="Use the time of the query.")] = "on",
+    baselines: Annotated[str, typer.Option(metavar="all|none|a,b", help="What to compare with.")] = "all",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that may compute.")] = 1,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A recurra.toml.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the engine's directory here.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with plots and the JSON.")] = None,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Replay a data set as a stream: every event is ranked, then learnt (protocol preq-v1)."""
+    import recurra
+    from recurra.simulations.datasets import load
+    from recurra.simulations.replay import replay as run_replay
+
+    from .serve import one_of
+
+    one_of("--query-time", query_time, ("on", "off"))
+    settings = recurra.load_config(config)
+    stream = load(path, format, shuffle_ties=shuffle_ties, limit=limit)
+    with progress(stream.name, quiet=quiet) as bar:
+        result = run_replay(
+            stream,
+            config=settings,
+            data_dir=data,
+            warm=warm,
+            repeats=repeats,
+            every=every,
+            via=via,
+            speed=speed,
+            train=train,
+            query_time=query_time == "on",
+            baselines=baselines,
+            seed=seed,
+            threads=threads,
+            progress=lambda done, total, now: bar(done, total, f"{stream.name}, HR@10 {now['hr@10']:.3f}"),
+        )
+    if report is not None:
+        from recurra.simulations.report import write_report
+
+        say(f"wrote {write_report(result, report)}", json)
+    write_json(result, json)
+    if json != "-":
+        _print_result(result)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    say(
+        f"{result['dataset']}: {result['events']:,} events of {result['users']:,} users and {result['items']:,} items, "
+        f"{result['evaluated']:,} ranked ({result['protocol']}) in {duration(result['seconds'])}, "
+        f"peak memory {result['peak_rss_mb']:,.0f} MB"
+    )
+    rows = [("recurra", *_figures(result["recurra"]))]
+    rows += [(f"  {name} alone", *_figures(figures)) for name, figures in result["components"].items()]
+    rows += [(name, *_figures(figures)) for name, figures in result["baselines"].items()]
+    table(rows, ("", "HR@10", "HR@20", "NDCG@10", "MRR"))
+
+
+def _figures(figures: dict[str, float]) -> tuple[str, ...]:
+    return tuple(f"{figures[name]:.4f}" for name in ("hr@10", "hr@20", "ndcg@10", "mrr"))

@@ -1,0 +1,53 @@
+"""``--data DIR | --url URL``: what the query commands speak to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from recurra.connectors.http import Client
+    from recurra.engine import Engine
+
+__all__ = ["DEFAULT_DATA", "ConfigFile", "Data", "Url", "opened", "require_store"]
+
+DEFAULT_DATA = "recurra-data"
+
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help=f"The engine's directory. [{DEFAULT_DATA}]")]
+Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="Speak to a running service instead.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A recurra.toml.")]
+
+
+@contextmanager
+def opened(
+    data: Path | None, url: str | None, config: Path | None = None, *, write: bool = False
+) -> Iterator["Engine | Client"]:
+    """Open what the flags name; for reading only unless ``write``, so that a store in use can be read."""
+    import recurra
+    from recurra.engine.errors import ConfigError, StoreInUseError
+
+    if url is not None:
+        if data is not None:
+            raise ConfigError("--data and --url exclude each other: give one of them")
+        with recurra.Client(url) as client:
+            yield client
+        return
+    path = require_store(data)
+    try:
+        engine = recurra.open(path, recurra.load_config(config), read_only=not write)
+    except StoreInUseError as error:
+        raise StoreInUseError(f"{error}; speak to that process with --url, or stop it first") from None
+    with engine:
+        yield engine
+
+
+def require_store(data: Path | None) -> Path:
+    """Return the store's directory; raises ``ConfigError`` if there is none, rather than make an empty one."""
+    from recurra.engine.errors import ConfigError
+
+    path = data or Path(DEFAULT_DATA)
+    if not path.is_dir():
+        raise ConfigError(f"no store at {path}: give the directory of `recurra run` with --data, or --url")
+    return path
