@@ -43,6 +43,8 @@ class StoreConfig(_Section, frozen=True):
     # item rows kept in the seen set of a user, newest first; 0 keeps all
     seen_horizon: int = 0
     cache_bytes: int = 64 << 20
+    # new events of a user gather in a small record until it holds more than this, then join the large one
+    tail_events: int = 32
 
 
 class ModelConfig(_Section, frozen=True):
@@ -124,6 +126,10 @@ class RetrievalConfig(_Section, frozen=True):
     # candidates taken from each source before mixing
     candidates: int = 200
     recall_target: float = 0.95
+    # leave the items that a user had out of the user's answers
+    exclude_seen: bool = True
+    # modulate the user's vector for the time of the query
+    query_time: bool = True
 
 
 class KafkaConfig(_Section, frozen=True):

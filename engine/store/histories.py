@@ -45,10 +45,10 @@ class Touched(NamedTuple):
 class Histories:
     """Reads histories through the slab; not thread-safe."""
 
-    def __init__(self, db: Rocks, slots: int, keep: int, horizon: int) -> None:
+    def __init__(self, db: Rocks, slots: int, keep: int, tail_events: int, horizon: int) -> None:
         self.db = db
-        self.slab = HistorySlab(slots, keep)
-        self._scratch = HistorySlab(min(slots, _SCRATCH_SLOTS), keep)
+        self.slab = HistorySlab(slots, keep, tail_events)
+        self._scratch = HistorySlab(min(slots, _SCRATCH_SLOTS), keep, tail_events)
         self._keep = keep
         self._horizon = horizon
 

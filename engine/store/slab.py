@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from .batch import APPLIED, DUPLICATE, LATE, TOO_LATE
 from .codec import decode, encode
 
-__all__ = ["TAIL_EVENTS", "Change", "HistorySlab"]
-
-# a tail block that grew beyond this is merged into the base block
-TAIL_EVENTS = 32
+__all__ = ["Change", "HistorySlab"]
 
 
 class Change(NamedTuple):
@@ -39,9 +36,11 @@ class Change(NamedTuple):
 class HistorySlab:
     """A fixed number of slots; not thread-safe. Slots never used cost no memory (their pages are not touched)."""
 
-    def __init__(self, slots: int, keep: int) -> None:
+    def __init__(self, slots: int, keep: int, tail_events: int) -> None:
         self.keep = keep
-        self.width = keep + TAIL_EVENTS + 1
+        # a tail block that grew beyond this is merged into the base block
+        self.tail_events = tail_events
+        self.width = keep + tail_events + 1
         self.items = np.zeros((slots, self.width), np.int32)
         self.times = np.zeros((slots, self.width), np.int64)
         self.types = np.zeros((slots, self.width), np.uint16)
@@ -144,7 +143,7 @@ class HistorySlab:
         columns = (self.items, self.times, self.types, self.weights, self.hashes)
         state = (self.lengths, self.tails, self.n, self.partitions)
         events = (touch, items, times, types, weights, hashes, partitions)
-        return Change(*_change(slots, *events, *columns, *state, self.keep))
+        return Change(*_change(slots, *events, *columns, *state, self.keep, self.tail_events))
 
     def encoded(self, slots: NDArray[np.int32], rewrite: NDArray[np.bool_]) -> tuple[bytes, list[int]]:
         """Return the disk values of slots as one string and its ends, tail and base in turn (`codec.encode`)."""
@@ -223,6 +222,7 @@ def _change(  # type: ignore[no-untyped-def]
     n,
     partitions,
     keep,
+    tail_events,
 ):
     events, users, width = len(touch), len(slots), items.shape[1]
     status = np.empty(events, np.uint8)
@@ -281,7 +281,7 @@ def _change(  # type: ignore[no-untyped-def]
         counters[e] = n[slot]
     for user in range(users):
         slot = slots[user]
-        if rewrite[user] or tails[slot] > TAIL_EVENTS:
+        if rewrite[user] or tails[slot] > tail_events:
             rewrite[user] = True
             gone = _shed(
                 slot, keep, user, items, times, types, weights, hashes, lengths, tails, gone_users, gone_items, gone

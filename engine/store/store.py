@@ -149,7 +149,7 @@ class Store(Reader):
         config = self.config
         self._db, self._tables = db, tables
         slots = max(config.hot_histories, config.batch_events)
-        self._histories = Histories(db, slots, 2 * config.anchor, config.seen_horizon)
+        self._histories = Histories(db, slots, 2 * config.anchor, config.tail_events, config.seen_horizon)
         self._log = LogWriter(config.log_events, starts)
         self._planner = Planner(db, tables, self._histories, self._log)
         self._last_sync = self._monotonic()
