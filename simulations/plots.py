@@ -47,8 +47,7 @@ def line_plot(
         x = frame.x(mark.position)
         parts.append(
             f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_HEIGHT - _BOTTOM - 10}" y2="{_HEIGHT - _BOTTOM}" '
-            f'stroke="{mark.colour}">'
-            f"<title>{escape(mark.text)}</title></line>"
+            f'stroke="{mark.colour}"><title>{escape(mark.text)}</title></line>'
         )
     for name, values in lines.items():
         style = styles[name]

@@ -32,6 +32,7 @@ PROTOCOL = "preq-v1"
 _WARM_BATCH = 4_096
 # a share of the events so far must be new before the next training: the work grows with the logarithm of the stream
 _TRAIN_SHARE = 0.02
+_VERSION_COUNTS = ("trained", "promoted", "refused", "rolled_back")
 
 # called with (events done, events in all, recent metrics of recurra) about every hundred events
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -76,22 +77,26 @@ def replay(
         usage = stack.enter_context(Usage())
         folder = Path(data_dir) if data_dir is not None else Path(stack.enter_context(_temporary_folder()))
         clock = EventClock(int(stream.time_ms[0]))
-        engine = stack.enter_context(Engine.open(folder, settings, clock=clock))
+        engine = stack.enter_context(Engine(folder, settings, clock=clock))
         feed = stack.enter_context(open_feed(via, engine, stream, clock))
         run = _Run(stream, engine, clock, contest, feed, usage, settings)
         run.warm_up(int(len(stream) * warm))
         run.go(every, pace, learning=train == "auto", progress=progress)
-        known = {"mix_weights": engine.mix_weights(), "versions": run.versions}
+        mix_weights = engine.mix_weights()
+        versions = {name: engine.health()["training"][name] for name in _VERSION_COUNTS}
     seconds = usage.seconds
+    judged = contest.result()
+    judged["timeline"]["mix_weights"] = run.mix_weights
     return {
         "protocol": PROTOCOL,
         "dataset": stream.name,
         "events": len(stream),
         "users": len(stream.user_ids),
         "items": len(stream.item_ids),
-        **contest.result(),
-        **known,
+        **judged,
+        "mix_weights": mix_weights,
         "drift": [],
+        "versions": versions,
         "trainings": run.trainings,
         "settings": {
             "warm": warm,
@@ -102,6 +107,7 @@ def replay(
             "train": train,
             "query_time": settings.model.query_time,
             "threads": threads,
+            "baselines": baselines,
             "config": msgspec.to_builtins(settings),
         },
         "seconds": round(seconds, 2),
@@ -136,17 +142,8 @@ class _Run:
         self.train_s = 0.0
         # one entry per training: position in the stream and what came of it
         self.trainings: list[dict[str, Any]] = []
-
-    @property
-    def versions(self) -> dict[str, int]:
-        """Count what came of the trainings."""
-        verdicts = [training["verdict"] for training in self.trainings]
-        return {
-            "trained": len(verdicts),
-            "promoted": verdicts.count("promoted"),
-            "refused": verdicts.count("refused"),
-            "rolled_back": 0,
-        }
+        self.mix_weights: list[dict[str, Any]] = []
+        self._warm = 0
 
     def warm_up(self, events: int) -> None:
         """Learn the first events without ranking them, then train a first version."""
@@ -156,13 +153,15 @@ class _Run:
             for position in range(start, end):
                 self._contest.learn(position)
         self._warm = events
-        if events:
+        if events >= self._config.training.min_events:
             self._train(events)
 
     def go(self, every: int, pace: "_Pace", *, learning: bool, progress: Progress | None) -> None:
         """Rank and learn the rest."""
         stream, times = self._stream, self._stream.time_ms
         next_training = self._next_training(self._warm)
+        # the mixture is looked at as often as there are points in the report's curves
+        look = max(1, (len(stream) - self._warm) // 40)
         for position in range(self._warm, len(stream)):
             pace.wait(int(times[position]))
             if (position - self._warm) % every == 0:
@@ -170,6 +169,8 @@ class _Run:
             self._feed.learn(position, position + 1)
             self._contest.learn(position)
             done = position + 1
+            if (done - self._warm) % look == 0:
+                self.mix_weights.append({"position": done, "weights": self._engine.mix_weights()})
             if learning and done >= next_training and done < len(stream):
                 self._train(done)
                 next_training = self._next_training(done)
@@ -185,13 +186,17 @@ class _Run:
 
     def _train(self, position: int) -> None:
         started = time.perf_counter()
-        report = self._engine.train(wait=True)
-        self.train_s += time.perf_counter() - started
+        # states are folded under the new version when their users come again, instead of all at once
+        report = self._engine.train(active_users=0)
+        seconds = time.perf_counter() - started
+        self.train_s += seconds
         self._usage.sample()
-        self.trainings.append({"position": position, **_outcome(report)})
+        verdict = "promoted" if report.published else "refused"
+        self.trainings.append({"position": position, "verdict": verdict, "seconds": round(seconds, 2)})
 
     def _next_training(self, done: int) -> int:
-        return done + max(self._config.training.every_events, int(done * _TRAIN_SHARE))
+        distance = max(self._config.training.every_events, int(done * _TRAIN_SHARE))
+        return max(self._config.training.min_events, done + distance)
 
 
 class _Pace:
@@ -223,7 +228,7 @@ def _pace(speed: str | float) -> _Pace:
 
 
 def _configured(config: Config, repeats: bool, query_time: bool, seed: int, threads: int) -> Config:
-    """Return the configuration of a replay: everything seeded, training only when told, every event judged and mixed."""
+    """Return the configuration of a replay: everything seeded, training only when told, the mixture learns always."""
     change = msgspec.structs.replace
     return change(
         config,
@@ -232,7 +237,11 @@ def _configured(config: Config, repeats: bool, query_time: bool, seed: int, thre
         model=change(config.model, query_time=query_time and config.model.query_time),
         training=change(config.training, mode="off", seed=seed, threads=threads),
         mix=change(config.mix, sample=1.0),
-        retrieval=change(config.retrieval, repeats=repeats),
+        retrieval=change(
+            config.retrieval,
+            exclude_seen=not repeats,
+            query_time=query_time and config.retrieval.query_time,
+        ),
     )
 
 

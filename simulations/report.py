@@ -1,5 +1,6 @@
 """``--report``: a page that shows a replay, self-contained, and the JSON beside it."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -101,7 +102,7 @@ def _summary(result: Mapping[str, Any]) -> str:
 def _over_stream(result: Mapping[str, Any], key: str, name: str) -> str:
     timeline = result["timeline"]
     edges = timeline["positions"]
-    centres = [(start + end) / 2 for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    centres = [(start + end) / 2 for start, end in itertools.pairwise(edges)]
     # recurra is drawn last, over the others
     names = sorted(timeline["series"], key=lambda series: (series == "recurra", series.startswith(_COMPONENT)))
     lines = {_shown(series): [point[key] for point in timeline["series"][series]] for series in names}

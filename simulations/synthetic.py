@@ -139,7 +139,7 @@ class _Simulation:
                 if sequel is not None:
                     return sequel
             if rng.random() < _FOLLOWER:
-                for item in self._followers[last.item]:
+                for item in self._followers.get(last.item, ()):
                     if item in self._titles and item not in person.had and rng.random() < 0.6:
                         return self._titles[item]
         if rng.random() < _TREND:
@@ -214,6 +214,9 @@ class _Simulation:
 
     def _from_shelf(self, category: str) -> str:
         items, totals = self._shelves[category]
+        if not items:
+            # a small world may lack a category for a while
+            items, totals = max(self._shelves.values(), key=lambda shelf: len(shelf[0]))
         return items[bisect(totals, self._rng.random() * totals[-1], hi=len(items) - 1)]
 
     def _turn_trends(self) -> None:
