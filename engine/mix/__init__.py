@@ -1,0 +1,5 @@
+"""The mixture: one ranking out of the scores of all parts, by what the stream has shown so far."""
+
+from .mix import Mix, Situation
+
+__all__ = ["Mix", "Situation"]
