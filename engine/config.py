@@ -83,12 +83,32 @@ class TrainingConfig(_Section, frozen=True):
     threads: int = 1
     nice: int = 10
     seed: int = 0
+    # the first version: at most so many passes over the log, and so many events read in all
+    first_passes: int = 40
+    first_tokens: int = 800_000
+    first_rate: float = 2e-3
+    # later ones: events read per new event, and the share of older windows among them
+    tokens_per_event: int = 24
+    replay: float = 0.5
+    rate: float = 1e-3
+    # events of one optimiser step, padding included
+    batch_events: int = 1_024
+    weight_decay: float = 0.0
+    # what a user had is never offered again, so it is no rival of the next item either
+    exclude_seen: bool = True
+    # catalogues beyond this many items are estimated from so many drawn ones
+    sampled_above: int = 10_000
+    negatives: int = 4_096
+    # older versions are removed, the current one never
+    keep_versions: int = 10
 
 
 class GateConfig(_Section, frozen=True):
     """When a candidate version may serve."""
 
+    # the newest events, at least so many and this share of those that live was not trained on
     holdout_events: int = 500
+    holdout_share: float = 0.2
     # publish if the lower bound of the NDCG difference is above this share of the live model's NDCG
     margin: float = -0.02
     confidence: float = 0.90
