@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..scalar import exp, sigmoid, softplus
+from ..scalar import LINE, exp, prefetch, sigmoid, softplus
 from ..ssd.step import scan_step
 from .weights import LayerWeights
 
@@ -23,6 +23,9 @@ class Scratch(NamedTuple):
     """Work arrays for at most T events; contents between calls mean nothing. Letters as in ``LayerWeights``."""
 
     projected: Floats  # (T, r)
+    time: Floats  # (T, m)
+    steps: Floats  # (T, h)
+    keeps: Floats  # (T, 2 h)
     mixed: Floats  # (T, e)
     inner: Floats  # (T, 4 d)
     out: Floats  # (T, d)
@@ -31,8 +34,10 @@ class Scratch(NamedTuple):
     def of(cls, weights: LayerWeights, events: int) -> "Scratch":
         """Allocate for ``events`` events."""
         _, d, r = weights.in_weight.shape
+        _, m, twice_h = weights.time_out.shape
         e = weights.gate_norm.shape[1]
-        return cls(*(np.empty((events, columns), np.float32) for columns in (r, e, 4 * d, d)))
+        columns = (r, m, twice_h // 2, twice_h, e, 4 * d, d)
+        return cls(*(np.empty((events, size), np.float32) for size in columns))
 
 
 def layers_step(
@@ -55,32 +60,51 @@ def layers_step(
     to T; ``state`` (slots, k, n, e) and ``window`` (slots, k, K - 1, w) are advanced in place.
     """
     events = len(a)
-    projected, mixed, inner, out = (part[:events] for part in scratch)
+    projected, time, steps, keeps, mixed, inner, out = (part[:events] for part in scratch)
+    small, tiny = np.float32(norm_eps), np.float32(ffn_eps)
     for k in range(len(weights.in_weight)):
         np.matmul(a, weights.in_weight[k], out=projected)
-        _mix(projected, phi, slots, offsets, k, state, window, weights, np.float32(norm_eps), mixed)
+        np.matmul(phi, weights.time_in[k], out=time)
+        _silu(time, weights.time_in_bias[k])
+        np.matmul(time, weights.time_out[k], out=keeps)
+        _steps(projected, keeps, weights.in_bias[k], weights.time_out_bias[k], weights.dt_bias[k], weights.A[k], steps)
+        _mix(projected, steps, keeps, slots, offsets, k, state, window, weights, small, mixed)
         np.matmul(mixed, weights.out_weight[k], out=out)
-        _add_norm(
-            out, weights.out_bias[k], a, residual, weights.norm_weight[k], weights.norm_bias[k], np.float32(norm_eps)
-        )
+        _add_norm(out, weights.out_bias[k], a, residual, weights.norm_weight[k], weights.norm_bias[k], small)
         np.matmul(a, weights.ffn_in[k], out=inner)
         _hardswish(inner, weights.ffn_in_bias[k])
         np.matmul(inner, weights.ffn_out[k], out=out)
-        _add_norm(
-            out,
-            weights.ffn_out_bias[k],
-            a,
-            True,
-            weights.ffn_norm_weight[k],
-            weights.ffn_norm_bias[k],
-            np.float32(ffn_eps),
-        )
+        _add_norm(out, weights.ffn_out_bias[k], a, True, weights.ffn_norm_weight[k], weights.ffn_norm_bias[k], tiny)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _steps(projected: Any, keeps: Any, in_bias: Any, time_bias: Any, dt_bias: Any, A: Any, steps: Any) -> None:
+    # keeps (T, 2 h) comes with gamma and beta before their biases; steps (T, h) gets Delta, keeps[:, :h] exp(Delta A)
+    events, h = steps.shape
+    r = projected.shape[1]
+    for t in range(events):
+        for j in range(h):
+            s = projected[t, r - h + j] + in_bias[r - h + j]
+            gamma, beta = keeps[t, j] + time_bias[j], keeps[t, h + j] + time_bias[h + j]
+            steps[t, j] = s * (np.float32(1.0) + gamma) + beta + dt_bias[j]
+    # one flat loop each, long enough for vector instructions
+    flat = steps.reshape(events * h)
+    for i in range(events * h):
+        flat[i] = softplus(flat[i])
+    for t in range(events):
+        for j in range(h):
+            keeps[t, j] = steps[t, j] * A[j]
+            keeps[t, h + j] = np.float32(0.0)
+    flat = keeps.reshape(events * 2 * h)
+    for i in range(events * 2 * h):
+        flat[i] = exp(flat[i])
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _mix(
     projected: Any,
-    phi: Any,
+    steps: Any,
+    keeps: Any,
     slots: Any,
     offsets: Any,
     k: int,
@@ -92,85 +116,79 @@ def _mix(
 ) -> None:
     n, e = state.shape[2:]
     w = window.shape[3]
-    xbc = np.empty(w, np.float32)
-    decay = np.empty(e, np.float32)
-    xdt = np.empty(e, np.float32)
+    bias, norm, D = weights.in_bias[k], weights.gate_norm[k], weights.D[k]
+    filters, filter_bias = weights.conv_weight[k], weights.conv_bias[k]
+    xbc, decay, xdt, y = (
+        np.empty(w, np.float32),
+        np.empty(e, np.float32),
+        np.empty(e, np.float32),
+        np.empty(e, np.float32),
+    )
+    B, C = xbc[e : e + n], xbc[e + n :]
     for i in range(slots.shape[0]):
-        memory = state[slots[i], k]
-        past = window[slots[i], k]
+        memory, past = state[slots[i], k], window[slots[i], k]
+        # states lie far apart in memory: ask for the next one while this one is worked on
+        after = slots[min(i + 1, slots.shape[0] - 1)]
+        upcoming, upcoming_past = state[after, k], window[after, k]
+        for c in range(0, upcoming_past.size, LINE):
+            prefetch(upcoming_past, c)
         for t in range(offsets[i], offsets[i + 1]):
-            row = projected[t]
-            _convolve(
-                row[e : e + w], past, weights.in_bias[k, e : e + w], weights.conv_weight[k], weights.conv_bias[k], xbc
-            )
-            _gates(row[e + w :], phi[t], xbc, k, weights, decay, xdt)
-            scan_step(memory, decay, xdt, xbc[e : e + n], xbc[e + n :], out[t])
-            _gate_norm(row, k, xbc, weights, eps, out[t])
+            _convolve(projected, t, e, bias, past, filters, filter_bias, xbc)
+            _spread(xbc, steps, keeps, D, t, decay, xdt, y)
+            scan_step(memory, decay, xdt, B, C, y, upcoming)
+            _gate_norm(projected, t, bias, y, norm, eps, out)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _convolve(new: Any, past: Any, in_bias: Any, weight: Any, bias: Any, out: Any) -> None:
-    # new, out (w), past (K - 1, w) is moved on by one; K is 4, as the paper has it
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def _convolve(projected: Any, t: int, e: int, in_bias: Any, past: Any, weight: Any, bias: Any, out: Any) -> None:
+    # x, B, C of event t through the filter and SiLU into out (w); past (3, w) moves on by one
     for c in range(out.shape[0]):
-        v = new[c] + in_bias[c]
-        u = (
-            bias[c]
-            + weight[0, c] * past[0, c]
-            + weight[1, c] * past[1, c]
-            + weight[2, c] * past[2, c]
-            + weight[3, c] * v
-        )
-        past[0, c] = past[1, c]
-        past[1, c] = past[2, c]
+        v = projected[t, e + c] + in_bias[e + c]
+        v0, v1, v2 = past[0, c], past[1, c], past[2, c]
+        u = bias[c] + weight[0, c] * v0 + weight[1, c] * v1 + weight[2, c] * v2 + weight[3, c] * v
+        past[0, c] = v1
+        past[1, c] = v2
         past[2, c] = v
         out[c] = u * sigmoid(u)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _gates(raw: Any, phi: Any, x: Any, k: int, weights: Any, decay: Any, xdt: Any) -> None:
-    # the time-modulated step size of every head, spread over its channels
-    h = raw.shape[0]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def _spread(x: Any, steps: Any, keeps: Any, D: Any, t: int, decay: Any, xdt: Any, y: Any) -> None:
+    # what holds for a head, spread over its channels; y begins with the skip
+    h = D.shape[0]
     p = decay.shape[0] // h
-    m = weights.time_in.shape[2]
-    r = weights.in_bias.shape[1]
     for j in range(h):
-        gamma = weights.time_out_bias[k, j]
-        beta = weights.time_out_bias[k, h + j]
-        for i in range(m):
-            u = (
-                weights.time_in_bias[k, i]
-                + phi[0] * weights.time_in[k, 0, i]
-                + phi[1] * weights.time_in[k, 1, i]
-                + phi[2] * weights.time_in[k, 2, i]
-            )
-            u *= sigmoid(u)
-            gamma += u * weights.time_out[k, i, j]
-            beta += u * weights.time_out[k, i, h + j]
-        s = raw[j] + weights.in_bias[k, r - h + j]
-        dt = softplus(s * (np.float32(1.0) + gamma) + beta + weights.dt_bias[k, j])
-        keep = exp(dt * weights.A[k, j])
+        step, keep, skip = steps[t, j], keeps[t, j], D[j]
         for c in range(j * p, j * p + p):
             decay[c] = keep
-            xdt[c] = dt * x[c]
+            xdt[c] = step * x[c]
+            y[c] = skip * x[c]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def _gate_norm(projected: Any, t: int, bias: Any, y: Any, weight: Any, eps: Any, out: Any) -> None:
+    # out[t] <- rms(y silu(z)), z being the first columns of the projected row
+    e = y.shape[0]
+    total = np.float32(0.0)
+    for c in range(e):
+        z = projected[t, c] + bias[c]
+        v = y[c] * z * sigmoid(z)
+        y[c] = v
+        total += v * v
+    scale = np.float32(1.0) / np.sqrt(total / np.float32(e) + eps)
+    for c in range(e):
+        out[t, c] = y[c] * scale * weight[c]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _gate_norm(row: Any, k: int, x: Any, weights: Any, eps: Any, y: Any) -> None:
-    # y <- rms((y + D x) silu(z)), z being the first columns of the projected row
-    h = weights.D.shape[1]
-    e = y.shape[0]
-    p = e // h
-    total = np.float32(0.0)
-    for j in range(h):
-        skip = weights.D[k, j]
-        for c in range(j * p, j * p + p):
-            z = row[c] + weights.in_bias[k, c]
-            v = (y[c] + skip * x[c]) * z * sigmoid(z)
-            y[c] = v
-            total += v * v
-    scale = np.float32(1.0) / np.sqrt(total / np.float32(e) + eps)
-    for c in range(e):
-        y[c] *= scale * weights.gate_norm[k, c]
+def _silu(a: Any, bias: Any) -> None:
+    events, size = a.shape
+    for t in range(events):
+        for c in range(size):
+            a[t, c] += bias[c]
+    flat = a.reshape(events * size)
+    for i in range(events * size):
+        flat[i] = flat[i] * sigmoid(flat[i])
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

@@ -15,8 +15,7 @@ from .step import ssd_numba
 
 __all__ = ["BACKENDS", "ssd"]
 
-# a triton backend joins here and in `_scan` as one module beside the others
-BACKENDS = ("naive", "chunk", "numba", "auto")
+BACKENDS = ("naive", "chunk", "numba", "triton", "auto")
 
 
 def ssd(
@@ -42,12 +41,17 @@ def ssd(
     states are then (s, h, p, n). None for both means that every row is full. ``initial_state`` None means zeros.
 
     Backends: ``naive`` (loop over positions, the truth), ``chunk`` (matrix products, gradients to every tensor
-    argument), ``numba`` (float32 on cpu, no gradients), ``auto`` (chunk). Raises ``ValueError`` for shapes that do not
-    fit and for an unknown backend.
+    argument), ``numba`` (float32 on cpu, no gradients), ``triton`` (on a GPU, gradients; needs the extra ``gpu``),
+    ``auto`` (chunk). Raises ``ValueError`` for shapes that do not fit and for an unknown backend.
     """
     _check(x, dt, A, B, C, initial_state, lengths, cu_seqlens)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "triton":
+        # an optional package, so imported where it is asked for
+        from .triton import ssd_triton
+
+        return ssd_triton(x, dt, A, B, C, D, initial_state=initial_state, lengths=lengths, cu_seqlens=cu_seqlens)
     if initial_state is None:
         rows = x.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
         initial_state = x.new_zeros(rows, x.shape[2], x.shape[3], B.shape[2])

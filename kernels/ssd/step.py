@@ -10,40 +10,46 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
+from ..scalar import LINE, prefetch
+
 __all__ = ["scan_step", "ssd_numba"]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def scan_step(state: Any, decay: Any, xdt: Any, B: Any, C: Any, y: Any) -> None:
-    """Advance ``state`` (n, e) by one event: ``decay``, ``xdt`` (e) per channel, ``B``, ``C`` (n); writes ``y`` (e)."""
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True)
+def scan_step(state: Any, decay: Any, xdt: Any, B: Any, C: Any, y: Any, upcoming: Any) -> None:
+    """Advance ``state`` (n, e) by an event: ``decay``, ``xdt`` (e) per channel, ``B``, ``C`` (n); added to ``y`` (e).
+
+    The cache lines of ``upcoming``, the state that is needed next (or this one again), are asked for meanwhile.
+    """
     n, e = state.shape
-    for c in range(e):
-        y[c] = np.float32(0.0)
     for i in range(n):
-        row = state[i]
-        b = B[i]
-        w = C[i]
+        b, w = B[i], C[i]
+        for c in range(i * e, i * e + e, LINE):
+            prefetch(upcoming, c)
         for c in range(e):
-            new = decay[c] * row[c] + xdt[c] * b
-            row[c] = new
+            new = decay[c] * state[i, c] + xdt[c] * b
+            state[i, c] = new
             y[c] += w * new
 
 
 @njit(cache=True, nogil=True)
 def _scan_rows(x: Any, dt: Any, A: Any, B: Any, C: Any, state: Any, y: Any) -> None:
-    # x, y (b, l, h, p), dt (b, l, h), B, C (b, l, n), state (b, n, h * p)
-    b, length, h, p = x.shape
-    decay = np.empty(h * p, np.float32)
-    xdt = np.empty(h * p, np.float32)
+    # x, y (b, l, h * p), dt (b, l, h), B, C (b, l, n), state (b, n, h * p)
+    b, length, e = x.shape
+    h = A.shape[0]
+    p = e // h
+    decay, xdt = np.empty(e, np.float32), np.empty(e, np.float32)
     for row in range(b):
         for t in range(length):
+            out = y[row, t]
             for j in range(h):
                 step = dt[row, t, j]
                 keep = np.exp(step * A[j])
-                for c in range(p):
-                    decay[j * p + c] = keep
-                    xdt[j * p + c] = step * x[row, t, j, c]
-            scan_step(state[row], decay, xdt, B[row, t], C[row, t], y[row, t].reshape(h * p))
+                for c in range(j * p, j * p + p):
+                    decay[c] = keep
+                    xdt[c] = step * x[row, t, c]
+                    out[c] = np.float32(0.0)
+            scan_step(state[row], decay, xdt, B[row, t], C[row, t], out, state[row])
 
 
 def ssd_numba(
@@ -53,10 +59,10 @@ def ssd_numba(
     if x.dtype != torch.float32 or x.device.type != "cpu":
         raise ValueError(f"backend 'numba' needs float32 on cpu, got {x.dtype} on {x.device}; use 'chunk'")
     b, _, h, p = x.shape
-    y = torch.empty(x.shape)
+    y = torch.empty(x.shape).flatten(2)
     inner = state.detach().permute(0, 3, 1, 2).flatten(2).clone(memory_format=torch.contiguous_format)
-    _scan_rows(_array(x), _array(dt), _array(A), _array(B), _array(C), inner.numpy(), y.numpy())
-    return y, inner.view(b, -1, h, p).permute(0, 2, 3, 1).contiguous()
+    _scan_rows(_array(x.flatten(2)), _array(dt), _array(A), _array(B), _array(C), inner.numpy(), y.numpy())
+    return y.view(x.shape), inner.view(b, -1, h, p).permute(0, 2, 3, 1).contiguous()
 
 
 def _array(v: torch.Tensor) -> NDArray[np.float32]:
