@@ -111,6 +111,10 @@ class FastMemory:
         length = self._contexts.lengths[slot]
         return Context(self._contexts.items[slot, :length].copy(), self._contexts.times[slot, :length].copy())
 
+    def holds(self, user_row: int) -> bool:
+        """Whether the last events of a user are here, so that ``learn`` will not ask for them."""
+        return ring.find(self._contexts, user_row) >= 0
+
     def score(self, rows: Rows, context: Context) -> dict[str, Scores]:
         """Return the scores of some items by every part; nan where a part does not know the item.
 

@@ -136,7 +136,6 @@ class Store(Reader):
                 if self._owner is None:
                     raise StoreError(f"the store {self.path} is still empty; nothing was ever committed to it")
                 tables.counters = Counters(uuid.uuid4().hex, self.config.anchor)
-                db.write(tables.first_records(tables.counters), [], sync=True)
             starts = []
             if self._owner is not None:
                 tables.counters = msgspec.structs.replace(tables.counters, epoch=tables.counters.epoch + 1)

@@ -1,0 +1,142 @@
+"""What goes on beside serving: training when enough came in, syncs when nothing does, snapshots."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .errors import ClosedError, RecurraError
+from .metrics import Metrics
+from .store import Store
+from .switch import Switch
+
+if TYPE_CHECKING:
+    from .training import Trainer, TrainReport
+
+__all__ = ["Housekeeper", "Training"]
+
+_log = logging.getLogger(__name__)
+
+
+class Training:
+    """Runs the training program and switches to what it publishes; one training at a time.
+
+    A training that fails leaves the old version serving; ``failure`` says why until one succeeds.
+    """
+
+    def __init__(
+        self,
+        trainer: "Callable[[], Trainer]",
+        switch: Switch,
+        store: Store,
+        metrics: Metrics,
+        min_events: int,
+        every_events: int,
+    ) -> None:
+        self._new_trainer = trainer
+        self._trainer: Trainer | None = None
+        self._switch = switch
+        self._store = store
+        self._metrics = metrics
+        self._min_events = min_events
+        self._every_events = every_events
+        self._turn = threading.Lock()
+        self._last_seq = 0
+        self._wake = threading.Event()
+        self._stop = False
+        self._thread: threading.Thread | None = None
+        self.running = False
+        self.failure: str | None = None
+        self.counts = {"trained": 0, "promoted": 0, "refused": 0, "rolled_back": 0}
+
+    def start(self, trained_seq: int) -> None:
+        """Train by itself from now on; ``trained_seq`` is the newest event that the serving version knows."""
+        self._last_seq = trained_seq
+        self._thread = threading.Thread(target=self._loop, name="recurra-training", daemon=True)
+        self._thread.start()
+        self.notice()
+
+    def notice(self) -> None:
+        """Take note that events came in; cheap."""
+        if self._thread is not None and self._due():
+            self._wake.set()
+
+    def once(self, *, active_users: int | None = None) -> "TrainReport":
+        """Train now, wait for it, and switch if the candidate passed; raises ``TrainingError`` or ``VersionError``."""
+        with self._turn:
+            self.running = True
+            seq = self._store.next_seq
+            try:
+                if self._trainer is None:
+                    self._trainer = self._new_trainer()
+                report = self._trainer.train()
+                self.counts["trained"] += 1
+                if report.published:
+                    self._switch.to(report.number, active_users=active_users)
+                    self.counts["promoted"] += 1
+                else:
+                    self.counts["refused"] += 1
+                self._metrics.versions.labels("promoted" if report.published else "refused").inc()
+                self.failure = None
+                return report
+            except RecurraError as error:
+                self.failure = str(error)
+                self._metrics.failures.labels("training").inc()
+                raise
+            finally:
+                self._last_seq = seq
+                self.running = False
+
+    def close(self) -> None:
+        """Stop the program and the thread; a training under way is given up."""
+        self._stop = True
+        self._wake.set()
+        if self._trainer is not None:
+            self._trainer.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _due(self) -> bool:
+        seq = self._store.next_seq
+        first = self._switch.serves == 0
+        return seq >= self._min_events and (seq - self._last_seq >= (self._min_events if first else self._every_events))
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._stop:
+                return
+            if not self._due():
+                continue
+            try:
+                self.once()
+            except RecurraError as error:
+                if not self._stop:
+                    _log.warning("training: %s", error)
+
+
+class Housekeeper:
+    """Calls ``work`` every ``interval_s`` seconds in a thread of its own until it is closed."""
+
+    def __init__(self, interval_s: float, work: Callable[[], None]) -> None:
+        self._interval_s = interval_s
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="recurra-housekeeper", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop and wait for the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            try:
+                self._work()
+            except ClosedError:
+                return
+            except RecurraError as error:
+                # the same failure meets the next writer, who reports it
+                _log.warning("housekeeping: %s", error)

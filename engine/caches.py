@@ -1,0 +1,175 @@
+"""Everything that is folded from the durable truth: the states of the serving version, the fast memory, the mixture."""
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import Config
+from .errors import StoreError
+from .fast import FastMemory
+from .locks import FairLock
+from .metrics import Metrics
+from .mix import Mix
+from .serving import Move, Serving
+from .store import LATE, Applied, History, LogChunk, Store
+
+__all__ = ["SLOW", "Caches", "ContextEntries", "last_entries"]
+
+ContextEntries = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
+
+_log = logging.getLogger(__name__)
+
+_NOTHING: ContextEntries = (np.empty(0, np.int32), np.empty(0, np.int64))
+# events learnt under the lock at a time: about a millisecond
+_SLICE_EVENTS = 64
+_SNAPSHOT = "fast"
+
+# name of the neural part among the scores
+SLOW = "slow"
+
+
+def last_entries(history: History, count: int) -> ContextEntries:
+    """Return the item rows and times of the last ``count`` events of a history."""
+    return history.items[-count:], history.times_ms[-count:]
+
+
+class Caches:
+    """The caches behind one fair lock: writers change them in slices of a few milliseconds, queries read in between."""
+
+    def __init__(self, store: Store, config: Config, metrics: Metrics) -> None:
+        self.lock = FairLock()
+        self.fast = FastMemory(config.fast)
+        self.mix = Mix((*self.fast.names, SLOW))
+        self.serving: Serving | None = None
+        self._store = store
+        self._config = config
+        self._metrics = metrics
+        self._saved_seq = 0
+
+    def recover(self) -> None:
+        """Fold the fast memory from its snapshot and the log after it; take the mixture as it was committed."""
+        if (state := self._store.mix()) is not None and not self.mix.restore(state):
+            _log.warning("the stored mixture belongs to other settings; it is learnt anew")
+        first = self._load_snapshot()
+        chunks = list(self._store.log(first))
+        suffix = [LogChunk(*(np.concatenate(columns) for columns in zip(*chunks, strict=True)))] if chunks else []
+        for chunk in suffix:
+            for start in range(0, chunk.seqs.size, self._config.store.batch_events):
+                stop = start + self._config.store.batch_events
+                remaining = LogChunk(*(column[start:] for column in chunk))
+                self.fast.learn(
+                    chunk.user_rows[start:stop],
+                    chunk.item_rows[start:stop],
+                    chunk.times_ms[start:stop],
+                    lambda user, remaining=remaining: self._context_before(user, remaining),
+                )
+        self._saved_seq = first
+
+    def contexts_before(self, users: list[int | None]) -> dict[int, ContextEntries]:
+        """Return the contexts that the fast memory will ask for, as they are before the events of these users."""
+        missing = {user for user in users if user is not None and not self.fast.holds(user)}
+        return {user: last_entries(self._store.history(user), self._config.fast.context) for user in missing}
+
+    def advance(self, applied: Applied, contexts: dict[int, ContextEntries]) -> None:
+        """Take in one committed batch. A state that can not be advanced is dropped, and folded again when touched."""
+        for user in applied.forgotten:
+            self._forget(user)
+        changed = np.flatnonzero(applied.status <= LATE)
+        for start in range(0, changed.size, _SLICE_EVENTS):
+            part = changed[start : start + _SLICE_EVENTS]
+            with self.lock:
+                self.fast.learn(
+                    applied.user_rows[part],
+                    applied.item_rows[part],
+                    applied.times_ms[part],
+                    lambda user: contexts.get(user, _NOTHING),
+                )
+        serving = self.serving
+        if serving is None:
+            return
+        if applied.new_items:
+            ids = self._store.items.ids(applied.new_items)
+            with self.lock:
+                serving.add_items([item or "" for item in ids])
+        moves = _moves(applied, changed)
+        try:
+            serving.advance(moves, self._store.history, self.lock)
+        except Exception:
+            # the events are committed: only the states of these users are in doubt
+            _log.exception("states could not be advanced; they are folded again when touched")
+            self._metrics.failures.labels("advance").inc()
+            with self.lock:
+                for move in moves:
+                    serving.forget(move.user)
+
+    def due(self) -> bool:
+        """Whether enough was learnt since the last snapshot."""
+        return self._store.next_seq - self._saved_seq >= self._config.fast.snapshot_events
+
+    def save(self) -> None:
+        """Write a snapshot of the fast memory; the caller keeps writers out."""
+        # a snapshot must never hold events that a power loss takes from the store
+        self._store.sync()
+        with self.lock:
+            blob = self.fast.snapshot()
+        try:
+            self._store.put_blob(_SNAPSHOT, blob)
+        except (OSError, StoreError) as error:
+            _log.warning("no snapshot of the fast memory: %s; the next start reads more of the log", error)
+            self._metrics.failures.labels("snapshot").inc()
+            return
+        self._saved_seq = self._store.next_seq
+
+    def _forget(self, user: int) -> None:
+        with self.lock:
+            self.fast.forget(user)
+            if self.serving is not None:
+                self.serving.forget(user)
+
+    def _load_snapshot(self) -> int:
+        """Return the first event of the log that the fast memory does not hold yet."""
+        found = self._store.get_blob(_SNAPSHOT)
+        if found is None:
+            return 0
+        blob, seq = found
+        if self.fast.restore(blob):
+            return seq
+        _log.warning("the snapshot of the fast memory was made under other settings; the whole log is read")
+        return 0
+
+    def _context_before(self, user: int, remaining: LogChunk) -> ContextEntries:
+        """Return the end of a user's history as it was before the events of the log that are not learnt yet."""
+        history = self._store.history(user)
+        own = remaining.user_rows == user
+        later = set(zip(*(column[own].tolist() for column in _identity(remaining)), strict=True))
+        entries = zip(*(column.tolist() for column in _identity(history)), strict=True)
+        kept = np.array([entry not in later for entry in entries], np.bool_)
+        count = self._config.fast.context
+        return history.items[kept][-count:], history.times_ms[kept][-count:]
+
+
+def _identity(entries: History | LogChunk) -> tuple[npt.NDArray[np.integer], ...]:
+    """Return the columns by which the store tells events of one user apart."""
+    items = entries.items if isinstance(entries, History) else entries.item_rows
+    return items, entries.times_ms, entries.types, entries.hashes
+
+
+def _moves(applied: Applied, changed: npt.NDArray[np.int64]) -> list[Move]:
+    """Group the events that changed a history by user, in order."""
+    if not changed.size:
+        return []
+    by_user = changed[np.argsort(applied.touch[changed], kind="stable")]
+    touch = applied.touch[by_user]
+    starts = np.flatnonzero(np.r_[True, touch[1:] != touch[:-1]])
+    return [
+        Move(
+            int(applied.touched[touch[start]]),
+            int(applied.n_before[touch[start]]),
+            int(applied.n_after[touch[start]]),
+            bool(applied.late[touch[start]]),
+            applied.item_rows[events],
+            applied.times_ms[events],
+        )
+        for start, events in zip(starts.tolist(), np.split(by_user, starts[1:]), strict=True)
+    ]

@@ -1,0 +1,305 @@
+"""The engine: store, caches, training and answers behind one thread-safe object."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from prometheus_client import CollectorRegistry
+from threadpoolctl import threadpool_limits
+
+from .background import Housekeeper, Training
+from .caches import Caches
+from .clock import Clock, SystemClock
+from .config import Config
+from .errors import ClosedError, InputError, VersionError
+from .events import Event, Forget, Item, event_problem
+from .ingest import Ingest, Refused
+from .metrics import Metrics
+from .query import Queries
+from .results import HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
+from .store import Store
+from .switch import Switch
+from .versions import VersionStore
+
+if TYPE_CHECKING:
+    from .training import Trainer, TrainReport
+
+__all__ = ["Engine", "open"]
+
+
+def open(  # the name that people know from files and databases
+    path: str | Path, config: Config | None = None, *, clock: Clock | None = None, read_only: bool = False
+) -> "Engine":
+    """Open the engine whose directory is ``path``, creating it if it is not there.
+
+    ``read_only`` opens it beside a running engine: it answers from what was committed when it was opened. Raises
+    ``StoreInUseError`` if another process writes it, ``StoreFormatError``, ``StoreCorruptError``, ``StoreError``.
+    """
+    return Engine(path, config or Config(), clock=clock or SystemClock(), read_only=read_only)
+
+
+class Engine:
+    """A recommendation engine over one directory; all methods may be called from any thread.
+
+    The directory holds ``store/`` (the durable truth and snapshots of caches) and ``models/`` (versions). Use
+    ``recurra.open`` and close it, or use it as a context manager.
+    """
+
+    def __init__(self, path: str | Path, config: Config, *, clock: Clock, read_only: bool = False) -> None:
+        # two spinning thread pools on few cores cost ten times
+        torch.set_num_threads(config.threads)
+        threadpool_limits(config.threads)
+        self.path = Path(path)
+        self.config = config
+        self.read_only = read_only
+        self._metrics = Metrics()
+        self._write = threading.RLock()
+        self._closed = False
+        self._store = Store.open(self.path / "store", config.store, clock=clock, read_only=read_only)
+        try:
+            self._versions = VersionStore(self.path / "models")
+            self._caches = Caches(self._store, config, self._metrics)
+            self._caches.recover()
+            self._switch = Switch(self._store, self._caches, self._versions, config, self._metrics, self._write)
+            self._switch.to_newest()
+            self._queries = Queries(self._store, self._caches, clock, config)
+            self._ingest = Ingest(self._store, self._caches, self._queries, clock, config, self._metrics)
+        except BaseException:
+            self._store.close()
+            raise
+        self._training = Training(
+            self._new_trainer,
+            self._switch,
+            self._store,
+            self._metrics,
+            config.training.min_events,
+            config.training.every_events,
+        )
+        self._housekeeper: Housekeeper | None = None
+        if not read_only:
+            self._housekeeper = Housekeeper(config.store.sync_ms / 1000, self._keep_house)
+            if config.training.mode == "auto":
+                self._training.start(self._switch.trained_seq)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The Prometheus registry of this engine."""
+        return self._metrics.registry
+
+    @property
+    def version(self) -> int:
+        """The number of the version that serves; 0 while there is none."""
+        return self._switch.serves
+
+    def ingest(self, events: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
+        """Apply events, catalogue items and forget requests in their order.
+
+        Returns when they are in the write-ahead log, which survives ``kill -9``; with ``durable`` when they are on the
+        device, which survives a power loss. Raises ``InputError`` if one is not acceptable, and nothing is applied;
+        ``StoreError`` and its kin if they could not be written. A repeat of an event changes nothing, so a call that
+        failed is safe to repeat.
+        """
+        records = []
+        for position, value in enumerate(events):
+            if isinstance(value, Event) and (problem := event_problem(value)) is not None:
+                raise InputError(f"event {position}: {problem}")
+            if not isinstance(value, Event | Forget | Item):
+                raise InputError(f"event {position}: expected Event, Forget or Item, got {type(value).__name__}")
+            records.append(Record(value, "", 0))
+        report = self.apply(records)
+        if durable:
+            self._store.sync()
+        return report
+
+    def apply(self, records: Sequence[Record], *, refused: Refused | None = None) -> IngestReport:
+        """Apply the records of a source together with their offsets; for connectors.
+
+        Micro-batches are cut anywhere between two records; each is atomic with the offsets of its records. For an
+        event too far in the future ``refused(index, reason)`` is called before anything moves past it. On a
+        ``StoreError`` the records from ``offsets()`` on were not applied.
+        """
+        with self._write:
+            self._check_open()
+            report = self._ingest.apply(records, refused)
+        self._metrics.count(report)
+        self._training.notice()
+        return report
+
+    def offsets(self) -> dict[str, int]:
+        """Return the next offset of every source: where its connector has to go on."""
+        return self._store.offsets()
+
+    def synced_offsets(self) -> dict[str, int]:
+        """Return the offsets that are on the device: what may be reported to a consumer group."""
+        return self._store.synced_offsets()
+
+    def source_info(self) -> dict[str, bytes]:
+        """Return what connectors stored about their sources."""
+        return self._store.source_info()
+
+    def set_source_info(self, source: str, info: bytes, *, offset: int | None = None) -> None:
+        """Store a small fact about a source (its topic id, say), and where it starts."""
+        with self._write:
+            self._check_open()
+            self._ingest.note_source(source, info, offset)
+
+    def recommend(
+        self, user: str, k: int = 10, *, at: int | None = None, where: str | None = None, explain: bool = False
+    ) -> Recommendation:
+        """Return the best ``k`` items for a user, without those the user had and those not available.
+
+        ``at`` is the time of the query in ms (now if None); ``where`` limits the items by their attributes, for
+        example ``"'Drama' in categories"``. Somebody unknown gets what is popular. Fewer than ``k`` items
+        come back only if fewer are allowed. Raises ``InputError`` for a bad ``k`` or filter.
+        """
+        self._check_open()
+        with self._metrics.query_seconds.time():
+            answer = self._queries.recommend(user, k, at_ms=at, where=where, explain=explain)
+        self._metrics.answers.labels(answer.source).inc()
+        return answer
+
+    def similar(self, item: str, k: int = 10) -> Recommendation:
+        """Return the ``k`` items nearest to an item; raises ``UnknownItemError``."""
+        self._check_open()
+        return self._queries.similar(item, k)
+
+    def history(self, user: str) -> list[HistoryEntry]:
+        """Return the kept events of a user, oldest first; raises ``UnknownUserError``."""
+        self._check_open()
+        return self._queries.history(user)
+
+    def scores(self, user: str, at: int) -> Scores:
+        """Return every part's scores of all items for a user as of ``at`` ms, before the next event."""
+        self._check_open()
+        return self._queries.scores(user, at)
+
+    def item_row(self, item: str) -> int | None:
+        """Return the row of an item in the arrays of ``scores``; None while nothing was heard of it."""
+        return self._store.items.row(item)
+
+    def forget(self, user: str) -> bool:
+        """Erase everything that is kept of a user, durably; False if there was nothing."""
+        with self._write:
+            self._check_open()
+            known = user in self._store.users
+            self.apply([Record(Forget(user), "", 0)])
+            self._store.sync()
+        return known
+
+    def train(self, *, active_users: int | None = None) -> "TrainReport":
+        """Train a candidate now, wait, and serve it if it passes the gate.
+
+        ``active_users`` bounds how many states are folded before the switch (None: as many as are hot); the rest is
+        folded when touched. Raises ``TrainingError`` or ``VersionError``; the old version then keeps serving.
+        """
+        self._check_open()
+        return self._training.once(active_users=active_users)
+
+    def versions(self) -> list[VersionInfo]:
+        """Return the versions on disk, oldest first."""
+        numbers = self._versions.list()
+        facts = [self._versions.facts(number) for number in numbers]
+        return [VersionInfo(fact.number, fact.number == self.version, fact.items, fact.report) for fact in facts]
+
+    def rollback(self, number: int) -> None:
+        """Serve version ``number`` from now on; raises ``VersionError`` if it is missing or damaged."""
+        with self._write:
+            self._check_open()
+            if self.read_only:
+                raise VersionError("the engine was opened for reading; roll back on the one that writes")
+        self._switch.to(number)
+        self._versions.set_current(number)
+        self._training.counts["rolled_back"] += 1
+
+    def health(self) -> dict[str, Any]:
+        """Return what is well and what is not, with the reasons."""
+        training, store = self._training, self._store
+        problems = {
+            "store": store.failure,
+            "training": training.failure,
+            "loading": self._switch.failure,
+        }
+        return {
+            "status": "degraded" if any(problems.values()) else "ok",
+            "version": self.version,
+            "users": store.users.live,
+            "items": len(store.items),
+            "events": store.next_seq,
+            "training": {"running": training.running, **training.counts},
+            "problems": {part: problem for part, problem in problems.items() if problem},
+        }
+
+    def mix_weights(self) -> dict[str, Any]:
+        """Return the evidence for every part of the mixture (decayed NDCG@10), and the learnt weights."""
+        with self._caches.lock:
+            return self._caches.mix.weights()
+
+    def digest(self) -> str:
+        """Return the SHA-256 over the canonical records of all users."""
+        return self._store.digest()
+
+    def sync(self) -> None:
+        """Bring everything applied so far to the device."""
+        self._store.sync()
+
+    def reopen(self) -> None:
+        """Open the store again after a failed write, once its cause (a full disk, say) is gone."""
+        with self._write:
+            self._check_open()
+            self._store.reopen()
+
+    def stats(self) -> dict[str, int | float]:
+        """Return sizes of the store and of what is held per user."""
+        return {**self._store.stats(), "hot_state_bytes": self._switch.hot_state_bytes}
+
+    def close(self) -> None:
+        """Stop training, save the caches' snapshot, close the store; may be repeated."""
+        with self._write:
+            if self._closed:
+                return
+            self._closed = True
+        if self._housekeeper is not None:
+            self._housekeeper.close()
+        self._training.close()
+        with self._write:
+            try:
+                if not self.read_only and self._store.failure is None:
+                    self._caches.save()
+            finally:
+                self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _new_trainer(self) -> "Trainer":
+        from .training import Trainer
+
+        return Trainer(self.path, self.config, self._store.epoch)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the engine over {self.path} is closed")
+
+    def _keep_house(self) -> None:
+        if self._store.failure is None:
+            self._store.sync()
+        self._observe()
+        if self._caches.due():
+            with self._write:
+                self._caches.save()
+
+    def _observe(self) -> None:
+        metrics, serving = self._metrics, self._caches.serving
+        metrics.users.set(self._store.users.live)
+        metrics.items.set(len(self._store.items))
+        metrics.hot_users.set(0 if serving is None else len(serving.residency))
+        for part, gain in self.mix_weights()["ndcg@10"].items():
+            metrics.mix_gain.labels(part).set(gain)

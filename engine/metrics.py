@@ -1,0 +1,48 @@
+"""What the engine counts and times, in one Prometheus registry per engine."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from .results import IngestReport
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """The engine's own metrics; connectors register theirs in the same ``registry``."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.records = Counter(
+            "recurra_records", "Records by what became of them.", ["outcome"], registry=self.registry
+        )
+        self.commit_seconds = Histogram(
+            "recurra_commit_seconds", "One micro-batch: order and commit.", buckets=_SECONDS, registry=self.registry
+        )
+        self.advance_seconds = Histogram(
+            "recurra_advance_seconds", "One micro-batch: states and memories.", buckets=_SECONDS, registry=self.registry
+        )
+        self.query_seconds = Histogram(
+            "recurra_query_seconds", "One recommendation.", buckets=_SECONDS, registry=self.registry
+        )
+        self.answers = Counter(
+            "recurra_answers", "Recommendations by the source that gave them.", ["source"], registry=self.registry
+        )
+        self.version = Gauge("recurra_version", "Version that serves; 0 is none.", registry=self.registry)
+        self.versions = Counter("recurra_versions", "Trained versions by verdict.", ["verdict"], registry=self.registry)
+        self.users = Gauge("recurra_users", "Users in the store.", registry=self.registry)
+        self.items = Gauge("recurra_items", "Items in the store.", registry=self.registry)
+        self.hot_users = Gauge("recurra_hot_users", "Users whose state is in memory.", registry=self.registry)
+        self.failures = Counter(
+            "recurra_failures", "Failures that were survived, by kind.", ["kind"], registry=self.registry
+        )
+        self.mix_gain = Gauge(
+            "recurra_mix_ndcg", "Decayed NDCG@10 of a part on sampled events.", ["part"], registry=self.registry
+        )
+
+    def count(self, report: IngestReport) -> None:
+        """Count the records of one call by outcome."""
+        for outcome in ("applied", "late", "duplicate", "too_late", "future", "moved", "forgotten", "items", "skipped"):
+            if amount := getattr(report, outcome):
+                self.records.labels(outcome).inc(amount)

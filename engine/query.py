@@ -1,0 +1,269 @@
+"""Answers: candidates of every source, mixed and ranked, without the user's own items."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .caches import SLOW, Caches, ContextEntries, last_entries
+from .clock import Clock
+from .config import Config
+from .errors import InputError, UnknownItemError, UnknownUserError
+from .events import Event, Item
+from .fast import Context
+from .filters import compile_filter
+from .mix import Situation
+from .results import HistoryEntry, Recommendation, Scores
+from .retrieval import allowed_rows, top
+from .serving import Serving
+from .store import History, Store
+
+__all__ = ["MAX_K", "Queries"]
+
+MAX_K = 10_000
+# masks of filters are kept for this many expressions
+_MASKS = 64
+
+Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int32]
+
+
+class _User(NamedTuple):
+    """What a query knows of its user: nothing at all where ``row`` is None."""
+
+    row: int | None
+    history: History | None
+    seen: Rows
+
+    @property
+    def n(self) -> int:
+        return 0 if self.history is None else self.history.n
+
+
+class Ranked(NamedTuple):
+    """Candidate rows with the score of every part and of the mixture."""
+
+    rows: Rows
+    mix: npt.NDArray[np.float64]
+    parts: dict[str, npt.NDArray[np.float32]]
+    situation: Situation
+    version: int
+    source: str
+
+
+class Queries:
+    """Reads store and caches; every method may be called from any thread."""
+
+    def __init__(self, store: Store, caches: Caches, clock: Clock, config: Config) -> None:
+        self._store = store
+        self._caches = caches
+        self._clock = clock
+        self._config = config
+        self._masks: OrderedDict[str, tuple[object, Mask]] = OrderedDict()
+        # the mixture learns from an event that a replay has just asked about: one scoring serves both
+        self._last: tuple[tuple[object, ...], Ranked] | None = None
+
+    def recommend(self, user: str, k: int, *, at_ms: int | None, where: str | None, explain: bool) -> Recommendation:
+        """Return the best ``k`` items for a user; see ``Engine.recommend``."""
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
+            raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+        who = self._user(user)
+        ranked = self._rank(who, self._now(at_ms), self._allowed(who, where), k)
+        best = top(ranked.mix, k)
+        rows = ranked.rows[best]
+        return Recommendation(
+            items=self._ids(rows),
+            scores=ranked.mix[best].tolist(),
+            version=ranked.version,
+            source=ranked.source,
+            titles=[self._title(row) for row in rows.tolist()],
+            explain=_explained(ranked, best) if explain else None,
+            weights=self._caches.mix.weights() if explain else None,
+        )
+
+    def similar(self, item: str, k: int) -> Recommendation:
+        """Return the ``k`` items nearest to an item: by the model if it knows the item, else by co-occurrence."""
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
+            raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+        row = self._store.items.row(item)
+        if row is None:
+            raise UnknownItemError(f"item {item!r} is not known: no event and no catalogue record of it was applied")
+        with self._caches.lock:
+            serving = self._caches.serving
+            if serving is not None and row < serving.known.size and serving.known[row]:
+                allowed = serving.known & self._store.items.available[: serving.known.size]
+                allowed[row] = False
+                rows, scores = serving.similar(row, k, allowed)
+                return self._list(rows, scores, serving.number, "model")
+            rows, scores = self._caches.fast.similar(row, k)
+            rows_ok = self._store.items.available[rows]
+            return self._list(rows[rows_ok], scores[rows_ok], 0, "memory")
+
+    def history(self, user: str) -> list[HistoryEntry]:
+        """Return the kept events of a user, oldest first."""
+        who = self._user(user)
+        if who.history is None:
+            raise UnknownUserError(
+                f"user {user!r} is not known: no event of this user was applied, or it was forgotten"
+            )
+        history = who.history
+        types = self._store.types
+        return [
+            HistoryEntry(item, time_ms, types.id(kind - 1) if kind else None, None if weight != weight else weight)
+            for item, time_ms, kind, weight in zip(
+                self._ids(history.items),
+                history.times_ms.tolist(),
+                history.types.tolist(),
+                history.weights.tolist(),
+                strict=True,
+            )
+        ]
+
+    def scores(self, user: str, at_ms: int) -> Scores:
+        """Return the scores of all items by every part, and the mixture's over its candidates."""
+        who = self._user(user)
+        allowed = self._allowed(who, None)
+        ranked = self._rank(who, at_ms, allowed, 1)
+        self._last = (self._key(user, at_ms), ranked)
+        with self._caches.lock:
+            parts = self._caches.fast.parts(self._context(who), allowed.size)
+            if (serving := self._caches.serving) is not None:
+                vector = self._vector(serving, who, at_ms)
+                slow = np.full(allowed.size, np.nan, np.float32)
+                known = serving.known
+                slow[: known.size][known] = serving.index.scores(vector)[known]
+                parts[SLOW] = slow
+        return Scores(ranked.rows, ranked.mix, parts, allowed, ranked.version)
+
+    def ranked_before(self, event: Event) -> Ranked:
+        """Return the candidates for an event that is about to be applied, as of its own time."""
+        key = self._key(event.user, event.time_ms)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        who = self._user(event.user)
+        return self._rank(who, event.time_ms, self._allowed(who, None), 1)
+
+    def learn(self, ranked: Ranked, item_row: int | None) -> None:
+        """Let the mixture learn which of the candidates came; None is an item that nothing was heard of."""
+        places = np.flatnonzero(ranked.rows == item_row) if item_row is not None else []
+        with self._caches.lock:
+            self._caches.mix.learn(ranked.parts, int(places[0]) if len(places) else -1, ranked.situation)
+
+    def _key(self, user: str, at_ms: int) -> tuple[object, ...]:
+        serving = self._caches.serving
+        return user, at_ms, self._store.next_seq, 0 if serving is None else serving.number
+
+    def _rank(self, who: _User, now_ms: int, allowed: Mask, k: int) -> Ranked:
+        wanted = max(self._config.retrieval.candidates, k)
+        gap_ms = 0 if who.history is None else max(0, now_ms - int(who.history.times_ms[-1]))
+        with self._caches.lock:
+            fast, serving = self._caches.fast, self._caches.serving
+            context = self._context(who)
+            found = [fast.candidates(context, wanted) if who.n else fast.popular(wanted)]
+            vector = None
+            # the start token's vector knows no more of a user than popularity does, and is slower to follow trends
+            if serving is not None and who.n:
+                vector = self._vector(serving, who, now_ms)
+                found.append(serving.index.search(vector, wanted, _first(allowed, serving.known))[0])
+            rows = np.unique(np.concatenate(found))
+            rows = rows[allowed[rows]]
+            # few allowed, or the sources know too few of them: then all allowed items are scored
+            count = int(np.count_nonzero(allowed))
+            if rows.size < min(k, count) or count <= 2 * wanted:
+                rows = allowed_rows(allowed)
+            parts = fast.score(rows, context)
+            if serving is not None and vector is not None:
+                parts[SLOW] = serving.slow_scores(vector, rows)
+            situation = Situation(who.n, gap_ms)
+            mixed = self._caches.mix.score(parts, situation)
+        version = 0 if vector is None or serving is None else serving.number
+        return Ranked(rows, mixed, parts, situation, version, self._rung(who, version))
+
+    def _rung(self, who: _User, version: int) -> str:
+        if version:
+            return "mix"
+        if who.n:
+            return "memory"
+        return "popular" if self._caches.fast.events else "catalogue"
+
+    def _user(self, user: str) -> _User:
+        row = self._store.users.row(user)
+        if row is None:
+            return _User(None, None, np.empty(0, np.int32))
+        return _User(row, self._store.history(row), self._store.seen(row))
+
+    def _context(self, who: _User) -> Context:
+        if who.row is None or who.history is None:
+            return Context(np.empty(0, np.int32), np.empty(0, np.int64))
+        history = who.history
+
+        def load(_: int) -> ContextEntries:
+            return last_entries(history, self._config.fast.context)
+
+        return self._caches.fast.context(who.row, load)
+
+    def _vector(self, serving: Serving, who: _User, now_ms: int) -> npt.NDArray[np.float32]:
+        if who.row is None or who.history is None:
+            return serving.start_vector
+        return serving.vector(who.row, who.history, now_ms)
+
+    def _allowed(self, who: _User, where: str | None) -> Mask:
+        """Return a fresh mask over all items: available, matching the filter, not the user's own."""
+        available = self._store.items.available
+        allowed = available.copy() if where is None else available & self._mask(where)
+        if self._config.retrieval.exclude_seen:
+            allowed[who.seen] = False
+        return allowed
+
+    def _mask(self, where: str) -> Mask:
+        items = self._store.items
+        state = (len(items), self._store.item_changes)
+        kept = self._masks.get(where)
+        if kept is None or kept[0] != state:
+            test = compile_filter(where)
+            mask = np.fromiter((test(_attributes(items.record(row))) for row in range(len(items))), np.bool_)
+            kept = self._masks[where] = (state, mask)
+            if len(self._masks) > _MASKS:
+                self._masks.popitem(last=False)
+        return kept[1]
+
+    def _now(self, at_ms: int | None) -> int:
+        return self._clock.now_ms() if at_ms is None else at_ms
+
+    def _ids(self, rows: Rows) -> list[str]:
+        return [item or "" for item in self._store.items.ids(rows.tolist())]
+
+    def _title(self, row: int) -> str | None:
+        record = self._store.items.record(row)
+        return None if record is None else record.title
+
+    def _list(self, rows: Rows, scores: npt.NDArray[np.float32], version: int, source: str) -> Recommendation:
+        titles = [self._title(row) for row in rows.tolist()]
+        return Recommendation(self._ids(rows), scores.tolist(), version, source, titles)
+
+
+def _first(allowed: Mask, known: Mask) -> Mask:
+    """Limit a mask over all items to those that the index has and the version knows."""
+    return allowed[: known.size] & known
+
+
+def _attributes(record: Item | None) -> Mapping[str, Any]:
+    if record is None:
+        return {"categories": [], "available": True}
+    return {
+        **record.attributes,
+        "item": record.item,
+        "title": record.title,
+        "categories": record.categories,
+        "available": record.available,
+    }
+
+
+def _explained(ranked: Ranked, best: npt.NDArray[np.int64]) -> list[dict[str, float | None]]:
+    columns = {name: scores[best].tolist() for name, scores in ranked.parts.items()}
+    return [
+        {name: None if column[i] != column[i] else column[i] for name, column in columns.items()}
+        for i in range(best.size)
+    ]

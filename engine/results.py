@@ -1,0 +1,93 @@
+"""What the engine's verbs take and return."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from .events import Event, Forget, Item
+
+__all__ = ["HistoryEntry", "IngestReport", "Recommendation", "Record", "Scores", "VersionInfo"]
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One message of a source, as a connector hands it to ``Engine.apply``.
+
+    ``next_offset`` is what the source is asked for next once this record is committed; ``source`` is the key under
+    which the store keeps it. ``value`` None moves the offset only: the message went to the dead letters before.
+    """
+
+    value: Event | Forget | Item | None
+    source: str
+    next_offset: int
+    partition: int = 0
+
+
+class IngestReport(msgspec.Struct):
+    """How many records of a call ended how; ``users`` are those whose history changed."""
+
+    applied: int = 0
+    late: int = 0
+    duplicate: int = 0
+    too_late: int = 0
+    future: int = 0
+    moved: int = 0
+    forgotten: int = 0
+    items: int = 0
+    skipped: int = 0
+    users: list[str] = []
+
+    @property
+    def total(self) -> int:
+        """All records of the call."""
+        return self.applied + self.duplicate + self.too_late + self.future + self.forgotten + self.items + self.skipped
+
+
+class Recommendation(msgspec.Struct, frozen=True):
+    """A ranked list. ``items`` and ``scores`` go together, best first; scores compare within one answer only.
+
+    ``version`` is the model version that answered (0 = none), ``source`` the rung that did: ``mix`` (model and
+    memories), ``memory`` (no model for this answer), ``popular`` (nothing known of the user), ``catalogue`` (no events
+    at all yet). ``explain`` holds, for every item, the score of each part.
+    """
+
+    items: list[str]
+    scores: list[float]
+    version: int
+    source: str
+    titles: list[str | None] = []
+    explain: list[dict[str, float | None]] | None = None
+    weights: dict[str, Any] | None = None
+
+
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """One kept event of a user."""
+
+    item: str
+    time_ms: int
+    type: str | None = None
+    weight: float | None = None
+
+
+class VersionInfo(msgspec.Struct, frozen=True):
+    """One published version and what its gate said."""
+
+    number: int
+    current: bool
+    items: int
+    report: dict[str, Any]
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """Everything a simulation needs to rank items for a user, before the event is learnt.
+
+    ``rows`` are the candidate item rows that the engine would mix, ``mix`` their scores; ``parts`` maps every single
+    memory and ``slow`` to scores of all items ([items], nan = not scored); ``allowed`` is the engine's own exclusion.
+    """
+
+    rows: npt.NDArray[np.int32]
+    mix: npt.NDArray[np.float64]
+    parts: dict[str, npt.NDArray[np.float32]]
+    allowed: npt.NDArray[np.bool_]
+    version: int

@@ -1,0 +1,197 @@
+"""One version being served: its weights, the states of hot users under it, and the index of its item vectors."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import Config
+from .locks import FairLock
+from .model import StepWeights
+from .residency import Residency
+from .retrieval import ItemIndex, top
+from .states import StateSlab
+from .store import History
+
+__all__ = ["Move", "Serving", "anchor"]
+
+Vector = npt.NDArray[np.float32]
+
+# a state step costs some microseconds: slices of this many tokens keep a waiting query under a few milliseconds
+_SLICE_TOKENS = 512
+# a user that is not hot is still stepped at once if its fold is this short
+_SHORT_FOLD = 16
+
+
+def anchor(n: int, interval: int) -> int:
+    """Return the event index from which the state of a user with ``n`` events is folded (``interval`` = A)."""
+    return max(0, interval * (n // interval - 1))
+
+
+class Move(NamedTuple):
+    """What a micro-batch did to one user: counters before and after, and its new events in order."""
+
+    user: int
+    before: int
+    after: int
+    late: bool
+    items: npt.NDArray[np.int32]
+    times_ms: npt.NDArray[np.int64]
+
+
+class _Run(NamedTuple):
+    slot: int
+    n: int
+    reset: bool
+    items: npt.NDArray[np.int32]
+    times_ms: npt.NDArray[np.int64]
+
+
+class Serving:
+    """The caches of one version. A state is kept with the counter ``n`` that it covers and is never used for another.
+
+    ``item_ids`` are the store's items by row: the version has rows of its own, and the two meet by id. Items that the
+    version does not know are read as its unknown item and have no vector to be searched by.
+    """
+
+    def __init__(
+        self, number: int, weights: StepWeights, vocabulary: Sequence[str], item_ids: Sequence[str], config: Config
+    ) -> None:
+        self.number = number
+        self.weights = weights
+        self._config = config
+        self._anchor = config.store.anchor
+        # two versions are in memory while one replaces the other: the bound covers both
+        slots = max(2, config.states.hot_users // 2)
+        self.slab = StateSlab(weights, slots, dtype=config.states.dtype)
+        self.residency = Residency(slots)
+        # what the model says of somebody without events
+        nothing = np.empty(0, np.int64)
+        self.slab.advance([0], [0], [0], [True], nothing, nothing)
+        self.start_vector: Vector = self.slab.vectors[0].copy()
+        self._n = np.full(slots, -1, np.int64)
+        self._vocabulary = {item: row for row, item in enumerate(vocabulary)}
+        self._unknown = len(vocabulary)
+        self._to_version = np.empty(0, np.int64)
+        self.known = np.empty(0, np.bool_)
+        self._table = weights.item_table
+        self.index = ItemIndex(np.empty((0, self._table.shape[1]), np.float32), config.retrieval)
+        self.add_items(item_ids)
+
+    def add_items(self, ids: Sequence[str]) -> None:
+        """Take in the items of the next store rows."""
+        if not ids:
+            return
+        rows = np.array([self._vocabulary.get(item, self._unknown) for item in ids], np.int64)
+        known = rows != self._unknown
+        vectors = np.zeros((len(ids), self._table.shape[1]), np.float32)
+        vectors[known] = self._table[rows[known]]
+        self._to_version = np.concatenate((self._to_version, rows))
+        self.known = np.concatenate((self.known, known))
+        if len(self.index):
+            self.index.add(vectors)
+        else:
+            self.index = ItemIndex(vectors, self._config.retrieval)
+
+    def advance(self, moves: Iterable[Move], read: Callable[[int], History], lock: FairLock) -> None:
+        """Bring the states of the moved users up to their new counters.
+
+        A hot user whose events came in order and passed no anchor is stepped; one with a late event or a new anchor is
+        folded again from its history; one that is not hot is folded if there is room or little to fold.
+        """
+        for part in self._slices(moves):
+            with lock:
+                self._fill([run for move in part if (run := self._run_of(move, read)) is not None])
+
+    def encode(self, users: Sequence[int], read: Callable[[int], History]) -> None:
+        """Fold the states of the given users from their histories; for a version that nobody reads yet."""
+        for start in range(0, len(users), 8):
+            self._fill([self._fold(user, read(user)) for user in users[start : start + 8]])
+
+    def covers(self, user: int, n: int) -> bool:
+        """Whether the state of a user is hot and covers at least ``n`` events."""
+        slot = self.residency.find(user)
+        return slot is not None and int(self._n[slot]) >= n
+
+    def vector(self, user: int, history: History, now_ms: int) -> Vector:
+        """Return the vector [d] of a user as of ``now_ms``; folds the state first if it is not hot."""
+        if not self.covers(user, history.n):
+            self._fill([self._fold(user, history)])
+        slot = self.residency.find(user)
+        assert slot is not None
+        if not self._config.retrieval.query_time:
+            vector: Vector = self.slab.vectors[slot].copy()
+            return vector
+        return self.slab.query([slot], max(now_ms, int(history.times_ms[-1])))[0]
+
+    def slow_scores(self, vector: Vector, rows: npt.NDArray[np.int32]) -> Vector:
+        """Return the scores of the given store rows; nan for items that the version does not know."""
+        scores = np.full(rows.size, np.nan, np.float32)
+        inside = rows < self.known.size
+        inside[inside] = self.known[rows[inside]]
+        scores[inside] = self.index.scores(vector, rows[inside])
+        return scores
+
+    def similar(self, row: int, k: int, allowed: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], Vector]:
+        """Return the ``k`` items whose vectors have the highest cosine with the item of store row ``row``."""
+        vectors = self.index.vectors
+        norms = np.linalg.norm(vectors, axis=1)
+        cosine = np.where(allowed, vectors @ vectors[row], -np.inf)
+        cosine[allowed] /= np.maximum(norms[allowed] * norms[row], 1e-12)
+        best = top(cosine, min(k, int(np.count_nonzero(allowed))))
+        return best.astype(np.int32), cosine[best]
+
+    def forget(self, user: int) -> None:
+        """Drop the state of a user."""
+        self.residency.drop(user)
+
+    def _slices(self, moves: Iterable[Move]) -> Iterable[list[Move]]:
+        part: list[Move] = []
+        tokens = 0
+        for move in moves:
+            part.append(move)
+            # a fold is the dearest case; a step counts as its events
+            tokens += move.items.size if self._steps(move) else self._anchor
+            if tokens >= _SLICE_TOKENS or len(part) >= len(self._n) // 2:
+                yield part
+                part, tokens = [], 0
+        if part:
+            yield part
+
+    def _steps(self, move: Move) -> bool:
+        same_anchor = anchor(move.before, self._anchor) == anchor(move.after, self._anchor)
+        return same_anchor and not move.late and move.user in self.residency
+
+    def _run_of(self, move: Move, read: Callable[[int], History]) -> _Run | None:
+        slot = self.residency.find(move.user)
+        if slot is not None and self._steps(move) and int(self._n[slot]) == move.before:
+            return _Run(slot, move.after, False, move.items, move.times_ms)
+        if slot is None and self.residency.full and move.after > _SHORT_FOLD:
+            return None
+        return self._fold(move.user, read(move.user))
+
+    def _fold(self, user: int, history: History) -> _Run:
+        slot = self.residency.find(user)
+        if slot is None:
+            slot = self.residency.admit(user)
+        first = anchor(history.n, self._anchor) - (history.n - history.items.size)
+        return _Run(slot, history.n, True, history.items[first:], history.times_ms[first:])
+
+    def _fill(self, runs: list[_Run]) -> None:
+        if not runs:
+            return
+        slots = np.array([run.slot for run in runs], np.int64)
+        lengths = np.array([run.items.size for run in runs], np.int64)
+        items = self._to_version[np.concatenate([run.items for run in runs])]
+        # until the step is complete nothing may take these states for any counter
+        self._n[slots] = -1
+        self.slab.advance(
+            slots,
+            np.cumsum(lengths) - lengths,
+            lengths,
+            np.array([run.reset for run in runs], np.bool_),
+            items,
+            np.concatenate([run.times_ms for run in runs]),
+        )
+        self._n[slots] = [run.n for run in runs]

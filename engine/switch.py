@@ -1,0 +1,137 @@
+"""Changing the version that serves, while it serves."""
+
+import logging
+import threading
+
+from .caches import Caches
+from .config import Config
+from .errors import RecurraError, VersionError
+from .metrics import Metrics
+from .model import StepWeights
+from .serving import Serving
+from .store import Store
+from .versions import VersionStore
+
+__all__ = ["Switch"]
+
+_log = logging.getLogger(__name__)
+
+# passes over the users that were overtaken while the others were folded; what is left is done with writers kept out
+_PASSES = 3
+
+
+class Switch:
+    """Loads a version, folds the states of the active users under it beside the old one, and puts it in its place.
+
+    The old version answers until one reference changes; every answer comes from one of the two.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        caches: Caches,
+        versions: VersionStore,
+        config: Config,
+        metrics: Metrics,
+        write: "threading.RLock",  # not a type at run time
+    ) -> None:
+        self._store = store
+        self._caches = caches
+        self._versions = versions
+        self._config = config
+        self._metrics = metrics
+        self._write = write
+        self._turn = threading.Lock()
+        self.failure: str | None = None
+
+    @property
+    def serves(self) -> int:
+        """The number of the version that serves, 0 for none."""
+        serving = self._caches.serving
+        return 0 if serving is None else serving.number
+
+    @property
+    def trained_seq(self) -> int:
+        """The newest event of the log that the serving version was trained on."""
+        return self._versions.facts(self.serves).cutoff_seq if self.serves else 0
+
+    @property
+    def hot_state_bytes(self) -> int:
+        """Bytes of one hot state under the serving version, 0 without one."""
+        serving = self._caches.serving
+        return 0 if serving is None else serving.slab.nbytes_per_slot
+
+    def to_newest(self) -> None:
+        """Serve the current version; if it can not be loaded, the newest one before it that can."""
+        try:
+            current = self._versions.current()
+        except VersionError as error:
+            self.failure = str(error)
+            current = max(self._versions.list(), default=0)
+        failure = self.failure
+        for number in sorted((n for n in self._versions.list() if n <= current), reverse=True):
+            try:
+                self.to(number)
+            except VersionError as error:
+                failure = failure or str(error)
+                _log.warning("%s", error)
+            else:
+                break
+        self.failure = failure
+
+    def to(self, number: int, *, active_users: int | None = None) -> None:
+        """Serve version ``number``. On any failure the old version stays, ``failure`` says why, and it is raised.
+
+        ``active_users`` bounds how many states are folded before the switch; the others are folded when touched.
+        """
+        with self._turn:
+            try:
+                serving = self._load(number)
+                self._fold_active(serving, active_users)
+                self._exchange(serving)
+            except Exception as error:
+                self.failure = f"version {number} was not loaded: {error}"
+                self._metrics.failures.labels("load").inc()
+                if isinstance(error, RecurraError):
+                    raise
+                raise VersionError(self.failure) from error
+            self.failure = None
+            self._metrics.version.set(number)
+
+    def _load(self, number: int) -> Serving:
+        version = self._versions.load(number)
+        model = version.model()
+        ids = [item or "" for item in self._store.items.ids(range(len(self._store.items)))]
+        serving = Serving(number, StepWeights.of(model), version.vocabulary, ids, self._config)
+        serving.slab.check(model)
+        return serving
+
+    def _fold_active(self, serving: Serving, active_users: int | None) -> None:
+        old = self._caches.serving
+        limit = self._config.states.hot_users if active_users is None else active_users
+        if old is None or limit == 0:
+            return
+        with self._caches.lock:
+            users = old.residency.recent(limit)
+        # those used last are folded last, so that they are also the last to be evicted
+        pending = users[::-1]
+        for _ in range(_PASSES):
+            serving.encode(pending, self._store.history)
+            pending = self._overtaken(serving, users)
+            if not pending:
+                break
+
+    def _overtaken(self, serving: Serving, users: list[int]) -> list[int]:
+        return [
+            user
+            for user in users
+            if user in serving.residency and not serving.covers(user, self._store.history(user).n)
+        ]
+
+    def _exchange(self, serving: Serving) -> None:
+        with self._write:
+            have, want = serving.known.size, len(self._store.items)
+            serving.add_items([item or "" for item in self._store.items.ids(range(have, want))])
+            # no event comes in between: what was overtaken since the last pass is folded when touched
+            with self._caches.lock:
+                self._caches.serving = serving
