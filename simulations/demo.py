@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import Engine
 from ..engine.clock import EventClock
 from ..engine.config import Config, MixConfig, TrainingConfig
+from ..engine.engine import Engine
 from ..engine.events import Event, Item
 from .baselines import Popularity
 from .prequential import MISS, Owned, Tally, rank_among_known
@@ -30,7 +30,7 @@ _RECENT_USERS = 8
 
 
 def demo_config(seed: int = 0) -> Config:
-    """Return the configuration of the demonstration: defaults, but sooner versions and a mixture that learns quickly."""
+    """Return the configuration of the demonstration: defaults, but with a mixture that learns quickly."""
     return Config(
         seed=seed,
         training=TrainingConfig(min_events=4_000, every_events=10_000, seed=seed),
@@ -62,7 +62,7 @@ class Demo:
         stopped: threading.Event,
         progress: Callable[[dict[str, Any]], None],
     ) -> None:
-        """Play ``events`` events (None: until ``stopped``) at ``rate`` a second, telling ``progress`` about each batch."""
+        """Play ``events`` events (None: until ``stopped``) at ``rate`` a second; ``progress`` hears of each batch."""
         start_s = time.monotonic()
         played = 0
         while not stopped.is_set() and (events is None or played < events):

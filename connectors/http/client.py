@@ -198,7 +198,7 @@ def _checked(url: str) -> httpx.URL:
 
 
 def _arguments(request: wire.Request, timeout_s: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"method": request.method, "url": request.path, "params": request.params}
+    arguments: dict[str, Any] = {"method": request.method, "url": request.path, "params": dict(request.params)}
     if request.body is not None:
         arguments |= {"content": request.body, "headers": {"content-type": "application/json"}}
     return arguments if timeout_s is ... else arguments | {"timeout": timeout_s}

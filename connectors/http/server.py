@@ -2,10 +2,10 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 from anyio.to_thread import run_sync
@@ -14,18 +14,23 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from ...engine.engine import Engine
 from ...engine.errors import BadEventError, InputError, RecurraError
 from ...engine.events import Decoder, Event, Forget, Item
 from . import wire
 from .observed import Observed
 from .openapi import describe
 
+if TYPE_CHECKING:
+    from ...engine.engine import Engine
+
 __all__ = ["MAX_BODY_BYTES", "LiveView", "create_app"]
 
 MAX_BODY_BYTES = 8 << 20
 # more events than this in one request would hold up the other writers for too long
 MAX_EVENTS = 10_000
+
+# states of a source in which events come in, or will not come any more
+_READY = ("running", "ended")
 
 _PAGE = Path(__file__).with_name("page.html")
 
@@ -43,11 +48,11 @@ class _TooLargeError(InputError):
 
 
 def create_app(
-    engine: Engine, *, live: LiveView | None = None, source: Callable[[], dict[str, Any]] | None = None
+    engine: "Engine", *, live: LiveView | None = None, source: Callable[[], Mapping[str, Any]] | None = None
 ) -> FastAPI:
     """Return the ASGI application that serves ``engine``.
 
-    ``live`` adds figures to the page; ``source`` tells how the source of events is: its ``connected`` decides, with the
+    ``live`` adds figures to the page; ``source`` tells how the source of events is: its ``state`` decides, with the
     engine's status, whether the service is ready.
     """
     app = FastAPI(
@@ -66,7 +71,7 @@ def create_app(
     return app
 
 
-def _add_writing(app: FastAPI, engine: Engine) -> None:
+def _add_writing(app: FastAPI, engine: "Engine") -> None:
     decoder = Decoder()
 
     async def ingest(request: Request, durable: bool, decode: Callable[[bytes], Event | Forget | Item]) -> Response:
@@ -91,7 +96,7 @@ def _add_writing(app: FastAPI, engine: Engine) -> None:
         return _json(wire.Forgotten(user, engine.forget(user)))
 
 
-def _add_reading(app: FastAPI, engine: Engine) -> None:
+def _add_reading(app: FastAPI, engine: "Engine") -> None:
     @app.get("/v1/users/{user:path}/recommendations", tags=["users"], summary="The user's next items")
     def recommend(
         user: str,
@@ -112,7 +117,7 @@ def _add_reading(app: FastAPI, engine: Engine) -> None:
         return _json(engine.similar(item, k))
 
 
-def _add_versions(app: FastAPI, engine: Engine) -> None:
+def _add_versions(app: FastAPI, engine: "Engine") -> None:
     @app.get("/v1/versions", tags=["versions"], summary="All published versions")
     def versions() -> Response:
         return _json(engine.versions())
@@ -124,7 +129,7 @@ def _add_versions(app: FastAPI, engine: Engine) -> None:
 
     @app.post("/v1/train", tags=["versions"], summary="Train a version now")
     def train(wait: Annotated[bool, Query(description="answer when training has ended")] = False) -> Response:
-        """A version that passes its gate serves at once. Without `wait`, `/health` and `/v1/versions` tell how it went."""
+        """A version that passes its gate serves at once. Without `wait`, `/health` tells how it went."""
         if wait:
             return _json(engine.train())
         threading.Thread(target=_train, args=(engine,), name="recurra-train-request", daemon=True).start()
@@ -132,10 +137,10 @@ def _add_versions(app: FastAPI, engine: Engine) -> None:
 
 
 def _add_status(
-    app: FastAPI, engine: Engine, live: LiveView | None, source: Callable[[], dict[str, Any]] | None
+    app: FastAPI, engine: "Engine", live: LiveView | None, source: Callable[[], Mapping[str, Any]] | None
 ) -> None:
     def state() -> dict[str, Any]:
-        return engine.health() | ({"source": source()} if source is not None else {})
+        return engine.health() | ({"source": dict(source())} if source is not None else {})
 
     @app.get("/health", tags=["status"], summary="How the service is, and why")
     def health() -> Response:
@@ -149,8 +154,9 @@ def _add_status(
     def readyz() -> Response:
         now = state()
         reasons = [] if now["status"] == "ok" else [f"the engine is {now['status']}"]
-        if not now.get("source", {}).get("connected", True):
-            reasons.append("the source of events is not connected")
+        source_now = now.get("source", {"state": "ended"})
+        if source_now["state"] not in _READY:
+            reasons.append(f"the source of events is {source_now['state']}: {source_now.get('problem')}")
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
         return _json({"status": "not ready" if reasons else "ok", "reasons": reasons}, status)
 
@@ -197,7 +203,7 @@ def _add_failures(app: FastAPI) -> None:
     app.add_exception_handler(Exception, broken)
 
 
-def _train(engine: Engine) -> None:
+def _train(engine: "Engine") -> None:
     # whoever asked has gone: health keeps the reason
     with contextlib.suppress(RecurraError):
         engine.train()

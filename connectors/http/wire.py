@@ -1,7 +1,8 @@
 """How the engine's verbs travel over HTTP: one request per verb, errors by the name of their class."""
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -86,7 +87,7 @@ class Request(NamedTuple):
     method: str
     path: str
     answer: Any
-    params: dict[str, str] = {}
+    params: Mapping[str, str] = MappingProxyType({})
     body: bytes | None = None
 
 

@@ -75,7 +75,7 @@ def query(
         result = bench_query(items=items, http=http)
     write_json(result, json)
     say(
-        f"{result['items']:,} items, {'HTTP' if result['http'] else 'in process'}, {result['connections']} connections: "
+        f"{result['items']:,} items, {'HTTP' if http else 'in process'}, {result['connections']} connections: "
         f"{result['qps']:,.0f} queries/s, {result['p50_ms']:.2f} ms (median), {result['p99_ms']:.2f} ms (p99)",
         json,
     )

@@ -106,14 +106,14 @@ def _store() -> str:
 
 
 def _search() -> str:
+    import faiss
     import numpy as np
 
-    from recurra.engine.config import RetrievalConfig
-    from recurra.engine.retrieval import ItemIndex
-
-    vectors = np.eye(8, 4, dtype=np.float32)
-    rows, _ = ItemIndex(vectors, RetrievalConfig()).search(vectors[2], 1, np.ones(8, np.bool_))
-    if rows.tolist() != [2]:
+    vectors = np.eye(8, dtype=np.float32)
+    index = faiss.IndexFlatIP(8)
+    index.add(vectors)
+    _, rows = index.search(vectors[2:3], 1)
+    if rows.tolist() != [[2]]:
         raise AssertionError(f"expected row 2, got {rows.tolist()}")
     return "finds the nearest item"
 
@@ -123,15 +123,15 @@ def _compiled() -> str:
 
     if not numba.njit(lambda number: number + 1)(1) == 2:
         raise AssertionError("a compiled function gave a wrong result")
-    return f"compiles (threading layer is not used, {numba.config.NUMBA_NUM_THREADS} threads seen)"
+    return "compiles"
 
 
 def _model() -> str:
     import torch
 
     value = torch.ones(2, requires_grad=True)
-    (value * value).sum().backward()
-    if value.grad is None or value.grad.tolist() != [2.0, 2.0]:
+    (gradient,) = torch.autograd.grad((value * value).sum(), value)
+    if gradient.tolist() != [2.0, 2.0]:
         raise AssertionError("a gradient is wrong")
     return "computes gradients"
 

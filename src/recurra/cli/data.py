@@ -1,7 +1,6 @@
 """Commands over what the engine knows: recommend, similar, history, forget, digest, audit."""
 
 import datetime as dt
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,10 +83,12 @@ def forget(user: User, data: Data = None, url: Url = None, config: ConfigFile = 
     say(f"erased the history, the seen set and the log entries of {user}", json)
 
 
-def digest(data: Data = None, config: ConfigFile = None, json: Json = None) -> None:
+def digest(data: Data = None, json: Json = None) -> None:
     """Print a SHA-256 over the records of all users, the same for the same events however they came."""
-    with opened(data, None, config) as engine:
-        value = engine.digest()  # type: ignore[union-attr]  # no url was given, so this is the engine itself
+    from recurra.engine.store import Store
+
+    with Store.open(require_store(data) / "store", read_only=True) as store:
+        value = store.digest()
     if json is None:
         say(value)
     write_json({"digest": value}, json)

@@ -1,7 +1,7 @@
 """The command that says what works here: doctor."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,13 +37,17 @@ def doctor(
     report(machine())
     well = run_checks(report)
     if figures:
-        say(
-            f"{'':6} {'store':<15} {figures['users']:,} users: a hot one {size(figures['hot_user_bytes'])} of state and "
-            f"{size(figures['hot_history_bytes'])} of history in memory, a cold one {figures['cold_user_bytes']:.0f} "
-            f"bytes on disk; this process {size(figures['rss_bytes'])}",
-            json,
-        )
+        say(f"{'':6} {'store':<15} {_words(figures)}", json)
     checks = [{"name": finding.name, "ok": finding.ok, "words": finding.words} for finding in findings]
     write_json({"ok": well, "checks": checks, **figures}, json)
     if not well:
         raise typer.Exit(1)
+
+
+def _words(figures: dict[str, Any]) -> str:
+    state, history = size(figures["hot_user_bytes"]), size(figures["hot_history_bytes"])
+    return (
+        f"{figures['users']:,} users; in memory, a hot one has {state} of state and {history} of history; on disk, "
+        f"a user has {figures['cold_user_bytes']:.0f} bytes; with the store open this process has "
+        f"{size(figures['rss_bytes'])}"
+    )

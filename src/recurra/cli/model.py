@@ -8,7 +8,7 @@ from .output import Json, Quiet, progress, say, table, write_json
 from .target import ConfigFile, Data, Url, opened
 
 if TYPE_CHECKING:
-    from recurra.engine import VersionInfo
+    from recurra import VersionInfo
 
 __all__ = ["add_to"]
 
@@ -31,9 +31,11 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a version on what was learnt so far; it serves if it passes the gate."""
+    import recurra
+
     wait = once or url is None
     with opened(data, url, config, write=True) as engine, progress("training", quiet=quiet):
-        report = engine.train() if wait else engine.train(wait=False)  # type: ignore[call-arg]  # only a client's
+        report: object = engine.train(wait=wait) if isinstance(engine, recurra.Client) else engine.train()
     say(str(report) if wait else "training has started; `recurra versions` shows what came of it", json)
     write_json(report, json)
 

@@ -55,7 +55,7 @@ def write_json(value: Any, target: str | None) -> None:
 def progress(words: str, *, quiet: bool = False) -> Iterator[Progress]:
     """Show a bar on standard error while long work runs; nothing with ``quiet`` or where there is no terminal."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total, text: None
+        yield _silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -71,6 +71,10 @@ def progress(words: str, *, quiet: bool = False) -> Iterator[Progress]:
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(words, total=None)
         yield lambda done, total, text: bar.update(task, completed=done, total=total or None, description=text or words)
+
+
+def _silent(_done: int, _total: int, _text: str) -> None:
+    pass
 
 
 def size(count_bytes: float) -> str:

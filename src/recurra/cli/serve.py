@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .output import say
+from .signals import stop_signal
 from .target import DEFAULT_DATA
 
 __all__ = ["add_to", "one_of"]
@@ -43,7 +44,8 @@ def run(
     if train is not None:
         mode = one_of("--train", train, ("auto", "off"))
         settings = msgspec.structs.replace(settings, training=msgspec.structs.replace(settings.training, mode=mode))
-    run_service(data, settings, source=source, api=_address(api, settings.api.host, settings.api.port), say=_log)
+    address = _address(api, settings.api.host, settings.api.port)
+    run_service(data, settings, source=source, api=address, stopped=stop_signal(), say=_log)
 
 
 def init(

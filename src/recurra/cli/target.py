@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from recurra.connectors.http import Client
-    from recurra.engine import Engine
+    from recurra import Client, Engine
 
 __all__ = ["DEFAULT_DATA", "ConfigFile", "Data", "Url", "opened", "require_store"]
 

@@ -1,0 +1,174 @@
+"""The sources that end: a file, and JSON lines on a pipe."""
+
+import os
+import select
+import threading
+from pathlib import Path
+
+import msgspec
+
+from ..engine.config import Config
+from ..engine.errors import BadEventError, RecurraError
+from ..engine.events import Decoder
+from ..engine.results import Record
+from .apply import Applier, Origin, SourceEngine
+from .dead_letter import DeadLetters
+from .files import Segment, open_segments
+
+__all__ = ["FileSource", "LineSource", "NoSource"]
+
+_LOOK_S = 0.2
+_READ_BYTES = 1 << 16
+
+
+class NoSource:
+    """No source: events come in over HTTP only."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Do nothing."""
+
+    def health(self) -> dict[str, object]:
+        """Return that there is nothing to wait for."""
+        return {"kind": "none", "state": "ended", "problem": None}
+
+
+class FileSource:
+    """Reads a file from where the store has got to, and ends with it."""
+
+    def __init__(self, engine: SourceEngine, path: str | Path, config: Config, dead_letters: DeadLetters) -> None:
+        self._engine = engine
+        self._path = path
+        self._config = config
+        self._dead_letters = dead_letters
+        self._state = "starting"
+        self._problem: str | None = None
+        self._done = 0
+        self._total = 0
+        self._refused = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Apply every part of the file that the store does not have yet."""
+        known = self._engine.source_info()
+
+        def info(key: str) -> dict[str, object] | None:
+            return msgspec.json.decode(known[key], type=dict[str, object]) if key in known else None
+
+        self._state = "running"
+        for segment in open_segments(
+            self._path, source_info=info, fields=self._config.events, dead_letters=self._dead_letters
+        ):
+            if segment.key not in known:
+                self._engine.set_source_info(segment.key, msgspec.json.encode(segment.info), offset=0)
+            self._refused += segment.events.refused
+            self._apply(segment, stop)
+        self._state = "stopped" if stop.is_set() else "ended"
+
+    def health(self) -> dict[str, object]:
+        """Return how far the file is read."""
+        return {
+            "kind": "file",
+            "path": str(self._path),
+            "state": "waiting" if self._problem else self._state,
+            "problem": self._problem,
+            "events": self._done,
+            "total": self._total,
+            "refused": self._refused,
+        }
+
+    def _apply(self, segment: Segment, stop: threading.Event) -> None:
+        events, lines, store = segment.events.events, segment.events.lines, self._config.store
+        applier = Applier(
+            self._engine,
+            self._dead_letters,
+            stop,
+            self._note,
+            batch_events=store.batch_events,
+            batch_bytes=store.batch_bytes,
+        )
+        first = self._engine.offsets().get(segment.key, 0)
+        self._done += first
+        self._total += len(events)
+        for start in range(first, len(events), store.batch_events):
+            if stop.is_set():
+                return
+            places = range(start, min(start + store.batch_events, len(events)))
+            applier.apply(
+                [Record(events[at], segment.key, at + 1) for at in places],
+                [Origin(segment.key, lines[at], msgspec.json.encode(events[at])) for at in places],
+            )
+            self._done += len(places)
+
+    def _note(self, problem: str | None) -> None:
+        self._problem = problem
+
+
+class LineSource:
+    """Reads JSON lines from a pipe, one event each; what was read is not read again after a restart."""
+
+    def __init__(self, engine: SourceEngine, descriptor: int, config: Config, dead_letters: DeadLetters) -> None:
+        self._engine = engine
+        self._descriptor = descriptor
+        self._config = config
+        self._dead_letters = dead_letters
+        self._decoder = Decoder(config.events)
+        self._state = "starting"
+        self._problem: str | None = None
+        self._read = 0
+        self._refused = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Apply what the pipe holds, then wait for more: a line is visible soon after it was written."""
+        store = self._config.store
+        applier = Applier(
+            self._engine,
+            self._dead_letters,
+            stop,
+            self._note,
+            batch_events=store.batch_events,
+            batch_bytes=store.batch_bytes,
+        )
+        self._state = "running"
+        rest = b""
+        while not stop.is_set():
+            # a plain read would not notice that the service is stopping
+            if not select.select([self._descriptor], [], [], _LOOK_S)[0]:
+                continue
+            try:
+                data = os.read(self._descriptor, _READ_BYTES)
+            except OSError as error:
+                raise RecurraError(f"cannot read standard input: {error.strerror}") from None
+            *lines, rest = (rest + data).split(b"\n") if data else [rest, b""]
+            self._apply(applier, lines)
+            if not data:
+                self._state = "ended"
+                return
+        self._state = "stopped"
+
+    def health(self) -> dict[str, object]:
+        """Return how much was read."""
+        return {
+            "kind": "stdin",
+            "state": "waiting" if self._problem else self._state,
+            "problem": self._problem,
+            "events": self._read,
+            "refused": self._refused,
+        }
+
+    def _apply(self, applier: Applier, lines: list[bytes]) -> None:
+        records: list[Record] = []
+        origins: list[Origin] = []
+        for line in lines:
+            self._read += 1
+            if not line.strip():
+                continue
+            origin = Origin("stdin", self._read, line)
+            try:
+                records.append(Record(self._decoder.event(line.rstrip(b"\r")), "", 0))
+                origins.append(origin)
+            except BadEventError as error:
+                self._refused += 1
+                applier.refuse(origin, str(error))
+        applier.apply(records, origins)
+
+    def _note(self, problem: str | None) -> None:
+        self._problem = problem

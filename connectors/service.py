@@ -1,0 +1,118 @@
+"""The engine as a service: a source of events, training in the background, the HTTP endpoint, until it is stopped."""
+
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from ..engine.config import Config
+from ..engine.engine import Engine, open
+from .apply import Source, SourceStoppedError
+from .dead_letter import FileDeadLetters
+from .feeds import FileSource, LineSource, NoSource
+from .http import Listener, create_app
+
+__all__ = ["run_service"]
+
+_LOOK_S = 0.1
+# what is under way when the service stops gets this long
+_STOP_S = 3.0
+
+
+def run_service(
+    data: str | Path,
+    config: Config,
+    *,
+    source: str,
+    api: tuple[str, int] | None,
+    stopped: threading.Event,
+    say: Callable[[str], None],
+) -> None:
+    """Run until ``stopped`` is set; ``say`` gets a line for whatever a person should know.
+
+    ``source`` is ``kafka://HOST:PORT/TOPIC``, a file, ``-`` for JSON lines on standard input, or ``none``. When a file
+    or standard input ends the service goes on, and answers. Raises ``RecurraError`` if it can not start, or if the
+    source can not go on without a person; everything applied until then is kept.
+    """
+    with ExitStack() as stack:
+        # the address first: it costs nothing, and another service may have it
+        listener = None if api is None else Listener(*api)
+        if listener is not None:
+            stack.callback(listener.close)
+        engine = stack.enter_context(open(data, config))
+        say(f"store {data}: {engine.health()['users']} users, {engine.health()['events']} events, {_serving(engine)}")
+        reader = _open_source(source, engine, config, Path(data))
+        runner = _Runner(reader, stopped)
+        # after the listener is closed nobody waits for what the source would still bring
+        stack.callback(runner.join)
+        if listener is not None:
+            stack.callback(listener.close)
+            listener.start(create_app(engine, source=reader.health))
+            say(f"serving {listener.url}")
+        runner.start()
+        say(f"reading {source}" if source != "none" else "waiting for events over HTTP")
+        _watch(runner, engine, stopped, say)
+    say("stopped")
+
+
+class _Runner:
+    """Runs a source in a thread and keeps what it failed with."""
+
+    def __init__(self, source: Source, stopped: threading.Event) -> None:
+        self._source = source
+        self._stopped = stopped
+        self._thread = threading.Thread(target=self._run, name="recurra-source", daemon=True)
+        self.failure: Exception | None = None
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_S)
+
+    def _run(self) -> None:
+        try:
+            self._source.run(self._stopped)
+        except SourceStoppedError:
+            pass
+        except Exception as error:
+            self.failure = error
+
+
+def _watch(runner: _Runner, engine: Engine, stopped: threading.Event, say: Callable[[str], None]) -> None:
+    version, told_end = engine.version, False
+    problems: dict[str, str] = {}
+    while not stopped.wait(_LOOK_S):
+        if runner.failure is not None:
+            raise runner.failure
+        if runner.ended and not told_end:
+            say("the source has ended; queries are still answered")
+            told_end = True
+        if engine.version != version:
+            version = engine.version
+            say(f"version {version} serves")
+        now = engine.health()["problems"]
+        for part, problem in now.items():
+            if problems.get(part) != problem:
+                say(f"{part}: {problem}")
+        problems = now
+
+
+def _serving(engine: Engine) -> str:
+    return f"version {engine.version}" if engine.version else "no version yet"
+
+
+def _open_source(source: str, engine: Engine, config: Config, data: Path) -> Source:
+    if source == "none":
+        return NoSource()
+    dead_letters = FileDeadLetters(data / "dead-letters.jsonl")
+    if source == "-":
+        return LineSource(engine, sys.stdin.fileno(), config, dead_letters)
+    return FileSource(engine, source, config, dead_letters)
