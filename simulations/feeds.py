@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from ..engine import Engine
+from ..engine.engine import Engine
 from ..engine.clock import EventClock
 from ..engine.errors import InputError
 from .datasets import Stream

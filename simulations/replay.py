@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ..engine import Engine
+from ..engine.engine import Engine
 from ..engine.clock import EventClock
 from ..engine.config import Config
 from ..engine.errors import InputError

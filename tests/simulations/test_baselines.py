@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from recurra.engine.errors import InputError
 from recurra.simulations.baselines import (
     BASELINES,

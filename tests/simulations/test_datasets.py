@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from recurra.engine.errors import InputError
 from recurra.engine.events import Event
 from recurra.simulations.datasets import Stream, load
@@ -57,12 +58,13 @@ def test_a_limit_keeps_the_first_events_in_time(tmp_path: Path) -> None:
 def test_types_and_ids_are_carried(tmp_path: Path) -> None:
     path = _write(
         tmp_path / "a.jsonl",
-        '{"user": "u", "item": "x", "time": 5, "type": "play", "id": "e1"}\n'
-        '{"user": "u", "item": "y", "time": 6}\n{"nonsense": 1}\n{"user": "u", "item": "x", "time": 7, "type": "buy"}\n',
+        '{"user": "u", "item": "x", "time": 5, "type": "play", "id": "e"}\n'
+        '{"user": "u", "item": "y", "time": 6}\n{"nonsense": 1}\n'
+        '{"user": "u", "item": "x", "time": 7, "type": "buy"}\n',
     )
     stream = load(path)
     assert stream.events(0, 3) == [
-        Event("u", "x", 5, "play", id="e1"),
+        Event("u", "x", 5, "play", id="e"),
         Event("u", "y", 6),
         Event("u", "x", 7, "buy"),
     ]

@@ -4,6 +4,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+
 from recurra.engine.events import Event, Item
 from recurra.simulations.baselines import Popularity, SequentialRules
 from recurra.simulations.prequential import Owned, Tally, rank_among_known

@@ -1,0 +1,163 @@
+"""``recurra bench query``: how fast recommendations are answered, in process or over HTTP."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from ...connectors.http import Client
+from ...engine.clock import EventClock
+from ...engine.config import Config
+from ...engine.engine import Engine
+from ...engine.errors import InputError, ServiceError
+from ...engine.events import Event
+from ...engine.model import StreamingModel
+from ...engine.versions import VersionStore
+from ..load import Load, drive
+
+__all__ = ["bench_query"]
+
+_USERS = 2_000
+_EVENTS_PER_USER = 30
+_START_MS = 1_735_689_600_000
+_SPAN_MS = 20 * 86_400_000
+# a service that is being started must answer by then
+_START_S = 60.0
+
+
+def bench_query(
+    items: int = 10_000,
+    http: bool | str = False,
+    connections: int | None = None,
+    *,
+    seconds: float = 5.0,
+    k: int = 10,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Ask for the lists of random users from ``connections`` threads; return the JSON of ``recurra bench query``.
+
+    In process (the default, one thread) an engine of ``items`` items and 2,000 users is made up, with a version of
+    random weights: what an answer costs does not depend on them. ``http`` true asks the same engine through ``recurra
+    run`` in a process of its own, over 4 connections; an address asks the service that is there, about its users
+    ``user-0`` and so on. Raises ``InputError`` and ``ServiceError``.
+    """
+    if items < 10 or (connections is not None and connections < 1):
+        raise InputError(f"expected at least 10 items and 1 connection, got {items} and {connections}")
+    number = connections or (4 if http else 1)
+    with ExitStack() as stack:
+        if isinstance(http, str):
+            asks = [stack.enter_context(Client(http)).recommend for _ in range(number)]
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recurra-bench-")))
+            _fill(folder, items, seed)
+            if http:
+                url = stack.enter_context(_service(folder))
+                asks = [stack.enter_context(Client(url)).recommend for _ in range(number)]
+            else:
+                asks = [stack.enter_context(Engine(folder, _config(seed), clock=_clock())).recommend] * number
+        load = _measure(asks, seconds, k, seed)
+    return {
+        "items": items,
+        "http": bool(http),
+        "connections": number,
+        "qps": round(load.qps, 1),
+        "p50_ms": round(load.percentile_ms(50), 3),
+        "p99_ms": round(load.percentile_ms(99), 3),
+        "queries": len(load.latencies_ms),
+        "failed": load.failed,
+        "k": k,
+        "users": _USERS,
+        "seed": seed,
+    }
+
+
+def _measure(asks: list[Callable[..., Any]], seconds: float, k: int, seed: int) -> Load:
+    users = np.random.default_rng(seed).integers(_USERS, size=1 << 16).tolist()
+
+    def connection(ask: Callable[..., Any]) -> Callable[[int], Any]:
+        return lambda call: ask(f"user-{users[call % len(users)]}", k)
+
+    # every user once: states are folded and kernels compiled before anything is measured
+    for user in range(_USERS):
+        asks[0](f"user-{user}", k)
+    load = drive([connection(ask) for ask in asks], seconds=seconds)
+    if load.failed and not len(load.latencies_ms):
+        raise ServiceError(f"every query failed: {load.errors[0]}")
+    return load
+
+
+def _config(seed: int) -> Config:
+    config = Config(seed=seed)
+    return msgspec.structs.replace(config, training=msgspec.structs.replace(config.training, mode="off"))
+
+
+def _clock() -> EventClock:
+    return EventClock(_START_MS + _SPAN_MS)
+
+
+def _fill(folder: Path, items: int, seed: int) -> None:
+    """Make an engine's directory in which every item has an event, and a version that knows all items."""
+    rng = np.random.default_rng(seed)
+    count = max(items, _USERS * _EVENTS_PER_USER)
+    # popularity like 1 / rank, after one event of every item
+    popular = np.minimum(items ** rng.random(count), items - 1).astype(np.int64)
+    popular[:items] = np.arange(items)
+    users = rng.integers(_USERS, size=count)
+    with Engine(folder, _config(seed), clock=_clock()) as engine:
+        columns = zip(users.tolist(), popular.tolist(), strict=True)
+        events = (
+            Event(f"user-{user}", f"item-{item}", _START_MS + place * _SPAN_MS // count)
+            for place, (user, item) in enumerate(columns)
+        )
+        engine.ingest(events)
+    torch.manual_seed(seed)
+    versions = VersionStore(folder / "models")
+    with versions.lock():
+        versions.publish(
+            StreamingModel(Config().model, items),
+            [f"item-{item}" for item in range(items)],
+            parent=0,
+            cutoff_seq=count,
+            store_id="",
+            report=lambda _: {"verdict": "random weights, for a benchmark"},
+            guard=lambda: None,
+        )
+
+
+@contextmanager
+def _service(folder: Path) -> Iterator[str]:
+    """Run the service on a free port of this machine until the end of the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "recurra.cli", "run", "--data", str(folder), "--source", "none"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([*command, "--api", address, "--train", "off"], stdout=log, stderr=log)
+        try:
+            _wait_for(f"http://{address}", process)
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + _START_S
+    with Client(url, timeout_s=2.0) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                client.health()
+            except ServiceError:
+                time.sleep(0.1)
+            else:
+                return
+    raise ServiceError(f"the service at {url} did not start (exit status {process.poll()})")
