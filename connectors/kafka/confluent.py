@@ -1,0 +1,190 @@
+"""The contract kept by confluent-kafka (librdkafka)."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient
+
+from ...engine.errors import BrokerError, ConfigError
+from .contract import Batch, Message, Place, Topic
+
+__all__ = ["ConfluentClient"]
+
+_LOG = logging.getLogger("recurra.kafka")
+_TIMEOUT_S = 5.0
+_FILL_S = 0.02
+_MISSING = (ck.KafkaError.UNKNOWN_TOPIC_OR_PART, ck.KafkaError._UNKNOWN_TOPIC)
+# librdkafka goes on by itself after these; everything else needs a new look at the topic
+_PASSING = (ck.KafkaError._TRANSPORT, ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TIMED_OUT)
+
+
+class ConfluentClient:
+    """Makes consumers and producers on librdkafka; ``options`` are handed to it as they are."""
+
+    def __init__(self, brokers: str, group: str, options: Mapping[str, Any]) -> None:
+        self._common = {"bootstrap.servers": brokers, "reconnect.backoff.max.ms": 2_000, **options}
+        self._group = group
+
+    def consumer(self) -> "_Consumer":
+        """Return a consumer; does not wait for the broker."""
+        return _Consumer(self._common, self._group)
+
+    def producer(self) -> "_Producer":
+        """Return a producer; does not wait for the broker."""
+        return _Producer(self._common)
+
+
+class _Consumer:
+    def __init__(self, common: Mapping[str, Any], group: str) -> None:
+        self._problem: str | None = None
+        settings = {
+            # bounds the messages that are fetched ahead, in memory
+            "queued.max.messages.kbytes": 16_384,
+            **common,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # an offset outside the log must never be replaced by another one silently
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            # the only way to learn the position behind aborted messages and control records
+            "enable.partition.eof": True,
+            "allow.auto.create.topics": False,
+            "error_cb": self._remember,
+        }
+        try:
+            self._consumer = ck.Consumer(settings, logger=_LOG)
+            self._admin = AdminClient(dict(common), logger=_LOG)
+        except ck.KafkaException as error:
+            raise ConfigError(f"kafka.options: {_text(error)}") from None
+
+    @property
+    def problem(self) -> str | None:
+        return self._problem
+
+    def topic(self, name: str) -> Topic | None:
+        try:
+            found = self._admin.describe_topics(ck.TopicCollection([name]), request_timeout=_TIMEOUT_S)[name].result()
+        except ck.KafkaException as error:
+            if error.args[0].code() in _MISSING:
+                return None
+            raise BrokerError(_text(error)) from None
+        # the text form that Kafka's own tools show
+        topic_id = str(found.topic_id).replace("+", "-").replace("/", "_")
+        return Topic(name, topic_id, tuple(sorted(each.id for each in found.partitions)))
+
+    def watermarks(self, place: Place) -> tuple[int, int]:
+        try:
+            low, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), timeout=_TIMEOUT_S)
+        except ck.KafkaException as error:
+            raise BrokerError(_text(error)) from None
+        return low, high
+
+    def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
+        wanted = [ck.TopicPartition(topic, partition, time_ms) for topic, partition in places]
+        try:
+            found = self._consumer.offsets_for_times(wanted, timeout=_TIMEOUT_S)
+        except ck.KafkaException as error:
+            raise BrokerError(_text(error)) from None
+        offsets = {(each.topic, each.partition): each.offset for each in found}
+        return {place: offset if offset >= 0 else self.watermarks(place)[1] for place, offset in offsets.items()}
+
+    def assign(self, starts: Mapping[Place, int]) -> None:
+        try:
+            self._consumer.assign([ck.TopicPartition(*place, offset) for place, offset in starts.items()])
+        except ck.KafkaException as error:
+            raise BrokerError(_text(error)) from None
+
+    def poll(self, max_messages: int, wait_s: float) -> Batch:
+        first = self._consumer.poll(wait_s)
+        batch = Batch([], {})
+        if first is None:
+            return batch
+        found = [first]
+        # the end of a partition is no reason to wait for more
+        if max_messages > 1 and first.error() is None:
+            found += self._consumer.consume(max_messages - 1, _FILL_S)
+        for message in found:
+            error = message.error()
+            if error is None:
+                batch.messages.append(Message(*_place(message), _offset(message), message.key(), message.value()))
+            elif error.code() == ck.KafkaError._PARTITION_EOF:
+                batch.positions[_place(message)] = _offset(message)
+            elif error.code() in _PASSING:
+                self._problem = error.str()
+                continue
+            else:
+                raise BrokerError(error.str())
+            self._problem = None
+        return batch
+
+    def report(self, offsets: Mapping[Place, int]) -> None:
+        places = [ck.TopicPartition(*place, offset) for place, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=True)
+        except ck.KafkaException as error:
+            _LOG.info("could not report offsets to the group: %s", _text(error))
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _remember(self, error: ck.KafkaError) -> None:
+        self._problem = error.str()
+
+
+class _Producer:
+    def __init__(self, common: Mapping[str, Any]) -> None:
+        try:
+            # up to 5 ms are waited for a fuller request
+            self._producer = ck.Producer({"linger.ms": 5, **common, "enable.idempotence": True}, logger=_LOG)
+        except ck.KafkaException as error:
+            raise ConfigError(f"kafka.options: {_text(error)}") from None
+        self._failure: str | None = None
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes] | None = None
+    ) -> None:
+        given: dict[str, Any] = {} if headers is None else {"headers": list(headers.items())}
+        for _ in range(2):
+            try:
+                self._producer.produce(topic, value, key, on_delivery=self._delivered, **given)
+            except BufferError:
+                self._producer.poll(_TIMEOUT_S)
+            except ck.KafkaException as error:
+                raise BrokerError(_text(error)) from None
+            else:
+                self._producer.poll(0)
+                return
+        raise BrokerError(f"the queue of messages to {topic} is full and does not drain")
+
+    def flush(self, timeout_s: float) -> None:
+        waiting = self._producer.flush(timeout_s)
+        failure, self._failure = self._failure, None
+        if waiting:
+            self._producer.purge()
+            self._producer.poll(0)
+            self._failure = None
+            raise BrokerError(f"{waiting} messages were not acknowledged within {timeout_s:g} s")
+        if failure is not None:
+            raise BrokerError(failure)
+
+    def close(self) -> None:
+        self._producer.flush(1)
+
+    def _delivered(self, error: ck.KafkaError | None, _: Any) -> None:
+        if error is not None:
+            self._failure = error.str()
+
+
+def _place(message: Any) -> Place:
+    return message.topic(), message.partition()
+
+
+def _offset(message: Any) -> int:
+    return int(message.offset())
+
+
+def _text(error: ck.KafkaException) -> str:
+    return str(error.args[0].str())

@@ -1,0 +1,169 @@
+"""The contract kept by kafka-python (no native code)."""
+
+import base64
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import kafka
+import kafka.errors
+
+from ...engine.errors import BrokerError, ConfigError
+from .contract import Batch, Message, Place, Topic
+
+__all__ = ["KafkaPythonClient"]
+
+_LOG = logging.getLogger("recurra.kafka")
+_TIMEOUT_MS = 5_000
+_FILL_MS = 20
+
+
+class KafkaPythonClient:
+    """Makes consumers and producers of kafka-python; ``options`` are its keyword arguments."""
+
+    def __init__(self, brokers: str, group: str, options: Mapping[str, Any]) -> None:
+        unknown = sorted(
+            set(options) - set(kafka.KafkaConsumer.DEFAULT_CONFIG) - set(kafka.KafkaProducer.DEFAULT_CONFIG)
+        )
+        if unknown:
+            raise ConfigError(f"kafka.options: kafka-python has no option for {', '.join(unknown)}")
+        self._common = {"bootstrap_servers": brokers.split(","), "reconnect_backoff_max_ms": 2_000, **options}
+        self._group = group
+
+    def consumer(self) -> "_Consumer":
+        """Return a consumer; waits a few seconds for the broker, then raises ``BrokerError``."""
+        with _broker_errors():
+            return _Consumer(self._common, self._group)
+
+    def producer(self) -> "_Producer":
+        """Return a producer; waits a few seconds for the broker, then raises ``BrokerError``."""
+        with _broker_errors():
+            return _Producer(self._common)
+
+
+class _Consumer:
+    def __init__(self, common: Mapping[str, Any], group: str) -> None:
+        settings = {
+            **_known(kafka.KafkaConsumer, common),
+            "group_id": group,
+            "bootstrap_timeout_ms": _TIMEOUT_MS,
+            "enable_auto_commit": False,
+            # an offset outside the log must never be replaced by another one silently
+            "auto_offset_reset": "none",
+            "isolation_level": "read_committed",
+            "allow_auto_create_topics": False,
+        }
+        self._admin = kafka.KafkaAdminClient(**_known(kafka.KafkaAdminClient, common), bootstrap_timeout_ms=_TIMEOUT_MS)
+        self._consumer = kafka.KafkaConsumer(**settings)
+
+    @property
+    def problem(self) -> str | None:
+        return None if self._consumer.bootstrap_connected() else "no broker is connected"
+
+    def topic(self, name: str) -> Topic | None:
+        with _broker_errors():
+            try:
+                (found,) = self._admin.describe_topics([name])
+            except kafka.errors.UnknownTopicOrPartitionError:
+                return None
+        if found["error_code"] == kafka.errors.UnknownTopicOrPartitionError.errno:
+            return None
+        # the text form that Kafka's own tools show
+        topic_id = base64.urlsafe_b64encode(uuid.UUID(str(found["topic_id"])).bytes).decode().rstrip("=")
+        return Topic(name, topic_id, tuple(sorted(each["partition_index"] for each in found["partitions"])))
+
+    def watermarks(self, place: Place) -> tuple[int, int]:
+        at = kafka.TopicPartition(*place)
+        with _broker_errors():
+            low = self._consumer.beginning_offsets([at], timeout_ms=_TIMEOUT_MS)[at]
+            return low, self._consumer.end_offsets([at], timeout_ms=_TIMEOUT_MS)[at]
+
+    def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
+        wanted = {kafka.TopicPartition(*place): time_ms for place in places}
+        with _broker_errors():
+            found = self._consumer.offsets_for_times(wanted, timeout_ms=_TIMEOUT_MS)
+        return {
+            (at.topic, at.partition): self.watermarks(at)[1] if hit is None or hit.offset < 0 else hit.offset
+            for at, hit in found.items()
+        }
+
+    def assign(self, starts: Mapping[Place, int]) -> None:
+        with _broker_errors():
+            self._consumer.assign([kafka.TopicPartition(*place) for place in starts])
+            for place, offset in starts.items():
+                self._consumer.seek(kafka.TopicPartition(*place), offset)
+
+    def poll(self, max_messages: int, wait_s: float) -> Batch:
+        batch = Batch([], {})
+        with _broker_errors():
+            self._take(batch, int(wait_s * 1000), max_messages)
+            until = time.monotonic() + _FILL_MS / 1000
+            while batch.messages and len(batch.messages) < max_messages and time.monotonic() < until:
+                self._take(batch, max(1, int((until - time.monotonic()) * 1000)), max_messages - len(batch.messages))
+            for at in self._consumer.assignment():
+                batch.positions[(at.topic, at.partition)] = self._consumer.position(at, timeout_ms=_TIMEOUT_MS)
+        return batch
+
+    def report(self, offsets: Mapping[Place, int]) -> None:
+        places = {
+            kafka.TopicPartition(*place): kafka.OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()
+        }
+        try:
+            self._consumer.commit_async(places)
+        except kafka.errors.KafkaError as error:
+            _LOG.info("could not report offsets to the group: %s", error)
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=1_000)
+        self._admin.close()
+
+    def _take(self, batch: Batch, timeout_ms: int, max_messages: int) -> None:
+        for at, records in self._consumer.poll(timeout_ms=timeout_ms, max_records=max_messages).items():
+            batch.messages.extend(
+                Message(at.topic, at.partition, record.offset, record.key, record.value) for record in records
+            )
+
+
+class _Producer:
+    def __init__(self, common: Mapping[str, Any]) -> None:
+        settings = _known(kafka.KafkaProducer, common)
+        self._producer = kafka.KafkaProducer(
+            **settings, acks="all", linger_ms=5, bootstrap_timeout_ms=_TIMEOUT_MS, max_block_ms=_TIMEOUT_MS
+        )
+        self._waiting: list[Any] = []
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes] | None = None
+    ) -> None:
+        given = [] if headers is None else list(headers.items())
+        with _broker_errors():
+            self._waiting.append(self._producer.send(topic, value=value, key=key, headers=given))
+        # answers without a flush in between: forget those that have arrived
+        if len(self._waiting) > 10_000:
+            self._waiting = [each for each in self._waiting if not each.succeeded()]
+
+    def flush(self, timeout_s: float) -> None:
+        waiting, self._waiting = self._waiting, []
+        with _broker_errors():
+            self._producer.flush(timeout=timeout_s)
+            for each in waiting:
+                each.get(timeout=0.001)
+
+    def close(self) -> None:
+        self._producer.close(timeout=1)
+
+
+def _known(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    # an option of the consumer is none of the producer, and the other way round
+    return {name: value for name, value in options.items() if name in kind.DEFAULT_CONFIG}
+
+
+@contextmanager
+def _broker_errors() -> Iterator[None]:
+    try:
+        yield
+    except kafka.errors.KafkaError as error:
+        raise BrokerError(str(error) or type(error).__name__) from None

@@ -1,0 +1,193 @@
+"""What goes out to Kafka: dead letters, new recommendations, and replies to requests."""
+
+import json
+import logging
+import threading
+from typing import Protocol
+
+import msgspec
+
+from ...engine.config import KafkaConfig
+from ...engine.errors import BrokerError, ConfigError, InputError
+from ...engine.results import IngestReport, Recommendation
+from ..apply import Backoff
+from ..dead_letter import DeadLetters
+from .contract import KafkaClient, KafkaConsumer, KafkaProducer, Message
+
+__all__ = ["KafkaDeadLetters", "RecommendationOutlet", "RequestReply"]
+
+_LOG = logging.getLogger("recurra.kafka")
+_FLUSH_S = 10.0
+# the broker's default limit is 1 MB for a message with its headers
+_MOST_BYTES = 900_000
+_MOST_WAITING = 100_000
+_LOOK_S = 0.5
+
+
+class KafkaDeadLetters:
+    """Dead letters on a topic: the original bytes, with headers ``source``, ``position`` and ``reason``.
+
+    A letter that the topic could not take because of its size goes to ``oversized``.
+    """
+
+    def __init__(self, producer: KafkaProducer, topic: str, oversized: DeadLetters) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._oversized = oversized
+
+    def write(self, source: str, position: int, payload: bytes | None, reason: str) -> None:
+        """Queue one letter."""
+        if payload is not None and len(payload) > _MOST_BYTES:
+            self._oversized.write(source, position, payload, reason)
+            return
+        headers = {"source": source, "position": str(position), "reason": reason}
+        key = f"{source}@{position}".encode()
+        self._producer.send(self._topic, key, payload, {name: text.encode() for name, text in headers.items()})
+
+    def flush(self) -> None:
+        """Return once the broker has acknowledged every letter."""
+        self._oversized.flush()
+        self._producer.flush(_FLUSH_S)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._oversized.close()
+        self._producer.close()
+
+
+class _Answers(Protocol):
+    """What the outlets need of the engine."""
+
+    def recommend(self, user: str, k: int = 10) -> Recommendation:
+        """Return the best items of a user."""
+        ...
+
+
+class RecommendationOutlet:
+    """Writes the new top-k of every user whose history changed to a topic, keyed by user.
+
+    A user whose events come faster than answers can be made gets one answer for several events. The topic is told what
+    is true when the answer is made; an answer is lost if the process dies before it was sent, and comes again with the
+    user's next event.
+    """
+
+    def __init__(self, engine: _Answers, producer: KafkaProducer, topic: str, k: int) -> None:
+        self._engine = engine
+        self._producer = producer
+        self._topic = topic
+        self._k = k
+        self._waiting: dict[str, None] = {}
+        self._news = threading.Condition()
+        self.sent = self.dropped = 0
+        self.problem: str | None = None
+
+    def changed(self, report: IngestReport) -> None:
+        """Take note of the users of a report; returns at once. When too many wait, the oldest are left out."""
+        with self._news:
+            self._waiting.update(dict.fromkeys(report.users))
+            while len(self._waiting) > _MOST_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+                self.dropped += 1
+            self._news.notify()
+
+    def run(self, stopped: threading.Event) -> None:
+        """Send until ``stopped`` is set."""
+        backoff = Backoff(stopped)
+        try:
+            while not stopped.is_set():
+                with self._news:
+                    if not self._waiting and not self._news.wait(_LOOK_S):
+                        continue
+                    user = next(iter(self._waiting))
+                    del self._waiting[user]
+                self._send(user, backoff)
+        finally:
+            self._producer.close()
+
+    def _send(self, user: str, backoff: Backoff) -> None:
+        try:
+            answer = self._engine.recommend(user, self._k)
+            self._producer.send(self._topic, user.encode(), _encoded(user, answer))
+        except BrokerError as error:
+            self.problem = str(error)
+            with self._news:
+                self._waiting.setdefault(user)
+            backoff.wait()
+        except Exception as error:
+            # nothing may end this thread while the engine runs
+            self.problem = f"no answer for the output topic: {error}"
+            _LOG.exception("no answer for the output topic")
+        else:
+            self.sent += 1
+            self.problem = None
+            backoff.reset()
+
+
+class RequestReply:
+    """Answers requests of one topic on another.
+
+    A request is ``{"user": ..., "k"?: ..., "id"?: ...}``; its reply has the request's key, ``id`` and either the
+    answer or ``error``. Requests that came while nobody listened are not answered: whoever asked has given up.
+    """
+
+    def __init__(self, engine: _Answers, client: KafkaClient, config: KafkaConfig) -> None:
+        if config.request_topic is None or config.reply_topic is None:
+            raise ConfigError("kafka.request_topic and kafka.reply_topic go together: set both or none")
+        self._engine = engine
+        self._client = client
+        self._requests, self._replies = config.request_topic, config.reply_topic
+        self._k = config.output_k
+        self.answered = 0
+        self.problem: str | None = None
+
+    def run(self, stopped: threading.Event) -> None:
+        """Answer until ``stopped`` is set; waits for a broker that is away."""
+        backoff = Backoff(stopped)
+        while not stopped.is_set():
+            try:
+                self._serve(stopped, backoff)
+            except BrokerError as error:
+                self.problem = str(error)
+                backoff.wait()
+
+    def _serve(self, stopped: threading.Event, backoff: Backoff) -> None:
+        consumer = self._client.consumer()
+        try:
+            producer = self._client.producer()
+            try:
+                self._listen(consumer)
+                backoff.reset()
+                self.problem = None
+                while not stopped.is_set():
+                    for message in consumer.poll(64, 0.5).messages:
+                        producer.send(self._replies, message.key, self._reply(message))
+                        self.answered += 1
+            finally:
+                producer.close()
+        finally:
+            consumer.close()
+
+    def _listen(self, consumer: KafkaConsumer) -> None:
+        topic = consumer.topic(self._requests)
+        if topic is None:
+            raise BrokerError(f"the broker has no topic {self._requests!r}")
+        places = [(topic.name, partition) for partition in topic.partitions]
+        consumer.assign({place: consumer.watermarks(place)[1] for place in places})
+
+    def _reply(self, message: Message) -> bytes:
+        reply: dict[str, object] = {}
+        try:
+            request = json.loads(message.value or b"")
+            if not isinstance(request, dict) or not isinstance(request.get("user"), str):
+                raise InputError('expected {"user": "...", "k": 10, "id": "..."}')
+            reply["id"] = request.get("id")
+            answer = self._engine.recommend(request["user"], request.get("k", self._k))
+            return _encoded(request["user"], answer, reply)
+        except (ValueError, RecursionError) as error:
+            # InputError is a ValueError: whatever was wrong with the request, its sender is told
+            return json.dumps({**reply, "error": str(error)}).encode()
+
+
+def _encoded(user: str, answer: Recommendation, head: dict[str, object] | None = None) -> bytes:
+    body = {"user": user, "items": answer.items, "scores": answer.scores}
+    return msgspec.json.encode({**(head or {}), **body, "version": answer.version, "source": answer.source})

@@ -1,0 +1,102 @@
+"""Everything that one running engine does with Kafka, as one source."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...engine.config import Config
+from ...engine.results import Recommendation
+from ..apply import SourceEngine
+from ..dead_letter import DeadLetters, FileDeadLetters
+from .contract import KafkaClient, KafkaProducer
+from .options import kafka_client, parse_address
+from .outlets import KafkaDeadLetters, RecommendationOutlet, RequestReply
+from .source import KafkaSource
+
+__all__ = ["KafkaService"]
+
+_STOP_S = 2.0
+
+
+class ServedEngine(SourceEngine, Protocol):
+    """An engine that takes events and answers."""
+
+    def recommend(self, user: str, k: int = 10) -> Recommendation:
+        """Return the best items of a user."""
+        ...
+
+
+class KafkaService:
+    """Reads ``kafka://HOST:PORT/TOPIC`` into an engine, with the outlets that the configuration names.
+
+    Dead letters go to ``kafka.dead_letter_topic``, or to ``dead-letters.jsonl`` in ``folder``. A ``Source``: raises what
+    ``KafkaSource`` raises, and ``InputError`` or ``ConfigError`` at once for an address or setting that can not be.
+    """
+
+    def __init__(self, engine: ServedEngine, address: str, config: Config, folder: Path) -> None:
+        place, kafka = parse_address(address), config.kafka
+        client = kafka_client(place.brokers, kafka)
+        letters: DeadLetters = FileDeadLetters(folder / "dead-letters.jsonl")
+        if kafka.dead_letter_topic is not None:
+            letters = KafkaDeadLetters(_LateProducer(client), kafka.dead_letter_topic, letters)
+        self._replies = None
+        if kafka.request_topic is not None or kafka.reply_topic is not None:
+            self._replies = RequestReply(engine, client, kafka)
+        self._outlet = None
+        if kafka.output_topic is not None:
+            self._outlet = RecommendationOutlet(engine, _LateProducer(client), kafka.output_topic, kafka.output_k)
+        told = None if self._outlet is None else self._outlet.changed
+        self._source = KafkaSource(engine, place, config, letters, client=client, on_report=told)
+
+    def run(self, stopped: threading.Event) -> None:
+        """Read, and serve the outlets, until ``stopped`` is set."""
+        threads = []
+        if self._outlet is not None:
+            threads.append(threading.Thread(target=self._outlet.run, args=(stopped,), name="recurra-outlet"))
+        if self._replies is not None:
+            threads.append(threading.Thread(target=self._replies.run, args=(stopped,), name="recurra-replies"))
+        for thread in threads:
+            thread.daemon = True
+            thread.start()
+        try:
+            self._source.run(stopped)
+        finally:
+            # a source that has failed ends the service, and so its outlets
+            stopped.set()
+            for thread in threads:
+                thread.join(_STOP_S)
+
+    def health(self) -> dict[str, Any]:
+        """Return the health of the source, with what the outlets have sent and what keeps them from it."""
+        health = self._source.health()
+        if self._outlet is not None:
+            health["output"] = {"sent": self._outlet.sent, "problem": self._outlet.problem}
+        if self._replies is not None:
+            health["requests"] = {"answered": self._replies.answered, "problem": self._replies.problem}
+        return health
+
+
+class _LateProducer:
+    """A producer that is made when it is first needed: at the start the broker may be away."""
+
+    def __init__(self, client: KafkaClient) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer | None = None
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes] | None = None
+    ) -> None:
+        with self._lock:
+            if self._producer is None:
+                self._producer = self._client.producer()
+        self._producer.send(topic, key, value, headers)
+
+    def flush(self, timeout_s: float) -> None:
+        if self._producer is not None:
+            self._producer.flush(timeout_s)
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.close()

@@ -1,0 +1,161 @@
+"""A real Kafka broker for tests and benchmarks: one KRaft node on free ports, without docker.
+
+``python tests/support/broker/broker.py`` starts one, prints its address and stops it at SIGTERM or at
+the end of its input.
+Needs Java 17 and Maven; the jars are fetched once into a cache outside the repository.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+KAFKA_VERSION = "4.1.0"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "recurra-tests" / f"kafka-{KAFKA_VERSION}"
+
+_HERE = Path(__file__).resolve().parent
+# one tester needs neither a big heap nor the optimising compiler, but a quick start
+_JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+log.dirs={folder}/log
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+"""
+_LOGGING = """
+rootLogger.level=warn
+rootLogger.appenderRef.out.ref=out
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d %p %m (%c)%n
+"""
+
+
+class BrokerUnavailableError(Exception):
+    """A broker can not be had here; the message says why."""
+
+
+class Broker:
+    """One broker process. ``stop`` and ``start`` may alternate: address and data stay the same."""
+
+    def __init__(self) -> None:
+        self._classpath = f"{_jars()}/*"
+        self._folder = Path(tempfile.mkdtemp(prefix="recurra-broker-"))
+        self._port, controller = _free_ports(2)
+        self.address = f"127.0.0.1:{self._port}"
+        self._properties = self._folder / "server.properties"
+        self._properties.write_text(
+            _PROPERTIES.format(port=self._port, controller=controller, folder=self._folder), encoding="utf-8"
+        )
+        (self._folder / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run("kafka.tools.StorageTool", "format", "-t", "cmVjdXJyYS10ZXN0cy0xMg", "-c", str(self._properties))
+
+    def start(self, timeout_s: float = 60) -> None:
+        """Start and wait until the port answers."""
+        log = (self._folder / "broker.log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                self._command("kafka.Kafka", str(self._properties)), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        deadline = time.monotonic() + timeout_s
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                tail = (self._folder / "broker.log").read_text(errors="replace")[-2000:]
+                self.close()
+                raise BrokerUnavailableError(f"the broker did not start:\n{tail}")
+            time.sleep(0.1)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop it, at once with ``kill``; the data stays."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """Stop it and remove its data."""
+        self.stop(kill=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+    def _command(self, *arguments: str) -> list[str]:
+        logging = f"-Dlog4j2.configurationFile={self._folder}/log4j2.properties"
+        return [*_JAVA, logging, "-cp", self._classpath, *arguments]
+
+    def _run(self, *arguments: str) -> None:
+        done = subprocess.run(self._command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise BrokerUnavailableError(f"{arguments[0]} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+
+
+def _jars() -> Path:
+    for tool in ("java", "mvn"):
+        if shutil.which(tool) is None:
+            raise BrokerUnavailableError(f"{tool} is not installed")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    complete = CACHE / "complete"
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            command = ["mvn", "-q", "-B", "-f", str(_HERE / "pom.xml"), "dependency:copy-dependencies"]
+            command += [f"-DoutputDirectory={CACHE}/jars", "-DincludeScope=runtime"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+            if done.returncode:
+                raise BrokerUnavailableError(f"Maven could not fetch the broker: {done.stdout[-1000:]}")
+            complete.touch()
+    return CACHE / "jars"
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def main() -> None:
+    """Run a broker until standard input ends or SIGTERM comes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    broker = Broker()
+    try:
+        broker.start()
+        print(broker.address, flush=True)
+        sys.stdin.read()
+    finally:
+        broker.close()
+
+
+if __name__ == "__main__":
+    main()
