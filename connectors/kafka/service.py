@@ -30,7 +30,7 @@ class ServedEngine(SourceEngine, Protocol):
 class KafkaService:
     """Reads ``kafka://HOST:PORT/TOPIC`` into an engine, with the outlets that the configuration names.
 
-    Dead letters go to ``kafka.dead_letter_topic``, or to ``dead-letters.jsonl`` in ``folder``. A ``Source``: raises what
+    Dead letters go to ``kafka.dead_letter_topic``, or to ``dead-letters.jsonl`` in ``folder``. Raises what
     ``KafkaSource`` raises, and ``InputError`` or ``ConfigError`` at once for an address or setting that can not be.
     """
 
@@ -51,19 +51,20 @@ class KafkaService:
 
     def run(self, stopped: threading.Event) -> None:
         """Read, and serve the outlets, until ``stopped`` is set."""
+        # a source that has failed ends its outlets, but it is not for it to end the service
+        ended = threading.Event()
         threads = []
         if self._outlet is not None:
-            threads.append(threading.Thread(target=self._outlet.run, args=(stopped,), name="recurra-outlet"))
+            threads.append(threading.Thread(target=self._outlet.run, args=(ended,), name="recurra-outlet"))
         if self._replies is not None:
-            threads.append(threading.Thread(target=self._replies.run, args=(stopped,), name="recurra-replies"))
+            threads.append(threading.Thread(target=self._replies.run, args=(ended,), name="recurra-replies"))
         for thread in threads:
             thread.daemon = True
             thread.start()
         try:
             self._source.run(stopped)
         finally:
-            # a source that has failed ends the service, and so its outlets
-            stopped.set()
+            ended.set()
             for thread in threads:
                 thread.join(_STOP_S)
 

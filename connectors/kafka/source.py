@@ -43,9 +43,9 @@ class _Place(NamedTuple):
 class KafkaSource:
     """Reads ``kafka://HOST:PORT/TOPIC``; a broker that is away is waited for, at the start and later.
 
-    ``on_report`` is told what became of every batch. ``run`` raises ``SourceBehindError`` if the broker has deleted what comes next, ``SourceMismatchError`` if the topic
-    is not the one that the store has read, ``StoreFencedError`` if another process took the store over, and
-    ``ConfigError`` for settings that the topic or the client does not have.
+    ``on_report`` is told what became of every batch. ``run`` raises ``SourceBehindError`` if the broker has deleted
+    what comes next, ``SourceMismatchError`` if the topic is not the one that the store has read, ``StoreFencedError``
+    if another process took the store over, and ``ConfigError`` for settings that the topic or the client does not have.
     """
 
     def __init__(
@@ -113,9 +113,7 @@ class KafkaSource:
     def health(self) -> dict[str, Any]:
         """Return ``connected``, ``problem`` and, per partition, the next offset and how many messages wait."""
         lag = {f"{topic}/{part}": max(0, end - self._next[(topic, part)]) for (topic, part), end in self._ends.items()}
-        lost = sum(
-            end - start for facts in facts_of(self._engine.source_info()).values() for _, start, end in facts.lost
-        )
+        given_up = [span for facts in facts_of(self._engine.source_info()).values() for span in facts.lost]
         return {
             "kind": "kafka",
             "topic": self._address.topic,
