@@ -1,6 +1,7 @@
 """Everything that is folded from the durable truth: the states of the serving version, the fast memory, the mixture."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -52,18 +53,8 @@ class Caches:
         if (state := self._store.mix()) is not None and not self.mix.restore(state):
             _log.warning("the stored mixture belongs to other settings; it is learnt anew")
         first = self._load_snapshot()
-        chunks = list(self._store.log(first))
-        suffix = [LogChunk(*(np.concatenate(columns) for columns in zip(*chunks, strict=True)))] if chunks else []
-        for chunk in suffix:
-            for start in range(0, chunk.seqs.size, self._config.store.batch_events):
-                stop = start + self._config.store.batch_events
-                remaining = LogChunk(*(column[start:] for column in chunk))
-                self.fast.learn(
-                    chunk.user_rows[start:stop],
-                    chunk.item_rows[start:stop],
-                    chunk.times_ms[start:stop],
-                    lambda user, remaining=remaining: self._context_before(user, remaining),
-                )
+        if chunks := list(self._store.log(first)):
+            self._learn(LogChunk.joined(chunks))
         self._saved_seq = first
 
     def contexts_before(self, users: list[int | None]) -> dict[int, ContextEntries]:
@@ -121,6 +112,14 @@ class Caches:
             return
         self._saved_seq = self._store.next_seq
 
+    def _learn(self, suffix: LogChunk) -> None:
+        step = self._config.store.batch_events
+        for start in range(0, suffix.seqs.size, step):
+            part, rest = suffix.part(start, start + step), suffix.part(start, None)
+            self.fast.learn(
+                part.user_rows, part.item_rows, part.times_ms, partial(self._context_before, remaining=rest)
+            )
+
     def _forget(self, user: int) -> None:
         with self.lock:
             self.fast.forget(user)
@@ -138,7 +137,7 @@ class Caches:
         _log.warning("the snapshot of the fast memory was made under other settings; the whole log is read")
         return 0
 
-    def _context_before(self, user: int, remaining: LogChunk) -> ContextEntries:
+    def _context_before(self, user: int, *, remaining: LogChunk) -> ContextEntries:
         """Return the end of a user's history as it was before the events of the log that are not learnt yet."""
         history = self._store.history(user)
         own = remaining.user_rows == user

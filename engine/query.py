@@ -147,9 +147,9 @@ class Queries:
 
     def learn(self, ranked: Ranked, item_row: int | None) -> None:
         """Let the mixture learn which of the candidates came; None is an item that nothing was heard of."""
-        places = np.flatnonzero(ranked.rows == item_row) if item_row is not None else []
+        places = [] if item_row is None else np.flatnonzero(ranked.rows == item_row).tolist()
         with self._caches.lock:
-            self._caches.mix.learn(ranked.parts, int(places[0]) if len(places) else -1, ranked.situation)
+            self._caches.mix.learn(ranked.parts, places[0] if places else -1, ranked.situation)
 
     def _key(self, user: str, at_ms: int) -> tuple[object, ...]:
         serving = self._caches.serving

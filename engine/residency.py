@@ -47,7 +47,7 @@ class Residency:
 
     def recent(self, count: int) -> list[int]:
         """Return up to ``count`` users, those touched last first."""
-        users = []
+        users: list[int] = []
         for user in reversed(self._slots):
             if len(users) == count:
                 break

@@ -1,6 +1,7 @@
 """Search of items by the user's vector: exact while that is fast enough, an inverted-file index beyond."""
 
 import math
+from typing import Any
 
 import faiss
 import numpy as np
@@ -106,15 +107,16 @@ class ItemIndex:
         return self._run(self._flat, query, k, allowed)
 
     def _run(self, index: faiss.Index, query: Vectors, k: int, allowed: Mask | None) -> tuple[Rows, Vectors]:
-        parameters = None
+        # faiss publishes the signatures of its C++ constructors, not those of its Python ones
+        parameters: Any = None
         if index is self._approximate:
-            parameters = faiss.SearchParametersIVF(nprobe=index.nprobe)
+            parameters = faiss.SearchParametersIVF(nprobe=index.nprobe)  # type: ignore[call-arg]
         elif allowed is not None:
             parameters = faiss.SearchParameters()
         if allowed is not None:
             # the packed mask has to outlive the call: the selector only points at it
             bits = np.packbits(allowed, bitorder="little")
-            parameters.sel = faiss.IDSelectorBitmap(bits)
+            parameters.sel = faiss.IDSelectorBitmap(bits)  # type: ignore[arg-type, call-arg]
         scores, rows = index.search(query.reshape(1, -1), k, params=parameters)
         found = rows[0] >= 0
         return rows[0][found].astype(np.int32), scores[0][found]

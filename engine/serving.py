@@ -123,7 +123,8 @@ class Serving:
         if not self._config.retrieval.query_time:
             vector: Vector = self.slab.vectors[slot].copy()
             return vector
-        return self.slab.query([slot], max(now_ms, int(history.times_ms[-1])))[0]
+        modulated: Vector = self.slab.query([slot], max(now_ms, int(history.times_ms[-1])))[0]
+        return modulated
 
     def slow_scores(self, vector: Vector, rows: npt.NDArray[np.int32]) -> Vector:
         """Return the scores of the given store rows; nan for items that the version does not know."""

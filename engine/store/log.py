@@ -27,6 +27,15 @@ class LogChunk(NamedTuple):
     weights: NDArray[np.float32]
     hashes: NDArray[np.uint64]
 
+    @classmethod
+    def joined(cls, chunks: "Sequence[LogChunk]") -> "LogChunk":
+        """Return the events of consecutive chunks as one."""
+        return cls(*(np.concatenate([chunk[i] for chunk in chunks]) for i in range(len(cls._fields))))  # type: ignore[arg-type]
+
+    def part(self, start: int, stop: int | None) -> "LogChunk":
+        """Return the events between two positions."""
+        return LogChunk(*(column[start:stop] for column in self))  # type: ignore[arg-type]
+
     def take(self, chosen: NDArray[np.bool_]) -> "LogChunk":
         """Return the chosen events."""
         return LogChunk._make(column[chosen] for column in self)
