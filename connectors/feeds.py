@@ -4,6 +4,7 @@ import os
 import select
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -24,12 +25,12 @@ _READ_BYTES = 1 << 16
 class NoSource:
     """No source: events come in over HTTP only."""
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stopped: threading.Event) -> None:
         """Do nothing."""
 
-    def health(self) -> dict[str, object]:
-        """Return that there is nothing to wait for."""
-        return {"kind": "none", "state": "ended", "problem": None}
+    def health(self) -> dict[str, Any]:
+        """Return that there is nothing to be connected to."""
+        return {"kind": "none", "connected": True, "state": "ended", "problem": None}
 
 
 class FileSource:
@@ -46,7 +47,7 @@ class FileSource:
         self._total = 0
         self._refused = 0
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stopped: threading.Event) -> None:
         """Apply every part of the file that the store does not have yet."""
         known = self._engine.source_info()
 
@@ -60,27 +61,28 @@ class FileSource:
             if segment.key not in known:
                 self._engine.set_source_info(segment.key, msgspec.json.encode(segment.info), offset=0)
             self._refused += segment.events.refused
-            self._apply(segment, stop)
-        self._state = "stopped" if stop.is_set() else "ended"
+            self._apply(segment, stopped)
+        self._state = "stopped" if stopped.is_set() else "ended"
 
-    def health(self) -> dict[str, object]:
+    def health(self) -> dict[str, Any]:
         """Return how far the file is read."""
         return {
             "kind": "file",
             "path": str(self._path),
-            "state": "waiting" if self._problem else self._state,
+            "connected": self._problem is None,
+            "state": self._state,
             "problem": self._problem,
             "events": self._done,
             "total": self._total,
             "refused": self._refused,
         }
 
-    def _apply(self, segment: Segment, stop: threading.Event) -> None:
+    def _apply(self, segment: Segment, stopped: threading.Event) -> None:
         events, lines, store = segment.events.events, segment.events.lines, self._config.store
         applier = Applier(
             self._engine,
             self._dead_letters,
-            stop,
+            stopped,
             self._note,
             batch_events=store.batch_events,
             batch_bytes=store.batch_bytes,
@@ -89,7 +91,7 @@ class FileSource:
         self._done += first
         self._total += len(events)
         for start in range(first, len(events), store.batch_events):
-            if stop.is_set():
+            if stopped.is_set():
                 return
             places = range(start, min(start + store.batch_events, len(events)))
             applier.apply(
@@ -116,20 +118,20 @@ class LineSource:
         self._read = 0
         self._refused = 0
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stopped: threading.Event) -> None:
         """Apply what the pipe holds, then wait for more: a line is visible soon after it was written."""
         store = self._config.store
         applier = Applier(
             self._engine,
             self._dead_letters,
-            stop,
+            stopped,
             self._note,
             batch_events=store.batch_events,
             batch_bytes=store.batch_bytes,
         )
         self._state = "running"
         rest = b""
-        while not stop.is_set():
+        while not stopped.is_set():
             # a plain read would not notice that the service is stopping
             if not select.select([self._descriptor], [], [], _LOOK_S)[0]:
                 continue
@@ -144,11 +146,12 @@ class LineSource:
                 return
         self._state = "stopped"
 
-    def health(self) -> dict[str, object]:
+    def health(self) -> dict[str, Any]:
         """Return how much was read."""
         return {
             "kind": "stdin",
-            "state": "waiting" if self._problem else self._state,
+            "connected": self._problem is None,
+            "state": self._state,
             "problem": self._problem,
             "events": self._read,
             "refused": self._refused,

@@ -12,6 +12,7 @@ from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
 from .feeds import FileSource, LineSource, NoSource
 from .http import Listener, create_app
+from .kafka import KafkaService
 
 __all__ = ["run_service"]
 
@@ -112,6 +113,8 @@ def _serving(engine: Engine) -> str:
 def _open_source(source: str, engine: Engine, config: Config, data: Path) -> Source:
     if source == "none":
         return NoSource()
+    if source.startswith("kafka://"):
+        return KafkaService(engine, source, config, data)
     dead_letters = FileDeadLetters(data / "dead-letters.jsonl")
     if source == "-":
         return LineSource(engine, sys.stdin.fileno(), config, dead_letters)

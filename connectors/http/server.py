@@ -29,9 +29,6 @@ MAX_BODY_BYTES = 8 << 20
 # more events than this in one request would hold up the other writers for too long
 MAX_EVENTS = 10_000
 
-# states of a source in which events come in, or will not come any more
-_READY = ("running", "ended")
-
 _PAGE = Path(__file__).with_name("page.html")
 
 
@@ -52,8 +49,8 @@ def create_app(
 ) -> FastAPI:
     """Return the ASGI application that serves ``engine``.
 
-    ``live`` adds figures to the page; ``source`` tells how the source of events is: its ``state`` decides, with the
-    engine's status, whether the service is ready.
+    ``live`` adds figures to the page; ``source`` tells how the source of events is: its ``connected`` decides,
+    with the engine's status, whether the service is ready.
     """
     app = FastAPI(
         title="recurra",
@@ -154,9 +151,9 @@ def _add_status(
     def readyz() -> Response:
         now = state()
         reasons = [] if now["status"] == "ok" else [f"the engine is {now['status']}"]
-        source_now = now.get("source", {"state": "ended"})
-        if source_now["state"] not in _READY:
-            reasons.append(f"the source of events is {source_now['state']}: {source_now.get('problem')}")
+        source_now = now.get("source", {"connected": True})
+        if not source_now["connected"]:
+            reasons.append(f"the source of events is not connected: {source_now['problem']}")
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
         return _json({"status": "not ready" if reasons else "ok", "reasons": reasons}, status)
 
