@@ -81,12 +81,17 @@ class Planner:
             columns = (rows.items, part.times_ms, rows.types, part.weights, part.hashes)
             change = self._histories.slab.change(touched.slots, touch, *columns, part.partitions)
             applied = self._applied(touched, touch, rows, change, part, forgotten)
-            commit = self._commit(batch, part, rows, touched, change, applied)
+            commit = self._commit(part, rows, touched, change, applied)
+            if kept is not None:
+                commit.applied = _spread(applied, kept, batch)
+            mix = None if batch.mix is None else batch.mix(commit.applied.status)
         except BaseException:
             self._histories.drop(distinct.tolist())
             raise
-        if kept is not None:
-            commit.applied = _spread(applied, kept, batch)
+        if mix is not None:
+            commit.puts.append((MIX, _VERSION + mix))
+        commit.puts += [(SOURCE + key.encode(), _VERSION + info) for key, info in batch.source_info.items()]
+        commit.offset_puts = [(OFFSET + key.encode(), _VERSION + b"%d" % value) for key, value in batch.offsets.items()]
         return commit
 
     def _resolve(self, batch: Batch, forgotten: list[int]) -> _Rows:
@@ -147,9 +152,7 @@ class Planner:
             synced=False,
         )
 
-    def _commit(
-        self, whole: Batch, batch: Batch, rows: _Rows, touched: Touched, change: Change, applied: Applied
-    ) -> Commit:
+    def _commit(self, batch: Batch, rows: _Rows, touched: Touched, change: Change, applied: Applied) -> Commit:
         tables = self._tables
         puts = self._histories.records(touched, change)
         done = np.flatnonzero(change.status <= LATE)
@@ -172,11 +175,6 @@ class Planner:
         forgotten = list(applied.forgotten)
         commit = Commit(applied, counters, log, puts, [], deletes, rows.new_users, rows.new_types, items, forgotten)
         puts += tables.records(counters, commit)
-        mix = None if whole.mix is None else whole.mix(applied.status)
-        if mix is not None:
-            puts.append((MIX, _VERSION + mix))
-        puts += [(SOURCE + key.encode(), _VERSION + info) for key, info in whole.source_info.items()]
-        commit.offset_puts = [(OFFSET + key.encode(), b"\x01%d" % value) for key, value in whole.offsets.items()]
         return commit
 
     def _forget(self, rows: tuple[int, ...], puts: list[tuple[bytes, bytes]]) -> list[bytes]:

@@ -30,11 +30,11 @@ class LogChunk(NamedTuple):
     @classmethod
     def joined(cls, chunks: "Sequence[LogChunk]") -> "LogChunk":
         """Return the events of consecutive chunks as one."""
-        return cls(*(np.concatenate([chunk[i] for chunk in chunks]) for i in range(len(cls._fields))))  # type: ignore[arg-type]
+        return cls._make(map(np.concatenate, zip(*chunks, strict=True)))
 
     def part(self, start: int, stop: int | None) -> "LogChunk":
         """Return the events between two positions."""
-        return LogChunk(*(column[start:stop] for column in self))  # type: ignore[arg-type]
+        return LogChunk._make(column[start:stop] for column in self)
 
     def take(self, chosen: NDArray[np.bool_]) -> "LogChunk":
         """Return the chosen events."""
@@ -131,7 +131,7 @@ class LogWriter:
             small = [*small, chunk] if len(chunk.seqs) < _LARGE else []
             if len(small) >= _SMALL_CHUNKS or sum(len(part.seqs) for part in small) >= 2 * _LARGE:
                 merged = [int(part.seqs[0]) for part in small[1:-1]]
-                chunk = LogChunk._make(map(np.concatenate, zip(*small, strict=True)))
+                chunk = LogChunk.joined(small)
                 small = []
             start, value = int(chunk.seqs[0]), encode_chunk(chunk)
         stale = self._stale(start, len(self.starts) - len(merged), next_seq - self._limit)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import StoreConfig
-from ..errors import ClosedError, StoreCorruptError, StoreError
+from ..errors import ClosedError, StoreCorruptError
 from .blobs import Blobs
 from .digest import UserRecord, digest, export, record_sizes
 from .histories import Histories, History
@@ -40,7 +40,6 @@ class Reader:
     _histories: Histories
     _lock: threading.RLock
     _blobs: Blobs
-    _follows: bool
     _closed: bool
 
     @property
@@ -72,6 +71,11 @@ class Reader:
     def next_seq(self) -> int:
         """The sequence number that the next applied event gets: how many were ever applied."""
         return self._tables.counters.next_seq
+
+    @property
+    def item_changes(self) -> int:
+        """A number that differs whenever an item that was there before has another record or got its first event."""
+        return self._tables.counters.item_changes
 
     def offsets(self) -> dict[str, int]:
         """Return the next offset of every source."""
@@ -128,16 +132,6 @@ class Reader:
             chosen = (chunk.seqs >= from_seq) & (chunk.user_rows >= 0)
             if chosen.any():
                 yield chunk if chosen.all() else chunk.take(chosen)
-
-    def catch_up(self) -> None:
-        """Readers only: see what the writer has committed since. `users`, `items`, `types` may be new objects."""
-        with self._lock:
-            db = self._open_db()
-            if not self._follows:
-                raise StoreError("only a store opened for reading catches up with a writer")
-            db.catch_up()
-            self._histories.slab.drop_all()
-            self._tables.catch_up(db)
 
     def export(self) -> Iterator[UserRecord]:
         """Iterate over all users by external ids (`digest.export`)."""

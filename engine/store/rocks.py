@@ -112,13 +112,6 @@ class Rocks:
             raise store_error(error, f"cannot read {_kind(key)}") from None
         return found
 
-    def catch_up(self) -> None:
-        """Secondary only: see what the writer has committed since."""
-        try:
-            self._db.try_catch_up_with_primary()
-        except Exception as error:
-            raise store_error(error, "cannot follow the store's writer") from None
-
     def compact(self) -> None:
         """Rewrite all files, dropping overwritten and deleted records for good."""
         try:

@@ -53,7 +53,6 @@ class Store(Reader):
         database: Database,
         owner: Owner | None = None,
         secondary: Path | None = None,
-        temporary: "TemporaryDirectory[str] | None" = None,
     ) -> None:
         """Use `open`."""
         self.path = path
@@ -63,10 +62,10 @@ class Store(Reader):
         self._database = database
         self._owner = owner
         self._secondary = secondary
-        self._temporary = temporary
+        # what `close` undoes beside the database
+        self._cleanup = contextlib.ExitStack()
         self._lock = threading.RLock()
         self._closed = False
-        self._follows = owner is None
         self._failure: str | None = None
         self._blobs = Blobs(path / "caches")
         self._open_database()
@@ -96,7 +95,12 @@ class Store(Reader):
         if read_only or secondary is not None:
             _check_format_file(path, must_exist=True)
             notes = None if secondary is None else Path(secondary)
-            return cls._open_reader(path, config, notes, parts)
+            with contextlib.ExitStack() as cleanup:
+                if notes is None:
+                    notes = Path(cleanup.enter_context(TemporaryDirectory(prefix="recurra-reader-")))
+                store = cls(path, config, **parts, secondary=notes)
+                store._cleanup = cleanup.pop_all()
+                return store
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -109,43 +113,20 @@ class Store(Reader):
             owner.release()
             raise
 
-    @classmethod
-    def _open_reader(cls, path: Path, config: StoreConfig, notes: Path | None, parts: dict[str, Any]) -> "Store":
-        temporary = None
-        if notes is None:
-            temporary = TemporaryDirectory(prefix="recurra-reader-")
-            notes = Path(temporary.name)
-        for attempt in range(1, _OPEN_ATTEMPTS + 1):
-            try:
-                return cls(path, config, **parts, secondary=notes, temporary=temporary)
-            except StoreError:
-                if attempt == _OPEN_ATTEMPTS:
-                    if temporary is not None:
-                        temporary.cleanup()
-                    raise
-        raise AssertionError("the last attempt returns or raises")
-
     def _open_database(self) -> None:
         """Open the database and read the tables; a writer raises the epoch."""
-        db = self._database(self.path / _DATABASE, self.config.cache_bytes, self._secondary)
-        try:
-            if self._secondary is not None:
-                db.catch_up()
-            tables = Tables(self.path, self.config.anchor)
-            if not tables.load(db):
-                if self._owner is None:
-                    raise StoreError(f"the store {self.path} is still empty; nothing was ever committed to it")
-                tables.counters = Counters(uuid.uuid4().hex, self.config.anchor)
-            starts = []
-            if self._owner is not None:
+        config = self.config
+        db, tables = self._loaded(Tables(self.path, config.anchor))
+        starts: list[int] = []
+        if self._owner is not None:
+            try:
                 tables.counters = msgspec.structs.replace(tables.counters, epoch=tables.counters.epoch + 1)
                 db.write(tables.first_records(tables.counters), [], sync=True)
                 self._owner.claim(tables.counters.epoch, datetime.now(UTC).isoformat(timespec="seconds"))
                 starts = [int.from_bytes(key[1:], "big") for key in db.keys(LOG)]
-        except BaseException:
-            _close_quietly(db)
-            raise
-        config = self.config
+            except BaseException:
+                _close_quietly(db)
+                raise
         self._db, self._tables = db, tables
         slots = max(config.hot_histories, config.batch_events)
         self._histories = Histories(db, slots, 2 * config.anchor, config.tail_events, config.seen_horizon)
@@ -155,10 +136,37 @@ class Store(Reader):
         self._synced_offsets = dict(tables.offsets)
         self._failure = None
 
-    @property
-    def item_changes(self) -> int:
-        """Changes whenever the record of an item that was there before changed."""
-        return self._tables.counters.item_changes
+    def _loaded(self, tables: Tables) -> tuple[Rocks, Tables]:
+        """Open the database and bring the tables up to it."""
+        for attempt in range(1, _OPEN_ATTEMPTS + 1):
+            db = None
+            try:
+                db = self._database(self.path / _DATABASE, self.config.cache_bytes, self._secondary)
+                if not tables.load(db):
+                    if self._owner is None:
+                        raise StoreError(f"the store {self.path} is still empty; nothing was ever committed to it")
+                    tables.counters = Counters(uuid.uuid4().hex, self.config.anchor)
+            except BaseException as error:
+                if db is not None:
+                    _close_quietly(db)
+                if self._owner is not None or attempt == _OPEN_ATTEMPTS or not isinstance(error, StoreError):
+                    raise
+            else:
+                return db, tables
+        raise AssertionError("the last attempt returns or raises")
+
+    def catch_up(self) -> None:
+        """Readers only: see what the writer has committed since. `users`, `items`, `types` may be new objects."""
+        with self._lock:
+            db = self._open_db()
+            if self._owner is not None:
+                raise StoreError("only a store opened for reading catches up with a writer")
+            # not RocksDB's own catching up: after a flush it answers from its old memory table until new writes come
+            # (seen with rocksdict 0.3.29)
+            _close_quietly(db)
+            self._db, self._tables = self._loaded(self._tables)
+            self._histories.db = self._db
+            self._histories.slab.drop_all()
 
     @property
     def failure(self) -> str | None:
@@ -280,8 +288,7 @@ class Store(Reader):
                 _close_quietly(self._db)
                 if self._owner is not None:
                     self._owner.release()
-                if self._temporary is not None:
-                    self._temporary.cleanup()
+                self._cleanup.close()
 
     def __enter__(self) -> Self:
         return self

@@ -97,21 +97,21 @@ class Changes(Protocol):
 
 
 class Tables:
-    """Everything that is held in memory whole. Changed only by `load` and, after a commit, by `publish`."""
+    """Everything that is held in memory whole. Changed only by `load` and, after a commit, by `publish`.
+
+    A reader beside a writer loads again and again; maps are replaced rather than changed where rows changed.
+    """
 
     def __init__(self, path: Path, anchor: int) -> None:
         self._path = path
         self._anchor = anchor
-        self._reset(Counters("", anchor))
-
-    def _reset(self, counters: Counters) -> None:
-        self.counters = counters
+        self.counters = Counters("", anchor)
         self.users, self.items, self.types = IdMap(), ItemTable(), IdMap()
         self.offsets: dict[str, int] = {}
         self.source_info: dict[str, bytes] = {}
 
     def load(self, db: Rocks) -> bool:
-        """Read everything; False if the database is new and empty."""
+        """Read what is not known yet; False if the database is new and empty."""
         found = db.get(_FORMAT_KEY)
         if found is None:
             if next(db.scan(b""), None) is not None:
@@ -124,22 +124,11 @@ class Tables:
                 f"the store {self._path} was made with store.anchor = {counters.anchor}, not {self._anchor}; "
                 "set it back or build a new store from the source"
             )
-        self._reset(counters)
-        self._read_users(db, 0)
-        self._read_items(db, 0)
-        self._read_small(db)
-        return True
-
-    def catch_up(self, db: Rocks) -> None:
-        """Read what changed since; for readers beside a writer. New maps replace the old ones where rows changed."""
-        old, self.counters = self.counters, self._read_counters(db)
-        if self.counters.forgets != old.forgets:
-            self.users = IdMap()
-        if self.counters.item_changes != old.item_changes:
-            self.items = ItemTable()
+        self._refresh(counters)
         self._read_users(db, len(self.users))
         self._read_items(db, len(self.items))
         self._read_small(db)
+        return True
 
     def records(self, counters: Counters, changes: Changes) -> list[tuple[bytes, bytes]]:
         """Return the table records of a commit."""
@@ -163,6 +152,14 @@ class Tables:
             self.items.store(row, item)
         self.offsets.update(offsets)
         self.source_info.update(info)
+        self.counters = counters
+
+    def _refresh(self, counters: Counters) -> None:
+        """Take over newer counters; where rows changed, a new map will be read."""
+        if counters.forgets != self.counters.forgets:
+            self.users = IdMap()
+        if counters.item_changes != self.counters.item_changes:
+            self.items = ItemTable()
         self.counters = counters
 
     def _read_counters(self, db: Rocks) -> Counters:
