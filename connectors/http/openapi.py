@@ -71,6 +71,7 @@ def _completed(schema: dict[str, Any]) -> dict[str, Any]:
             key = (method, path)
             if key in answers:
                 route["responses"]["200"]["content"] = {"application/json": {"schema": answers[key]}}
+            if key in bodies or "422" in route["responses"]:
                 route["responses"]["422"] = failure
             if key in bodies:
                 route["requestBody"] = {"required": True, "content": {"application/json": {"schema": bodies[key]}}}
