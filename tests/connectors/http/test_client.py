@@ -105,7 +105,7 @@ def test_errors_keep_their_class(client: recurra.Client) -> None:
         client.similar("no-such-item")
     with pytest.raises(errors.VersionError, match="99"):
         client.rollback(99)
-    with pytest.raises(errors.BadEventError, match="record 1 .*nothing was applied"):
+    with pytest.raises(errors.BadEventError, match=r"record 1 .*nothing was applied"):
         client.ingest([recurra.Event("half", "m1", START_MS), recurra.Event("", "m1", START_MS)])
     with pytest.raises(errors.UnknownUserError):
         client.history("half")
@@ -117,7 +117,7 @@ def test_nothing_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with recurra.Client(url) as client, pytest.raises(errors.ServiceError, match="cannot reach .*recurra run"):
+        with recurra.Client(url) as client, pytest.raises(errors.ServiceError, match=r"cannot reach .*recurra run"):
             client.health()
 
 
