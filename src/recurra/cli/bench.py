@@ -27,7 +27,7 @@ def step(
     quiet: Quiet = False,
 ) -> None:
     """Advancing states by one event, against re-encoding 200 events with SASRec."""
-    from recurra.simulations.bench import bench_step
+    from recurra.simulations.bench.step import bench_step
 
     with progress("bench step", quiet=quiet) as report:
         del report
@@ -47,7 +47,7 @@ def ingest(
     quiet: Quiet = False,
 ) -> None:
     """Taking in events, durable, with states and memories on; and how soon they are visible."""
-    from recurra.simulations.bench import bench_ingest
+    from recurra.simulations.bench.ingest import bench_ingest
 
     with progress("bench ingest", quiet=quiet) as report:
         del report
@@ -64,15 +64,16 @@ def ingest(
 def query(
     items: Annotated[int, typer.Option(min=10, help="Size of the catalogue.")] = 50_000,
     http: Annotated[bool, typer.Option("--http", help="Over HTTP instead of in process.")] = False,
+    connections: Annotated[int | None, typer.Option(min=1, help="Who asks at the same time. [1; --http: 4]")] = None,
     json: Json = None,
     quiet: Quiet = False,
 ) -> None:
     """Answering recommendations."""
-    from recurra.simulations.bench import bench_query
+    from recurra.simulations.bench.query import bench_query
 
     with progress("bench query", quiet=quiet) as report:
         del report
-        result = bench_query(items=items, http=http)
+        result = bench_query(items=items, http=http, connections=connections)
     write_json(result, json)
     say(
         f"{result['items']:,} items, {'HTTP' if http else 'in process'}, {result['connections']} connections: "

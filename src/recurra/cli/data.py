@@ -107,7 +107,12 @@ def audit(
 
     path = require_store(data)
     with progress("reading the source", quiet=quiet) as report:
-        result = run_audit(path, source, recurra.load_config(config), progress=report)
+        result = run_audit(
+            path,
+            source,
+            recurra.load_config(config),
+            progress=lambda done, total: report(done, total, "reading the source"),
+        )
     write_json(result, json)
     verdict = "nothing differs" if result["ok"] else "DIFFERENT"
     say(
