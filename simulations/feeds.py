@@ -1,15 +1,30 @@
 """How the events of a replay reach the engine: handed over in process, or by way of a Kafka topic."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from ..engine.engine import Engine
+import msgspec
+
+from ..connectors.dead_letter import FileDeadLetters
+from ..connectors.kafka import KafkaProducer, KafkaSource, kafka_client, parse_address
 from ..engine.clock import EventClock
-from ..engine.errors import InputError
+from ..engine.engine import Engine
+from ..engine.errors import BrokerError, InputError, RecurraError
+from ..engine.events import Event
+from ..engine.results import IngestReport, Record
 from .datasets import Stream
 
 __all__ = ["Feed", "open_feed"]
+
+# events that are produced ahead of the one that is learnt next
+_AHEAD = 2_000
+# an event that was produced must have come back by then
+_WAIT_S = 30.0
 
 
 class Feed(Protocol):
@@ -22,11 +37,33 @@ class Feed(Protocol):
 
 @contextmanager
 def open_feed(via: str, engine: Engine, stream: Stream, clock: EventClock) -> Iterator[Feed]:
-    """Open the feed called ``memory`` or ``kafka://HOST:PORT/TOPIC``; raises ``InputError`` for another name."""
+    """Open the feed called ``memory`` or ``kafka://HOST:PORT/TOPIC``.
+
+    The topic must be new or empty, with any number of partitions. Raises ``InputError`` for another name, and
+    ``BrokerError`` if the broker can not be reached.
+    """
     if via == "memory":
         yield _MemoryFeed(engine, stream, clock)
         return
-    raise InputError(f"expected events by way of memory or kafka://HOST:PORT/TOPIC, got {via!r}")
+    if not via.startswith("kafka://"):
+        raise InputError(f"expected events by way of memory or kafka://HOST:PORT/TOPIC, got {via!r}")
+    address = parse_address(via)
+    with ExitStack() as stack:
+        client = kafka_client(address.brokers, engine.config.kafka)
+        producer = client.producer()
+        stack.callback(producer.close)
+        gate = _Gate(engine)
+        feed = _KafkaFeed(engine, stream, clock, producer, address.topic, gate)
+        # the first messages make the topic where the broker lets them
+        feed.produce(_AHEAD)
+        letters = FileDeadLetters(engine.path / "dead-letters.jsonl")
+        source = KafkaSource(gate, address, engine.config, letters, client=client)
+        stopped = threading.Event()
+        reader = threading.Thread(target=gate.guard, args=(source.run, stopped), name="recurra-replay-source")
+        reader.start()
+        stack.callback(reader.join)
+        stack.callback(stopped.set)
+        yield feed
 
 
 class _MemoryFeed:
@@ -38,3 +75,95 @@ class _MemoryFeed:
     def learn(self, start: int, end: int) -> None:
         self._clock.advance(int(self._stream.time_ms[end - 1]))
         self._engine.ingest(self._stream.events(start, end))
+
+
+class _Gate:
+    """What the Kafka source takes for the engine: it keeps the records until the replay has judged them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.records: queue.SimpleQueue[Record | RecurraError] = queue.SimpleQueue()
+
+    def guard(self, run: Callable[[threading.Event], None], stopped: threading.Event) -> None:
+        """Run the source; hand on what stops it."""
+        try:
+            run(stopped)
+        except RecurraError as error:
+            self.records.put(error)
+
+    def apply(self, records: Sequence[Record], *, refused: Callable[[int, str], None] | None = None) -> IngestReport:
+        for record in records:
+            self.records.put(record)
+        return IngestReport()
+
+    def offsets(self) -> dict[str, int]:
+        return self._engine.offsets()
+
+    def synced_offsets(self) -> dict[str, int]:
+        return self._engine.synced_offsets()
+
+    def source_info(self) -> dict[str, bytes]:
+        return self._engine.source_info()
+
+    def set_source_info(self, source: str, info: bytes, *, offset: int | None = None) -> None:
+        self._engine.set_source_info(source, info, offset=offset)
+
+    def reopen(self) -> None:
+        self._engine.reopen()
+
+
+class _KafkaFeed:
+    """Produces a little ahead, and applies what comes back in the order of the stream, whatever the partition."""
+
+    def __init__(
+        self, engine: Engine, stream: Stream, clock: EventClock, producer: KafkaProducer, topic: str, gate: _Gate
+    ) -> None:
+        self._engine = engine
+        self._stream = stream
+        self._clock = clock
+        self._producer = producer
+        self._topic = topic
+        self._gate = gate
+        self._produced = 0
+        # per partition, in its order
+        self._waiting: dict[str, deque[Record]] = {}
+
+    def learn(self, start: int, end: int) -> None:
+        if self._produced < min(end + 1, len(self._stream)):
+            self.produce(end + _AHEAD)
+        records = [self._take(event) for event in self._stream.events(start, end)]
+        self._clock.advance(int(self._stream.time_ms[end - 1]))
+        self._engine.apply(records)
+
+    def produce(self, end: int) -> None:
+        """Write the events up to ``end`` to the topic, keyed by user."""
+        end = min(end, len(self._stream))
+        for event in self._stream.events(self._produced, end):
+            self._producer.send(self._topic, event.user.encode(), _message(event))
+        self._producer.flush(_WAIT_S)
+        self._produced = end
+
+    def _take(self, event: Event) -> Record:
+        """Return the record of ``event``; it is the next one of its partition, which the broker has chosen."""
+        deadline = time.monotonic() + _WAIT_S
+        while True:
+            for records in self._waiting.values():
+                if records and records[0].value == event:
+                    return records.popleft()
+            try:
+                came = self._gate.records.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise BrokerError(
+                    f"an event that was sent to {self._topic!r} did not come back within {_WAIT_S:.0f} s; "
+                    "is the topic new, and used by nobody else?"
+                ) from None
+            if isinstance(came, RecurraError):
+                raise came
+            if came.value is not None:
+                self._waiting.setdefault(came.source, deque()).append(came)
+
+
+def _message(event: Event) -> bytes:
+    fields = {"user": event.user, "item": event.item, "time": event.time_ms}
+    extra = {"type": event.type, "weight": event.weight, "id": event.id}
+    return msgspec.json.encode(fields | {name: value for name, value in extra.items() if value is not None})

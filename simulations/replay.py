@@ -108,7 +108,7 @@ def replay(
             "query_time": settings.model.query_time,
             "threads": threads,
             "baselines": baselines,
-            "config": msgspec.to_builtins(settings),
+            "config": msgspec.json.decode(msgspec.json.encode(settings)),
         },
         "seconds": round(seconds, 2),
         "events_per_s": round(len(stream) / seconds, 1),
