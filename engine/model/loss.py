@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 __all__ = ["next_item_loss"]
 
@@ -35,12 +34,15 @@ class _CrossEntropy(torch.autograd.Function):
         for begin in range(0, len(hidden), block):
             part, target = hidden[begin : begin + block], targets[begin : begin + block]
             logits = part @ table.T
-            total += F.cross_entropy(logits, target, reduction="sum")
+            given = logits.gather(1, target[:, None])
+            top, place = logits.max(dim=1, keepdim=True)
+            p = torch.softmax(logits, dim=1, out=logits)
+            # log of the normaliser = largest logit - log of its probability, which is at least 1 / V
+            total += (top - p.gather(1, place).log() - given).sum()
             if wanted:
-                grad = torch.softmax(logits, dim=1, out=logits)
-                grad[torch.arange(len(target), device=target.device), target] -= 1.0
-                torch.mm(grad, table, out=hidden_grad[begin : begin + block])
-                table_grad.addmm_(grad.T, part)
+                p.scatter_add_(1, target[:, None], p.new_full(target[:, None].shape, -1.0))
+                torch.mm(p, table, out=hidden_grad[begin : begin + block])
+                table_grad.addmm_(p.T, part)
         ctx.save_for_backward(hidden_grad, table_grad)
         ctx.scale = 1.0 / len(hidden)
         mean: torch.Tensor = total * ctx.scale
