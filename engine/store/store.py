@@ -135,6 +135,7 @@ class Store(Reader):
         self._last_sync = self._monotonic()
         self._synced_offsets = dict(tables.offsets)
         self._failure = None
+        failpoint("store.opened")
 
     def _loaded(self, tables: Tables) -> tuple[Rocks, Tables]:
         """Open the database and bring the tables up to it."""
