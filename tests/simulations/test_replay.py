@@ -70,10 +70,6 @@ def test_a_replay_has_everything_that_the_interface_names(result: dict[str, Any]
 
 def test_recurra_learns_what_follows_what(result: dict[str, Any]) -> None:
     assert result["recurra"]["hr@10"] > 1.25 * result["baselines"]["popularity"]["hr@10"]
-    # a memory of the engine and the baseline of its kind see the same events
-    assert result["components"]["item-knn"]["hr@10"] == pytest.approx(
-        result["baselines"]["item-knn"]["hr@10"], abs=0.03
-    )
     assert 0 < result["recurra"]["hr@20"] <= result["recall_union"] <= 1
 
 
