@@ -91,7 +91,12 @@ class _Gate:
         except RecurraError as error:
             self.records.put(error)
 
-    def apply(self, records: Sequence[Record], *, refused: Callable[[int, str], None] | None = None) -> IngestReport:
+    def apply(
+        self,
+        records: Sequence[Record],
+        *,
+        refused: Callable[[int, str], None] | None = None,  # noqa: ARG002 - the replay's own call refuses nothing
+    ) -> IngestReport:
         for record in records:
             self.records.put(record)
         return IngestReport()

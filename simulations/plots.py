@@ -107,7 +107,7 @@ def _labels(frame: _Frame, lines: Mapping[str, Sequence[float]], styles: Mapping
     for wanted, _ in ends:
         placed.append(max(wanted, placed[-1] + _LABEL_HEIGHT) if placed else wanted)
     overflow = max(0.0, placed[-1] - (_HEIGHT - _BOTTOM)) if placed else 0.0
-    limit = _HEIGHT - _BOTTOM
+    limit = float(_HEIGHT - _BOTTOM)
     for place in range(len(placed) - 1, -1, -1):
         # push back up from the lower edge
         if overflow and placed[place] > limit:

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from ..engine.engine import Engine
 from ..engine.clock import EventClock
 from ..engine.config import Config
+from ..engine.engine import Engine
 from ..engine.errors import InputError
 from .baselines import chosen
 from .contest import Contest

@@ -1,7 +1,7 @@
 """The baselines, against plain dictionaries and against the reference figures on real streams."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,7 @@ def _figures(stream: Stream, names: str = "all", every: int = 1, *, repeats: boo
     return {name: list(figures.values()) for name, figures in contest.result()["baselines"].items()}
 
 
-def _near(found: dict[str, list[float]], expected: dict[str, Sequence[float]], tolerance: float) -> None:
+def _near(found: Mapping[str, list[float]], expected: Mapping[str, Sequence[float]], tolerance: float) -> None:
     assert {name: figures[: len(expected[name])] for name, figures in found.items()} == {
         name: pytest.approx(list(figures), abs=tolerance) for name, figures in expected.items()
     }
