@@ -1,5 +1,6 @@
 """The baselines, against plain dictionaries and against the reference figures on real streams."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class _Naive:
 
     def decayed(self, item: int, half_life: float) -> float:
         now = len(self.times)
-        return sum(0.5 ** ((now - at) / half_life) for at, other in enumerate(self.times) if other == item)
+        return math.fsum(0.5 ** ((now - at) / half_life) for at, other in enumerate(self.times) if other == item)
 
     def score(self, user: int, item: int) -> float:
         last = self.histories[user][::-1]
@@ -51,7 +52,7 @@ class _Naive:
         else:
             score = sum(0.8**distance * self.pairs[other, item] for distance, other in enumerate(last[:10]))
         if self.name == "item-knn":
-            score /= (self.counts[item] + 20) ** 0.5
+            score /= math.sqrt(self.counts[item] + 20)
         return score + 1e-6 * self.decayed(item, 1_000)
 
     def learn(self, user: int, item: int) -> None:
