@@ -111,8 +111,15 @@ class Queries:
         history = who.history
         types = self._store.types
         return [
-            HistoryEntry(item, time_ms, types.id(kind - 1) if kind else None, None if weight != weight else weight)
-            for item, time_ms, kind, weight in zip(
+            HistoryEntry(
+                item,
+                time_ms,
+                types.id(kind - 1) if kind else None,
+                None if weight != weight else weight,
+                self._title(row),
+            )
+            for row, item, time_ms, kind, weight in zip(
+                history.items.tolist(),
                 self._ids(history.items),
                 history.times_ms.tolist(),
                 history.types.tolist(),

@@ -68,6 +68,7 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     time_ms: int
     type: str | None = None
     weight: float | None = None
+    title: str | None = None
 
 
 class VersionInfo(msgspec.Struct, frozen=True):

@@ -167,7 +167,7 @@ def _add_status(
 
     @app.get("/", include_in_schema=False)
     def page() -> Response:
-        policy = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy = "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
         return Response(_PAGE.read_bytes(), media_type="text/html", headers={"content-security-policy": policy})
 
 

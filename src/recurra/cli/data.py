@@ -66,8 +66,8 @@ def history(user: User, data: Data = None, url: Url = None, config: ConfigFile =
     with opened(data, url, config) as engine:
         entries = engine.history(user)
     if json is None:
-        rows = [(_moment(entry.time_ms), entry.item, entry.type, entry.weight) for entry in entries]
-        table(rows, ("time", "item", "type", "weight"))
+        rows = [(_moment(entry.time_ms), entry.item, entry.title, entry.type, entry.weight) for entry in entries]
+        table(rows, ("time", "item", "title", "type", "weight"))
     write_json({"user": user, "events": entries}, json)
 
 

@@ -57,9 +57,9 @@ def test_what_is_ingested_is_visible_at_once(client: recurra.Client) -> None:
     )
     assert (report.applied, report.duplicate, report.items) == (2, 1, 1)
     assert set(report.users) == {user}
-    assert [(entry.item, entry.type, entry.weight) for entry in client.history(user)] == [
-        ("m1", "play", 2.5),
-        ("m2", None, None),
+    assert client.history(user) == [
+        recurra.HistoryEntry("m1", START_MS, "play", 2.5, "Title 1"),
+        recurra.HistoryEntry("m2", START_MS + 1, title="Title 2"),
     ]
     assert not {"m1", "m2"} & set(client.recommend(user, 50).items)
     assert client.recommend(user, 50, where="year == 2026").titles == ["Brand new"]
