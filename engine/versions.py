@@ -3,6 +3,7 @@
 ```
 models/000017/   weights.safetensors   vocabulary.json   version.json   READY (sizes and SHA-256 of the others, last)
 models/current.json                    the version that serves, replaced by atomic rename
+models/attempted.json                  the newest event that the last training saw
 models/LOCK                            held by the one process that may publish
 ```
 
@@ -83,6 +84,10 @@ class _Ready(msgspec.Struct, frozen=True):
 
 class _Current(msgspec.Struct, frozen=True):
     number: int
+
+
+class _Attempted(msgspec.Struct, frozen=True):
+    seq: int
 
 
 class VersionStore:
@@ -198,6 +203,21 @@ class VersionStore:
                 raise TrainingError(f"cannot write version {number} to {folder}: {text}; the old stays") from None
             raise
         return number
+
+    def attempted(self) -> int:
+        """Return the newest event that the last training saw, whatever became of it; -1 if there was none."""
+        try:
+            return msgspec.json.decode((self.path / "attempted.json").read_bytes(), type=_Attempted).seq
+        except (OSError, msgspec.DecodeError):
+            # only the cost of the next training depends on it
+            return -1
+
+    def set_attempted(self, seq: int) -> None:
+        """Note the newest event that a training saw; the caller holds ``lock``."""
+        try:
+            _replace(self.path / "attempted.json", msgspec.json.encode(_Attempted(seq)))
+        except OSError as error:
+            raise TrainingError(f"cannot write to {self.path}: {error.strerror}; the live version stays") from None
 
     def clean(self) -> None:
         """Remove what publishing that was interrupted left behind; the caller holds ``lock``."""

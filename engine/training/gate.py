@@ -1,0 +1,133 @@
+"""The test that a candidate must pass on events that neither it nor the live version was trained on."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..config import GateConfig
+from ..model import StreamingModel, gap_features
+from .loss import spans
+from .windows import UserLog, Windows, batches, cells
+
+__all__ = ["Interval", "chance_ndcg", "judge", "ndcg_of_events", "popularity_ndcg", "ranks", "user_bootstrap"]
+
+K = 10
+_BATCH_EVENTS = 4096
+# scores of this many events times items at a time
+_BLOCK = 4 << 20
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A difference with the lower bound of its one-sided interval."""
+
+    difference: float
+    lower: float
+
+
+def user_bootstrap(difference: Floats, users: Ints, config: GateConfig, rng: np.random.Generator) -> Interval:
+    """Mean of paired differences per event with its lower bound, resampling whole users with all their events.
+
+    Events of one user go together: within a session they rise and fall as one, so resampling single events would
+    claim more certainty than there is.
+    """
+    _, owner = np.unique(users, return_inverse=True)
+    sums, counts = np.bincount(owner, difference), np.bincount(owner)
+    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=config.resamples)
+    means = (draws @ sums) / (draws @ counts)
+    return Interval(float(difference.mean()), float(np.quantile(means, 1 - config.confidence)))
+
+
+def judge(
+    live: Floats, candidate: Floats, users: Ints, config: GateConfig, rng: np.random.Generator
+) -> tuple[bool, Interval]:
+    """Whether the candidate may serve: the lower bound of its NDCG's difference is above the margin of live's NDCG."""
+    interval = user_bootstrap(candidate - live, users, config, rng)
+    return interval.lower > config.margin * float(live.mean()), interval
+
+
+def ndcg_of_events(rank: Floats) -> Floats:
+    """Return the NDCG@10 of single events by their rank (from 1; infinite for a miss)."""
+    return np.where(rank <= K, 1 / np.log2(1 + np.minimum(rank, K)), 0.0)
+
+
+def chance_ndcg(candidates: int) -> float:
+    """Return the expected NDCG@10 of a random order of so many items."""
+    return sum(1 / math.log2(1 + rank) for rank in range(1, K + 1)) / max(K, candidates)
+
+
+def ranks(
+    model: StreamingModel, log: UserLog, targets: Ints, version_rows: Ints, anchor: int, *, exclude_own: bool = True
+) -> Floats:
+    """Rank the events ``targets`` (rows of the log, ascending) among all items of the model, as serving would.
+
+    The user's state covers the events from its anchor up to the target; ties count against; an item that the model
+    does not know, or that the user had before (with ``exclude_own``), is a miss: infinity.
+    """
+    result = np.full(len(targets), np.inf)
+    windows, owner = _target_windows(log, targets, anchor)
+    order = np.argsort(owner, kind="stable")
+    bounds = np.searchsorted(owner[order], np.arange(len(windows.starts) + 1))
+    numbers = {start: number for number, start in enumerate(windows.starts.tolist())}
+    table = model.item_table().detach().numpy()
+    model.eval()
+    with torch.no_grad():
+        for part in batches(windows, _BATCH_EVENTS, np.random.default_rng(0)):
+            batch = cells(log, part, version_rows)
+            hidden = model.query(model(batch.items, batch.times_ms)[:, :-1], _phi(model, batch.times_ms)).numpy()
+            for row, start in enumerate(part.starts.tolist()):
+                number = numbers[start]
+                mine = order[bounds[number] : bounds[number + 1]]
+                for chosen in np.array_split(mine, 1 + len(mine) * len(table) // _BLOCK):
+                    scores = hidden[row, targets[chosen] - start] @ table.T
+                    result[chosen] = _rank(scores, log, targets[chosen], version_rows, exclude_own)
+    return result
+
+
+def popularity_ndcg(log: UserLog, targets: Ints, until_seq: int, *, exclude_own: bool = True) -> float:
+    """Return the NDCG@10 of ranking by how often an item came up to ``until_seq``."""
+    items = int(log.items.max()) + 1
+    counts = np.bincount(log.items[log.seqs <= until_seq], minlength=items).astype(np.float64)
+    rows = np.arange(items)
+    size = max(1, _BLOCK // items)
+    parts = [
+        _rank(np.tile(counts, (len(part), 1)), log, part, rows, exclude_own)
+        for part in np.split(targets, range(size, len(targets), size))
+    ]
+    return float(ndcg_of_events(np.concatenate(parts)).mean())
+
+
+def _phi(model: StreamingModel, times_ms: torch.Tensor) -> torch.Tensor | None:
+    return None if model.query_time is None else gap_features(times_ms)
+
+
+def _target_windows(log: UserLog, targets: Ints, anchor: int) -> tuple[Windows, Ints]:
+    """Return the windows that the states before the targets cover, extended to the last of them, and each one's."""
+    first = log.starts[log.users[targets]]
+    position = targets - first
+    starts = first + np.maximum(0, anchor * (position // anchor - 1))
+    begins, owner = np.unique(starts, return_inverse=True)
+    stops = np.zeros(len(begins), np.int64)
+    np.maximum.at(stops, owner, targets + 1)
+    return Windows(begins, stops), owner
+
+
+def _rank(scores: NDArray[np.floating], log: UserLog, targets: Ints, version_rows: Ints, exclude_own: bool) -> Floats:
+    wanted = version_rows[log.items[targets]]
+    known = wanted < scores.shape[1]
+    each = np.arange(len(targets))
+    true = scores[each, np.where(known, wanted, 0)].copy()
+    if exclude_own:
+        index, row = spans(log.starts[log.users[targets]], targets)
+        own = version_rows[log.items[row]]
+        inside = own < scores.shape[1]
+        index, own = index[inside], own[inside]
+        known[index[own == wanted[index]]] = False
+        scores[index, own] = -np.inf
+    rank = (scores >= true[:, None]).sum(axis=1).astype(np.float64)
+    return np.where(known & np.isfinite(true), rank, np.inf)

@@ -1,0 +1,83 @@
+"""What the training program does for one request: read the log, train a round, publish what passed."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from ..config import Config
+from ..errors import StoreError, StoreFencedError, TrainingError
+from ..store import Store
+from ..versions import VersionStore
+from .protocol import Request, TrainReport
+from .rounds import Round, train_round
+from .windows import UserLog
+
+__all__ = ["run_job"]
+
+_READS = 3
+
+
+def run_job(request: Request, store: Path, versions: VersionStore, progress: Callable[[float], None]) -> TrainReport:
+    """Answer a request; the caller holds the lock of ``versions``.
+
+    The store is read beside its writer. Raises a ``RecurraError`` with a sentence for the user; current version and
+    everything published before are then as they were.
+    """
+    began, cpu_began = time.perf_counter(), time.process_time()
+    log, item_ids, store_id = _read(request, store, versions)
+    number = versions.current()
+    config = Config(store=request.store, model=request.model, training=request.training, gate=request.gate)
+    given = Round(log, item_ids, versions.load(number) if number else None, config, versions.attempted())
+    outcome = train_round(given, progress=progress)
+
+    def finished(number: int) -> TrainReport:
+        seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+        return msgspec.structs.replace(outcome.report, number=number, seconds=round(seconds, 3), cpu_s=round(cpu_s, 3))
+
+    def guard() -> None:
+        with _reader(request, store, versions) as reader:
+            epoch = reader.epoch
+        if epoch != request.epoch:
+            raise StoreFencedError(
+                f"the store has a new owner (epoch {epoch}, the training began under {request.epoch}); "
+                "its version was not published"
+            )
+
+    published = 0
+    if outcome.model is not None:
+        published = versions.publish(
+            outcome.model,
+            outcome.vocabulary,
+            parent=outcome.report.parent,
+            cutoff_seq=outcome.report.cutoff_seq,
+            store_id=store_id,
+            report=lambda number: msgspec.to_builtins(finished(number)),
+            guard=guard,
+        )
+        versions.prune(request.training.keep_versions)
+    versions.set_attempted(outcome.report.newest_seq)
+    return finished(published)
+
+
+def _read(request: Request, path: Path, versions: VersionStore) -> tuple[UserLog, list[str | None], str]:
+    """Read the log and the item ids as committed; tried again if the writer deletes a file meanwhile."""
+    for attempt in range(1, _READS + 1):
+        try:
+            with _reader(request, path, versions) as store:
+                last, until = store.next_seq - 1, request.until_seq
+                if until is not None and until > last:
+                    raise TrainingError(f"training up to event {until} was asked for, the log ends at {last}")
+                log = UserLog.read(store.log(), until)
+                return log, store.items.ids(range(len(store.items))), store.store_id
+        except StoreError:
+            if attempt == _READS:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _reader(request: Request, path: Path, versions: VersionStore) -> Store:
+    # no histories are read, so that no room for them is needed; the notes lie where the lock keeps others out
+    config = msgspec.structs.replace(request.store, hot_histories=1)
+    return Store.open(path, config, secondary=versions.path / ".reader")

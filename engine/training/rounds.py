@@ -1,0 +1,235 @@
+"""One round of training: from the log and the live version to a candidate and a verdict. No files, no clock."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..config import Config
+from ..errors import TrainingError
+from ..model import StreamingModel
+from ..versions import Version
+from .fit import Material, fit
+from .gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks
+from .protocol import TrainReport
+from .windows import UserLog, Windows, all_windows, last_windows
+
+__all__ = ["Outcome", "Round", "train_round"]
+
+_VALIDATION_SHARE = 0.1
+_GAP_QUANTILE = 0.999
+_RETRY_GROWTH = 1.5
+
+Ints = NDArray[np.int64]
+
+
+class Outcome(NamedTuple):
+    """A report, with the candidate and its vocabulary if that is to be published."""
+
+    report: TrainReport
+    model: StreamingModel | None = None
+    vocabulary: Sequence[str] = ()
+
+
+class Round(NamedTuple):
+    """What a round is given. ``item_ids`` are the store's items by row; ``attempted_seq`` is the newest event that the
+    round before saw, so that refused candidates do not make the next ones ever more expensive (-1: none was)."""
+
+    log: UserLog
+    item_ids: Sequence[str | None]
+    live: Version | None
+    config: Config
+    attempted_seq: int = -1
+
+
+def train_round(given: Round, *, progress: Callable[[float], None] | None = None) -> Outcome:
+    """Train a candidate on all but the newest events and compare it with the live version on these.
+
+    Deterministic: the seed of the configuration and the newest event decide every draw; torch's generator is seeded.
+    Raises ``TrainingError`` if a loss is not finite.
+    """
+    config, live = given.config, given.live
+    newest = int(given.log.seqs.max(initial=-1))
+    old_cutoff = -1 if live is None else live.facts.cutoff_seq
+    cutoff = _cutoff(given.log, old_cutoff, config)
+    trained = given.log.until(cutoff)
+    facts = {"cutoff_seq": cutoff, "newest_seq": newest, "seed": config.training.seed}
+    facts |= {"parent": 0 if live is None else live.number}
+    kept = _too_few(given, trained, old_cutoff)
+    if kept is not None:
+        return Outcome(TrainReport(verdict="kept", reason=kept, **facts))
+    sequence = np.random.SeedSequence([config.training.seed, cutoff])
+    rng = np.random.default_rng(sequence)
+    torch.manual_seed(int(sequence.generate_state(1)[0]))
+    vocabulary, version_rows = _vocabulary(trained, given.item_ids, live)
+    generator = torch.Generator().manual_seed(int(sequence.generate_state(2)[1]))
+    if live is None:
+        model = StreamingModel(config.model, len(vocabulary), generator=generator)
+    else:
+        model = live.model().grown(len(vocabulary), generator=generator)
+    _set_gap_clip(model, trained)
+    facts |= {"items": len(vocabulary), "trained_events": len(trained)}
+    facts |= _fit(model, trained, version_rows, given, rng, progress)
+    return _judged(model, vocabulary, version_rows, given, facts, rng)
+
+
+def _cutoff(log: UserLog, old_cutoff: int, config: Config) -> int:
+    """Return the sequence number up to which the candidate is trained."""
+    seqs = np.sort(log.seqs)
+    new = len(seqs) - int(np.searchsorted(seqs, old_cutoff, side="right"))
+    # a first version is compared with nothing, so that a larger holdout would only cost it events
+    share = 0.0 if old_cutoff < 0 else config.gate.holdout_share
+    holdout = max(config.gate.holdout_events, round(share * new))
+    return int(seqs[-holdout - 1]) if len(seqs) > holdout else -1
+
+
+def _too_few(given: Round, trained: UserLog, old_cutoff: int) -> str | None:
+    config = given.config
+    if given.live is None:
+        if len(given.log) < config.training.min_events:
+            return f"a first version needs {config.training.min_events} events, the log has {len(given.log)}"
+        # it begins from nothing each time, so that trying at every occasion would cost without bound
+        attempted = int((given.log.seqs <= given.attempted_seq).sum())
+        if len(given.log) < _RETRY_GROWTH * attempted:
+            return f"the first version was refused at {attempted} events; {_RETRY_GROWTH} times as many are waited for"
+    if int((trained.seqs > old_cutoff).sum()) == 0:
+        return (
+            f"with {config.gate.holdout_events} events held out for the comparison no new ones are left to learn from; "
+            "the live version stays"
+        )
+    return None
+
+
+def _vocabulary(log: UserLog, item_ids: Sequence[str | None], live: Version | None) -> tuple[list[str], Ints]:
+    """Return the item ids by version row, the live version's first, and the map from store rows to version rows."""
+    vocabulary = [] if live is None else list(live.vocabulary)
+    rows = {item: row for row, item in enumerate(vocabulary)}
+    items, first = np.unique(log.items[np.argsort(log.seqs, kind="stable")], return_index=True)
+    for item in items[np.argsort(first)].tolist():
+        name = item_ids[item]
+        if name is not None and name not in rows:
+            rows[name] = len(vocabulary)
+            vocabulary.append(name)
+    unknown = len(vocabulary)
+    return vocabulary, np.array([unknown if name is None else rows.get(name, unknown) for name in item_ids], np.int64)
+
+
+def _set_gap_clip(model: StreamingModel, log: UserLog) -> None:
+    gaps = np.diff(log.times_ms)[np.diff(log.users) == 0] / 1000
+    if len(gaps):
+        model.gap_clip_s.fill_(float(np.quantile(gaps, _GAP_QUANTILE)))
+
+
+def _fit(
+    model: StreamingModel,
+    log: UserLog,
+    version_rows: Ints,
+    given: Round,
+    rng: np.random.Generator,
+    progress: Callable[[float], None] | None,
+) -> dict[str, Any]:
+    config, anchor = given.config.training, given.config.store.anchor
+    whole = all_windows(log, anchor)
+    users = int(log.users.max()) + 1
+    left_out = rng.random(users) < _VALIDATION_SHARE
+    if given.live is None:
+        mine = left_out[log.users[whole.starts]]
+        train, validation, since = whole.take(~mine), whole.take(mine), -1
+        tokens = min(config.first_passes * int(train.lengths.sum()), config.first_tokens)
+        material = Material(log, version_rows, lambda: train, validation, since)
+        rate = config.first_rate
+    else:
+        since = given.live.facts.cutoff_seq
+        recent = last_windows(log, since, anchor)
+        mine = left_out[log.users[recent.starts]]
+        new = int((log.seqs > max(since, min(given.attempted_seq, int(log.seqs.max())))).sum())
+        tokens = config.tokens_per_event * max(new, 1)
+        epoch = _Replay(whole, recent.take(~mine), tokens, config.replay, rng)
+        material = Material(log, version_rows, epoch, recent.take(mine), since)
+        rate = config.rate
+    fitted = fit(model, material, config, tokens=tokens, rate=rate, rng=rng, progress=progress)
+    return {
+        "steps": fitted.steps,
+        "best_step": fitted.best_step,
+        "fitted_events": fitted.events,
+        "loss": fitted.loss,
+        "validation_loss": fitted.validation_loss,
+    }
+
+
+class _Replay:
+    """Yields passes over the recent windows, each with old windows drawn evenly, so that these have a fixed share."""
+
+    def __init__(self, old: Windows, recent: Windows, tokens: int, share: float, rng: np.random.Generator) -> None:
+        self._old, self._recent, self._rng = old, recent, rng
+        self._tokens, self._share = tokens, share
+
+    def __call__(self) -> Windows:
+        recent = self._recent
+        budget = int(self._tokens * (1 - self._share))
+        if int(recent.lengths.sum()) > budget:
+            # more than one round can read: the windows of a random choice of users
+            order = self._rng.permutation(len(recent.starts))
+            recent = recent.take(order[: max(1, int(np.searchsorted(np.cumsum(recent.lengths[order]), budget)))])
+        wanted = int(recent.lengths.sum()) * self._share / (1 - self._share)
+        count = round(wanted / max(1.0, float(self._old.lengths.mean())))
+        return recent.join(self._old.take(self._rng.integers(0, len(self._old.starts), count)))
+
+
+def _judged(
+    model: StreamingModel,
+    vocabulary: list[str],
+    version_rows: Ints,
+    given: Round,
+    facts: dict[str, Any],
+    rng: np.random.Generator,
+) -> Outcome:
+    config, live, log = given.config, given.live, given.log
+    anchor, exclude_own = config.store.anchor, config.training.exclude_seen
+    targets = np.flatnonzero(log.seqs > facts["cutoff_seq"])
+    candidate = ndcg_of_events(ranks(model, log, targets, version_rows, anchor, exclude_own=exclude_own))
+    facts |= {
+        "holdout": len(targets),
+        "users": len(np.unique(log.users[targets])),
+        "ndcg_candidate": float(candidate.mean()) if len(targets) else None,
+    }
+    if len(targets) < config.gate.holdout_events:
+        reason = f"{len(targets)} held-out events are fewer than the {config.gate.holdout_events} that the gate needs"
+        return Outcome(TrainReport(verdict="kept", reason=reason, **facts))
+    if live is None:
+        return _first(model, vocabulary, given, targets, facts)
+    rows = {item: row for row, item in enumerate(live.vocabulary)}
+    live_rows = np.array([rows.get(name or "", len(rows)) for name in given.item_ids], np.int64)
+    before = ndcg_of_events(ranks(live.model(), log, targets, live_rows, anchor, exclude_own=exclude_own))
+    passed, interval = judge(before, candidate, log.users[targets], config.gate, rng)
+    required = config.gate.margin * float(before.mean())
+    facts |= {
+        "ndcg_live": float(before.mean()),
+        "difference": interval.difference,
+        "lower": interval.lower,
+        "required": required,
+        "confidence": config.gate.confidence,
+    }
+    relation = "above" if passed else "not above"
+    reason = f"the NDCG@10 difference has the lower bound {interval.lower:+.4f}, {relation} {required:+.4f}"
+    if passed:
+        return Outcome(TrainReport(verdict="published", reason=reason, **facts), model, vocabulary)
+    return Outcome(TrainReport(verdict="refused", reason=reason, **facts))
+
+
+def _first(model: StreamingModel, vocabulary: list[str], given: Round, targets: Ints, facts: dict[str, Any]) -> Outcome:
+    """Judge a version that has no live one to be compared with: it must beat a random order."""
+    config = given.config
+    popularity = popularity_ndcg(given.log, targets, facts["cutoff_seq"], exclude_own=config.training.exclude_seen)
+    facts |= {"ndcg_popularity": popularity}
+    chance, reached = chance_ndcg(len(vocabulary)), facts["ndcg_candidate"]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
+        raise TrainingError("the first version has weights that are not finite; none is published")
+    reason = (
+        f"nothing to compare with: NDCG@10 {reached:.4f}, a random order has {chance:.4f}, popularity {popularity:.4f}"
+    )
+    if reached <= chance:
+        return Outcome(TrainReport(verdict="refused", reason=reason, **facts))
+    return Outcome(TrainReport(verdict="first", reason=reason, **facts), model, vocabulary)
