@@ -38,7 +38,7 @@ def base_count(tail: bytes) -> int:
     return int.from_bytes(tail[12:14], "little")
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _put(buffer, at, value, width):  # type: ignore[no-untyped-def]
     for _ in range(width):
         buffer[at] = value & 255
@@ -47,7 +47,7 @@ def _put(buffer, at, value, width):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _get(buffer, at, width):  # type: ignore[no-untyped-def]
     value = np.int64(0)
     for i in range(width):
@@ -55,7 +55,7 @@ def _get(buffer, at, width):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _width(value):  # type: ignore[no-untyped-def]
     width = 0
     while value > 0:
@@ -64,7 +64,7 @@ def _width(value):  # type: ignore[no-untyped-def]
     return width
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _put_block(buffer, at, items, times, types, weight_bits, hashes, start, stop):  # type: ignore[no-untyped-def]
     top_item, top_type = np.int64(0), np.int64(0)
     weighted, hashed = 0, 0
@@ -130,7 +130,7 @@ def encode(users, rewrites, items, times, types, weights, hashes, lengths, tails
     return buffer[:at], ends
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _get_block(buffer, at, end, items, times, types, weight_bits, hashes, length):  # type: ignore[no-untyped-def]
     """Append the block at ``buffer[at:end]`` behind ``length`` events; returns the new length, -1 if malformed."""
     if end - at < _BLOCK_HEADER:

@@ -1,5 +1,6 @@
 """RocksDB behind the few operations that the store needs, its options, and its errors in our words."""
 
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ _BLOCK_BYTES = 16 << 10
 _OPEN_FILES = 256
 # file descriptors that the rest of the process needs
 _OTHER_FILES = 32
+# room for new tables and notes, beyond the write-ahead logs
+_MARGIN_BYTES = 2 << 20
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 
 
@@ -118,6 +121,22 @@ class Rocks:
             self._db.compact_range(None, None)
         except Exception as error:
             raise store_error(error, "cannot compact the store") from None
+
+    def check_room(self) -> None:
+        """Raise ``StoreFullError`` unless the device has room for what the write-ahead logs hold."""
+        probe = self.path / "room.tmp"
+        # random, so that a compressing file system does not fool us
+        block = os.urandom(1 << 20)
+        try:
+            wanted = _MARGIN_BYTES + sum(file.stat().st_size for file in self.path.glob("*.log"))
+            try:
+                with probe.open("wb") as file:
+                    for _ in range(0, wanted, len(block)):
+                        file.write(block)
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise store_error(error, f"cannot reopen the store {self.path.parent}") from None
 
     def checkpoint(self, path: Path) -> None:
         """Write a consistent copy, sharing unchanged files by hard links where the file system can."""

@@ -268,11 +268,16 @@ class Store(Reader):
             self._db.compact()
 
     def reopen(self) -> None:
-        """Close the database and open it again, after a failed write; memory equals the disk afterwards."""
+        """Close the database and open it again, after a failed write; memory equals the disk afterwards.
+
+        Raises ``StoreFullError``, and stays open for reading, as long as the device has no room.
+        """
         with self._lock:
             if self._closed or self._owner is None:
                 raise ClosedError(f"the store {self.path} is closed or was opened for reading")
             self._owner.check()
+            # opening flushes the write-ahead log; while there is no room for that the old handle still answers reads
+            self._db.check_room()
             _close_quietly(self._db)
             self._open_database()
 

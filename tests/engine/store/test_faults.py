@@ -90,9 +90,11 @@ def test_the_broken_build_is_noticed(tmp_path: Path, worker: dict[str, Any], exp
 def test_a_full_disk_stops_writing_until_it_is_reopened(tmp_path: Path, expected: str) -> None:
     done = work(tmp_path / "s", str(50_000))
     assert done.returncode == 0, done.stderr
-    full, refused, reopened, digest = done.stdout.splitlines()
+    full, refused, still_full, readable, reopened, digest = done.stdout.splitlines()
     assert "free some space, nothing of the batch was applied" in full
     assert refused.startswith("the store refuses to write until it is reopened, because: cannot write")
+    assert still_full.startswith("cannot reopen the store")
+    assert readable == "still readable"
     assert reopened == "same after reopening"
     assert digest == expected
 

@@ -43,6 +43,11 @@ def main(directory: str, batches: int, limit: int | None) -> None:
                     store.apply(batch(store.offsets()["s"]), 10**9)
                 except StoreError as refusal:
                     print(refusal)
+                try:
+                    store.reopen()
+                except StoreFullError as still:
+                    print(still)
+                print("still readable" if store.digest() == before else "lost")
                 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
                 store.reopen()
                 print("same after reopening" if store.digest() == before else "changed by reopening")
