@@ -9,11 +9,14 @@ the block has one. A base value is ``version u8 | block``, a tail value is
 ``version u8 | flags u8 | partition i32 | n 6 bytes | base count u16 | block``.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 __all__ = [
     "BASE_HEADER",
+    "INNER",
     "RECORD_VERSION",
     "SEEN",
     "TAIL_HEADER",
@@ -29,6 +32,8 @@ RECORD_VERSION = 1
 SEEN = 1
 TAIL_HEADER = 14
 BASE_HEADER = 1
+# for functions that only kernels call: without the wrappers for Python they compile faster
+INNER: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _BLOCK_HEADER = 10
 _EVENT_BYTES = 24
 
@@ -38,7 +43,7 @@ def base_count(tail: bytes) -> int:
     return int.from_bytes(tail[12:14], "little")
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _put(buffer, at, value, width):  # type: ignore[no-untyped-def]
     for _ in range(width):
         buffer[at] = value & 255
@@ -47,7 +52,7 @@ def _put(buffer, at, value, width):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _get(buffer, at, width):  # type: ignore[no-untyped-def]
     value = np.int64(0)
     for i in range(width):
@@ -55,7 +60,7 @@ def _get(buffer, at, width):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _width(value):  # type: ignore[no-untyped-def]
     width = 0
     while value > 0:
@@ -64,7 +69,7 @@ def _width(value):  # type: ignore[no-untyped-def]
     return width
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _put_block(buffer, at, items, times, types, weight_bits, hashes, start, stop):  # type: ignore[no-untyped-def]
     top_item, top_type = np.int64(0), np.int64(0)
     weighted, hashed = 0, 0
@@ -130,7 +135,7 @@ def encode(users, rewrites, items, times, types, weights, hashes, lengths, tails
     return buffer[:at], ends
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _get_block(buffer, at, end, items, times, types, weight_bits, hashes, length):  # type: ignore[no-untyped-def]
     """Append the block at ``buffer[at:end]`` behind ``length`` events; returns the new length, -1 if malformed."""
     if end - at < _BLOCK_HEADER:

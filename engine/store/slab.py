@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .batch import APPLIED, DUPLICATE, LATE, TOO_LATE
-from .codec import decode, encode
+from .codec import INNER, decode, encode
 
 __all__ = ["Change", "HistorySlab"]
 
@@ -163,7 +163,7 @@ class HistorySlab:
         self.drop(self._row_of[oldest].tolist())
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _shed(slot, keep, user, items, times, types, weights, hashes, lengths, tails, gone_users, gone_items, gone):  # type: ignore[no-untyped-def]
     """Drop the mirrored events that are no longer in the history, noting their items; the rest becomes the base."""
     extra = max(0, lengths[slot] - keep)
@@ -183,7 +183,7 @@ def _shed(slot, keep, user, items, times, types, weights, hashes, lengths, tails
     return gone
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _place_of(start, end, item, time, kind, event_hash, items, times, types, hashes):  # type: ignore[no-untyped-def]
     """Return where the event belongs in ``[start, end]`` of one user's columns, or -1 if it is there already."""
     if event_hash != 0:
