@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ LENGTHS = [1, 2, 63, 64, 65, 200]
 H, P, N = 3, 4, 5
 
 
-def case(b: int, length: int, states: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def case(b: int, length: int, states: int, seed: int = 0) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -24,10 +26,10 @@ def case(b: int, length: int, states: int, seed: int = 0) -> dict[str, torch.Ten
     }
 
 
-def run(inputs: dict[str, torch.Tensor], backend: str, **layout: torch.Tensor) -> dict[str, torch.Tensor]:
+def run(inputs: dict[str, Any], backend: str, **layout: torch.Tensor) -> dict[str, torch.Tensor]:
     """Outputs, final states and the gradients of a sum that touches every one of them."""
-    leaves = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
-    y, final = ssd(**leaves, **layout, backend=backend)  # type: ignore[arg-type]
+    leaves: dict[str, Any] = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
+    y, final = ssd(**leaves, **layout, backend=backend)
     weights = torch.Generator().manual_seed(1)
     weigh_y = torch.randn(y.shape, generator=weights, dtype=torch.float64)
     weigh_final = torch.randn(final.shape, generator=weights, dtype=torch.float64)
