@@ -44,6 +44,8 @@ def _unavailable(reason: str) -> None:
 @pytest.fixture(scope="session")
 def own_broker() -> Iterator[Any]:
     """A broker of our own, which tests may stop and start."""
+    if "RECURRA_TEST_KAFKA" in os.environ:
+        pytest.skip("RECURRA_TEST_KAFKA names a broker that tests may not stop")
     module = _broker_module()
     try:
         broker = module.Broker()
@@ -63,7 +65,7 @@ def address(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def admin(address: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": address})
+    return AdminClient({"bootstrap.servers": address, "log_level": 0})
 
 
 @pytest.fixture
@@ -84,9 +86,11 @@ Payload = bytes | Mapping[str, object] | None
 @pytest.fixture(scope="session")
 def produce(address: str) -> Callable[..., None]:
     """Write messages to a topic: a user's events to the partition that the user's id decides, if none is given."""
-    producer = ck.Producer({"bootstrap.servers": address, "linger.ms": 5})
+    producer = ck.Producer({"bootstrap.servers": address, "linger.ms": 5, "log_level": 0})
 
     def send(topic: str, messages: Sequence[Payload], partition: int | None = None, partitions: int = 1) -> None:
+        # a partition that was just added is not known otherwise
+        producer.list_topics(topic, timeout=10)
         for message in messages:
             key = str(message.get("user", "")).encode() if isinstance(message, Mapping) else b""
             at = zlib.crc32(key) % partitions if partition is None else partition
@@ -164,7 +168,7 @@ class Service:
         while stored_messages(self.data) < wanted:
             assert self.running, self.log()
             assert time.monotonic() < deadline, f"{stored_messages(self.data)} of {wanted}\n{self.log()}"
-            time.sleep(0.3)
+            time.sleep(0.5)
 
     def trainers(self) -> list[int]:
         """Return the training programs that work on this directory, by process id."""

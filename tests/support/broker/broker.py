@@ -85,6 +85,11 @@ class Broker:
                 raise BrokerUnavailableError(f"the broker did not start:\n{tail}")
             time.sleep(0.1)
 
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self, *, kill: bool = False) -> None:
         """Stop it, at once with ``kill``; the data stays."""
         if self._process is not None:
