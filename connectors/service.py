@@ -70,6 +70,11 @@ class _Runner:
     def ended(self) -> bool:
         return not self._thread.is_alive()
 
+    @property
+    def problem(self) -> str | None:
+        problem: str | None = self._source.health()["problem"]
+        return problem
+
     def start(self) -> None:
         self._thread.start()
 
@@ -99,10 +104,14 @@ def _watch(runner: _Runner, engine: Engine, stopped: threading.Event, say: Calla
         if engine.version != version:
             version = engine.version
             say(f"version {version} serves")
-        now = engine.health()["problems"]
+        now: dict[str, str] = dict(engine.health()["problems"])
+        if (problem := runner.problem) is not None:
+            now["source"] = problem
         for part, problem in now.items():
             if problems.get(part) != problem:
                 say(f"{part}: {problem}")
+        for part in problems.keys() - now.keys():
+            say(f"{part}: well again")
         problems = now
 
 
