@@ -170,7 +170,7 @@ class _Run:
             self._contest.learn(position)
             done = position + 1
             if (done - self._warm) % look == 0:
-                self.mix_weights.append({"position": done, "weights": self._engine.mix_weights()})
+                self.mix_weights.append({"position": done, "ndcg@10": self._engine.mix_weights()["ndcg@10"]})
             if learning and done >= next_training and done < len(stream):
                 self._train(done)
                 next_training = self._next_training(done)

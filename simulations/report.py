@@ -46,7 +46,7 @@ def _page(result: Mapping[str, Any]) -> str:
             _heading(result),
             _summary(result),
             *(_over_stream(result, key, name) for key, name in (("hr@10", "HR@10"), ("ndcg@10", "NDCG@10"))),
-            _weights(result),
+            _mixture(result),
             _cohorts(result),
             _trainings(result),
             _settings(result),
@@ -118,14 +118,19 @@ def _over_stream(result: Mapping[str, Any], key: str, name: str) -> str:
     return line_plot(f"{name} over the stream", centres, lines, _styles(names), marks)
 
 
-def _weights(result: Mapping[str, Any]) -> str:
-    over_time = result["timeline"].get("mix_weights", [])
-    if not over_time:
+def _mixture(result: Mapping[str, Any]) -> str:
+    """Draw by what the mixture chooses: the decayed NDCG@10 of its members on the candidates that it ranks."""
+    looks = result["timeline"].get("mix_weights", [])
+    if not looks:
         return ""
-    names = list(over_time[0]["weights"])
-    lines = {name: [entry["weights"].get(name, 0.0) for entry in over_time] for name in names}
-    styles = {name: Style(_COMPONENT_COLOURS[place % len(_COMPONENT_COLOURS)], 2.0) for place, name in enumerate(names)}
-    return line_plot("weights of the mixture", [entry["position"] for entry in over_time], lines, styles)
+    names = [name for name in looks[0]["ndcg@10"] if any(look["ndcg@10"][name] > 0 for look in looks)]
+    lines = {name: [look["ndcg@10"][name] for look in looks] for name in names}
+    styles = {
+        name: Style(_COMPONENT_COLOURS[place % len(_COMPONENT_COLOURS)], 2.0 if name.startswith("learnt") else 1.5)
+        for place, name in enumerate(names)
+    }
+    title = "Members of the mixture: recent NDCG@10, by which one of them answers"
+    return line_plot(title, [look["position"] for look in looks], lines, styles)
 
 
 def _cohorts(result: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ def result(stream_of: Callable[[Sequence[tuple[int, int]]], Stream]) -> dict[str
         contest.learn(position)
     judged = contest.result()
     judged["timeline"]["mix_weights"] = [
-        {"position": position, "weights": {"slow": 0.5, "item-knn": 0.5}} for position in (400, 800)
+        {"position": position, "ndcg@10": {"slow": 0.05, "item-knn": 0.1, "idle": 0.0}} for position in (400, 800)
     ]
     return {
         "protocol": "preq-v1",
