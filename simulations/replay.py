@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,57 +65,56 @@ def replay(
     ``InputError`` for arguments that are not acceptable.
     """
     pace = _pace(speed)
+    _check(warm, every, train)
+    settings = _configured(config or Config(), repeats, query_time and stream.clock, seed, threads)
+    contest = Contest(stream, chosen(baselines), repeats=repeats)
+    clock = EventClock(int(stream.time_ms[0]))
+    with Usage() as usage, _folder(data_dir) as folder, Engine(folder, settings, clock=clock) as engine:
+        with open_feed(via, engine, stream, clock) as feed:
+            run = _Run(stream, engine, clock, contest, feed, usage, settings)
+            run.warm_up(int(len(stream) * warm))
+            run.go(every, pace, learning=train == "auto", progress=progress)
+        result = {**_facts(stream, seed), **contest.result(), **run.result()}
+    result["timeline"]["mix_weights"] = run.mix_weights
+    result["settings"] = {
+        "warm": warm,
+        "repeats": repeats,
+        "every": every,
+        "via": via,
+        "speed": speed,
+        "train": train,
+        "query_time": settings.model.query_time,
+        "baselines": baselines,
+        "threads": threads,
+        "config": msgspec.json.decode(msgspec.json.encode(settings)),
+    }
+    return result | {
+        "seconds": round(usage.seconds, 2),
+        "events_per_s": round(len(stream) / usage.seconds, 1),
+        "train_s": round(run.train_s, 2),
+        "train_cpu_s": round(usage.children_cpu_s, 2),
+        "peak_rss_mb": round(usage.peak_mb, 1),
+    }
+
+
+def _check(warm: float, every: int, train: str) -> None:
     if not 0 <= warm < 1:
         raise InputError(f"expected a warm share of at least 0 and below 1, got {warm}")
     if every < 1:
         raise InputError(f"expected to rank every K-th event with K at least 1, got {every}")
     if train not in ("auto", "off"):
         raise InputError(f"expected training to be auto or off, got {train!r}")
-    settings = _configured(config or Config(), repeats, query_time and stream.clock, seed, threads)
-    contest = Contest(stream, chosen(baselines), repeats=repeats)
-    with ExitStack() as stack:
-        usage = stack.enter_context(Usage())
-        folder = Path(data_dir) if data_dir is not None else Path(stack.enter_context(_temporary_folder()))
-        clock = EventClock(int(stream.time_ms[0]))
-        engine = stack.enter_context(Engine(folder, settings, clock=clock))
-        feed = stack.enter_context(open_feed(via, engine, stream, clock))
-        run = _Run(stream, engine, clock, contest, feed, usage, settings)
-        run.warm_up(int(len(stream) * warm))
-        run.go(every, pace, learning=train == "auto", progress=progress)
-        mix_weights = engine.mix_weights()
-        versions = {name: engine.health()["training"][name] for name in _VERSION_COUNTS}
-    seconds = usage.seconds
-    judged = contest.result()
-    judged["timeline"]["mix_weights"] = run.mix_weights
+
+
+def _facts(stream: Stream, seed: int) -> dict[str, Any]:
     return {
         "protocol": PROTOCOL,
         "dataset": stream.name,
+        "seed": seed,
         "events": len(stream),
         "users": len(stream.user_ids),
         "items": len(stream.item_ids),
-        **judged,
-        "mix_weights": mix_weights,
         "drift": [],
-        "versions": versions,
-        "trainings": run.trainings,
-        "settings": {
-            "warm": warm,
-            "repeats": repeats,
-            "every": every,
-            "via": via,
-            "speed": speed,
-            "train": train,
-            "query_time": settings.model.query_time,
-            "threads": threads,
-            "baselines": baselines,
-            "config": msgspec.json.decode(msgspec.json.encode(settings)),
-        },
-        "seconds": round(seconds, 2),
-        "events_per_s": round(len(stream) / seconds, 1),
-        "train_s": round(run.train_s, 2),
-        "train_cpu_s": round(usage.children_cpu_s, 2),
-        "peak_rss_mb": round(usage.peak_mb, 1),
-        "seed": seed,
     }
 
 
@@ -176,6 +175,15 @@ class _Run:
                 next_training = self._next_training(done)
             if progress is not None and (done % 100 == 0 or done == len(stream)):
                 progress(done, len(stream), self._contest.recent())
+
+    def result(self) -> dict[str, Any]:
+        """Return the parts of the JSON that the engine knows."""
+        counts = self._engine.health()["training"]
+        return {
+            "mix_weights": self._engine.mix_weights(),
+            "versions": {name: counts[name] for name in _VERSION_COUNTS},
+            "trainings": self.trainings,
+        }
 
     def _judge(self, position: int) -> None:
         stream = self._stream
@@ -246,6 +254,13 @@ def _configured(config: Config, repeats: bool, query_time: bool, seed: int, thre
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="recurra-replay-") as folder:
-        yield folder
+def _folder(data_dir: str | Path | None) -> Iterator[Path]:
+    """Give the engine's directory: the one asked for, which must be new, or one that goes away afterwards."""
+    if data_dir is None:
+        with tempfile.TemporaryDirectory(prefix="recurra-replay-") as made:
+            yield Path(made)
+        return
+    folder = Path(data_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"expected a new data directory, but {folder} is not empty; a replay begins with nothing")
+    yield folder

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -119,3 +120,9 @@ def test_event_time_sets_the_pace(stream_of: StreamOf) -> None:
 def test_a_bad_argument_is_refused_with_a_sentence(arguments: dict[str, Any], said: str, stream: Stream) -> None:
     with pytest.raises(InputError, match=said):
         replay(stream, config=_UNTRAINED, **arguments)
+
+
+def test_a_replay_begins_with_nothing(stream: Stream, tmp_path: Path) -> None:
+    (tmp_path / "something").write_text("")
+    with pytest.raises(InputError, match="not empty"):
+        replay(stream, config=_UNTRAINED, data_dir=tmp_path)
