@@ -84,15 +84,15 @@ class TrainingConfig(_Section, frozen=True):
     nice: int = 10
     seed: int = 0
     # the first version: at most so many passes over the log, and so many events read in all
-    first_passes: int = 40
+    first_passes: int = 25
     first_tokens: int = 800_000
     first_rate: float = 2e-3
     # later ones: events read per new event, and the share of older windows among them
     tokens_per_event: int = 24
     replay: float = 0.5
-    rate: float = 1e-3
+    rate: float = 2e-3
     # events of one optimiser step, padding included
-    batch_events: int = 1_024
+    batch_events: int = 2_048
     weight_decay: float = 0.0
     # what a user had is never offered again, so it is no rival of the next item either
     exclude_seen: bool = True

@@ -14,13 +14,13 @@ from ..model import StreamingModel
 from .loss import Sampler, window_loss
 from .windows import UserLog, Windows, batches, cells
 
-__all__ = ["Fitted", "Material", "fit"]
+__all__ = ["MIN_VALIDATION", "Fitted", "Material", "fit"]
 
 # the validation loss is looked at so often in one fit, and this many times without a better one end it
 _CHECKS = 10
 _PATIENCE = 3
-# fewer validation events than this say nothing
-_MIN_VALIDATION = 100
+# fewer validation events than this say nothing about a few steps more or less
+MIN_VALIDATION = 1_000
 _WARM_UP = 0.1
 _CLIP = 1.0
 
@@ -113,7 +113,7 @@ def _validation(model: StreamingModel, material: Material, config: TrainingConfi
     log, windows = material.log, material.validation
     new = log.seqs > material.since_seq
     cumulated = np.append(0, np.cumsum(new))
-    if (cumulated[windows.stops] - cumulated[windows.starts]).sum() < _MIN_VALIDATION:
+    if (cumulated[windows.stops] - cumulated[windows.starts]).sum() < MIN_VALIDATION:
         return None
 
     def measure() -> float:

@@ -1,6 +1,5 @@
 """The test that a candidate must pass on events that neither it nor the live version was trained on."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from .windows import UserLog, Windows, batches, cells
 
 __all__ = ["Interval", "chance_ndcg", "judge", "ndcg_of_events", "popularity_ndcg", "ranks", "user_bootstrap"]
 
-K = 10
 _BATCH_EVENTS = 4096
 # scores of this many events times items at a time
 _BLOCK = 4 << 20
@@ -52,13 +50,16 @@ def judge(
 
 
 def ndcg_of_events(rank: Floats) -> Floats:
-    """Return the NDCG@10 of single events by their rank (from 1; infinite for a miss)."""
-    return np.where(rank <= K, 1 / np.log2(1 + np.minimum(rank, K)), 0.0)
+    """Return the NDCG of single events by their rank (from 1; infinite for a miss, which has 0).
+
+    Not cut off at ten: an event that moves from rank 40 to 20 is evidence too, and the interval gets half as wide.
+    """
+    return 1 / np.log2(1 + rank)
 
 
 def chance_ndcg(candidates: int) -> float:
-    """Return the expected NDCG@10 of a random order of so many items."""
-    return sum(1 / math.log2(1 + rank) for rank in range(1, K + 1)) / max(K, candidates)
+    """Return the expected NDCG of a random order of so many items."""
+    return float(np.mean(1 / np.log2(1 + np.arange(1, candidates + 1))))
 
 
 def ranks(
@@ -90,7 +91,7 @@ def ranks(
 
 
 def popularity_ndcg(log: UserLog, targets: Ints, until_seq: int, *, exclude_own: bool = True) -> float:
-    """Return the NDCG@10 of ranking by how often an item came up to ``until_seq``."""
+    """Return the NDCG of ranking by how often an item came up to ``until_seq``."""
     items = int(log.items.max()) + 1
     counts = np.bincount(log.items[log.seqs <= until_seq], minlength=items).astype(np.float64)
     rows = np.arange(items)

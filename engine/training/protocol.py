@@ -16,7 +16,7 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a training; also kept with a published version.
 
     ``verdict`` is ``first`` or ``published`` (there is a new version, ``number``), ``refused`` (the gate said no) or
-    ``kept`` (there was too little to go by); ``reason`` says why in a sentence. ``ndcg_*`` are NDCG@10 over the
+    ``kept`` (there was too little to go by); ``reason`` says why in a sentence. ``ndcg_*`` are NDCG over the
     ``holdout`` events of ``users`` users that neither version was trained on; ``lower`` bounds the difference of
     candidate and live from below with ``confidence``, and must be above ``required``. ``fitted_events`` counts an event
     each time that it was learnt from; ``best_step`` of ``steps`` is the one whose weights were taken.

@@ -11,7 +11,7 @@ from ..config import Config
 from ..errors import TrainingError
 from ..model import StreamingModel
 from ..versions import Version
-from .fit import Material, fit
+from .fit import MIN_VALIDATION, Material, fit
 from .gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks
 from .protocol import TrainReport
 from .windows import UserLog, Windows, all_windows, last_windows
@@ -132,16 +132,17 @@ def _fit(
 ) -> dict[str, Any]:
     config, anchor = given.config.training, given.config.store.anchor
     whole = all_windows(log, anchor)
-    users = int(log.users.max()) + 1
-    left_out = rng.random(users) < _VALIDATION_SHARE
+    since = -1 if given.live is None else given.live.facts.cutoff_seq
+    # nobody is left out for a validation that would say nothing
+    share = _VALIDATION_SHARE if _VALIDATION_SHARE * int((log.seqs > since).sum()) >= MIN_VALIDATION else 0.0
+    left_out = rng.random(int(log.users.max()) + 1) < share
     if given.live is None:
         mine = left_out[log.users[whole.starts]]
-        train, validation, since = whole.take(~mine), whole.take(mine), -1
+        train, validation = whole.take(~mine), whole.take(mine)
         tokens = min(config.first_passes * int(train.lengths.sum()), config.first_tokens)
         material = Material(log, version_rows, lambda: train, validation, since)
         rate = config.first_rate
     else:
-        since = given.live.facts.cutoff_seq
         recent = last_windows(log, since, anchor)
         mine = left_out[log.users[recent.starts]]
         new = int((log.seqs > max(since, min(given.attempted_seq, int(log.seqs.max())))).sum())
@@ -213,7 +214,7 @@ def _judged(
         "confidence": config.gate.confidence,
     }
     relation = "above" if passed else "not above"
-    reason = f"the NDCG@10 difference has the lower bound {interval.lower:+.4f}, {relation} {required:+.4f}"
+    reason = f"the NDCG difference has the lower bound {interval.lower:+.4f}, {relation} {required:+.4f}"
     if passed:
         return Outcome(TrainReport(verdict="published", reason=reason, **facts), model, vocabulary)
     return Outcome(TrainReport(verdict="refused", reason=reason, **facts))
@@ -228,7 +229,7 @@ def _first(model: StreamingModel, vocabulary: list[str], given: Round, targets: 
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise TrainingError("the first version has weights that are not finite; none is published")
     reason = (
-        f"nothing to compare with: NDCG@10 {reached:.4f}, a random order has {chance:.4f}, popularity {popularity:.4f}"
+        f"nothing to compare with: NDCG {reached:.4f}, a random order has {chance:.4f}, popularity {popularity:.4f}"
     )
     if reached <= chance:
         return Outcome(TrainReport(verdict="refused", reason=reason, **facts))
