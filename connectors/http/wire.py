@@ -1,6 +1,5 @@
 """How the engine's verbs travel over HTTP: one request per verb, errors by the name of their class."""
 
-import datetime as dt
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from ...engine.errors import (
     UnknownUserError,
     VersionError,
 )
-from ...engine.events import MAX_TIME_MS, Event, Forget, Item
+from ...engine.events import MAX_TIME_MS, Event, Forget, Item, rfc_3339_ms
 from ...engine.results import HistoryEntry, IngestReport, Recommendation, VersionInfo
 
 __all__ = [
@@ -158,13 +157,7 @@ def health() -> Request:
 def time_ms(text: str) -> int:
     """Read a time given as text: integer milliseconds since the epoch, or RFC 3339 with a time zone."""
     try:
-        if text.lstrip("-").isdecimal():
-            moment_ms = int(text)
-        else:
-            moment = dt.datetime.fromisoformat(text)
-            if moment.tzinfo is None:
-                raise ValueError
-            moment_ms = (moment - dt.datetime.fromtimestamp(0, dt.UTC)) // dt.timedelta(milliseconds=1)
+        moment_ms = int(text) if text.lstrip("-").isdecimal() else rfc_3339_ms(text)
     except ValueError:
         raise InputError(
             f"expected a time in milliseconds or like 2026-01-31T12:00:00Z (with a time zone), got {text!r:.60}"

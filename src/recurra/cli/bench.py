@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from .output import Json, Quiet, progress, say, write_json
+from .serve import one_of
 
 __all__ = ["app"]
 
@@ -30,8 +31,9 @@ def step(
     from recurra.simulations.bench.step import bench_step
 
     with progress("bench step", quiet=quiet) as report:
-        del report
-        result = bench_step(slab=slab, state_dtype=state_dtype, threads=threads)
+        result = bench_step(
+            slab=slab, state_dtype=state_dtype, threads=threads, progress=lambda words: report(0, 0, words)
+        )
     write_json(result, json)
     for batch, figures in result["batch"].items():
         say(f"batch {batch}: {figures['us_per_event']:.2f} us an event, {figures['events_per_s']:,.0f} events/s", json)
@@ -42,6 +44,7 @@ def step(
 @app.command(epilog="Example: recurra bench ingest --source memory --train off")
 def ingest(
     source: Annotated[str, typer.Option(metavar="kafka|memory", help="Where the events come from.")] = "memory",
+    broker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A Kafka broker. [127.0.0.1:9092]")] = None,
     train: Annotated[str, typer.Option(metavar="on|off", help="Train in the background meanwhile.")] = "off",
     json: Json = None,
     quiet: Quiet = False,
@@ -49,9 +52,9 @@ def ingest(
     """Taking in events, durable, with states and memories on; and how soon they are visible."""
     from recurra.simulations.bench.ingest import bench_ingest
 
-    with progress("bench ingest", quiet=quiet) as report:
-        del report
-        result = bench_ingest(source=source, train=train == "on")
+    one_of("--train", train, ("on", "off"))
+    with progress("bench ingest", quiet=quiet):
+        result = bench_ingest(source=source, train=train == "on", broker=broker)
     write_json(result, json)
     say(
         f"{result['source']}: {result['events_per_s']:,.0f} events/s, {result['cpu_us_per_event']:.1f} us of CPU an "
@@ -71,8 +74,7 @@ def query(
     """Answering recommendations."""
     from recurra.simulations.bench.query import bench_query
 
-    with progress("bench query", quiet=quiet) as report:
-        del report
+    with progress("bench query", quiet=quiet):
         result = bench_query(items=items, http=http, connections=connections)
     write_json(result, json)
     say(

@@ -1,7 +1,8 @@
 """Commands over versions: train, versions, rollback."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from .output import Json, Quiet, progress, say, table, write_json
@@ -36,7 +37,7 @@ def train(
     wait = once or url is None
     with opened(data, url, config, write=True) as engine, progress("training", quiet=quiet):
         report: object = engine.train(wait=wait) if isinstance(engine, recurra.Client) else engine.train()
-    say(str(report) if wait else "training has started; `recurra versions` shows what came of it", json)
+    say(_words(report) if wait else "training has started; `recurra versions` shows what came of it", json)
     write_json(report, json)
 
 
@@ -62,6 +63,12 @@ def rollback(
         listed = engine.versions()
     say(f"version {number} serves", json)
     write_json(listed, json)
+
+
+def _words(report: object) -> str:
+    # over HTTP the report comes as an object without its type
+    told: dict[str, Any] = report if isinstance(report, dict) else msgspec.to_builtins(report)
+    return f"{told['verdict']}: {told['reason']}"
 
 
 def _print_versions(listed: "list[VersionInfo]") -> None:
