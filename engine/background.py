@@ -3,15 +3,12 @@
 import logging
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from .errors import ClosedError, RecurraError
 from .metrics import Metrics
 from .store import Store
 from .switch import Switch
-
-if TYPE_CHECKING:
-    from .training import Trainer, TrainReport
+from .training import Trainer, TrainReport
 
 __all__ = ["Housekeeper", "Training"]
 
@@ -26,7 +23,7 @@ class Training:
 
     def __init__(
         self,
-        trainer: "Callable[[], Trainer]",
+        trainer: Callable[[], Trainer],
         switch: Switch,
         store: Store,
         metrics: Metrics,
@@ -41,12 +38,14 @@ class Training:
         self._min_events = min_events
         self._every_events = every_events
         self._turn = threading.Lock()
+        self._guard = threading.Lock()
         self._last_seq = 0
         self._wake = threading.Event()
         self._stop = False
         self._thread: threading.Thread | None = None
         self.running = False
         self.failure: str | None = None
+        self.last: TrainReport | None = None
         self.counts = {"trained": 0, "promoted": 0, "refused": 0, "rolled_back": 0}
 
     def start(self, trained_seq: int) -> None:
@@ -61,25 +60,22 @@ class Training:
         if self._thread is not None and self._due():
             self._wake.set()
 
-    def once(self, *, active_users: int | None = None) -> "TrainReport":
+    def once(self, *, active_users: int | None = None) -> TrainReport:
         """Train now, wait for it, and switch if the candidate passed; raises ``TrainingError`` or ``VersionError``."""
         with self._turn:
+            trainer = self._program()
             self.running = True
             seq = self._store.next_seq
             try:
-                if self._trainer is None:
-                    self._trainer = self._new_trainer()
-                report = self._trainer.train()
-                self.counts["trained"] += 1
+                # a version must not know more than the store does after a power loss
+                self._store.sync()
+                report = trainer.train()
+                self._note(report)
                 if report.published:
                     self._switch.to(report.number, active_users=active_users)
-                    self.counts["promoted"] += 1
-                else:
-                    self.counts["refused"] += 1
-                self._metrics.versions.labels("promoted" if report.published else "refused").inc()
                 self.failure = None
                 return report
-            except RecurraError as error:
+            except Exception as error:
                 self.failure = str(error)
                 self._metrics.failures.labels("training").inc()
                 raise
@@ -89,12 +85,30 @@ class Training:
 
     def close(self) -> None:
         """Stop the program and the thread; a training under way is given up."""
-        self._stop = True
+        with self._guard:
+            self._stop = True
+            if self._trainer is not None:
+                self._trainer.close()
         self._wake.set()
-        if self._trainer is not None:
-            self._trainer.close()
         if self._thread is not None:
             self._thread.join()
+
+    def _program(self) -> Trainer:
+        with self._guard:
+            if self._stop:
+                raise ClosedError("the engine is closed")
+            if self._trainer is None:
+                self._trainer = self._new_trainer()
+            return self._trainer
+
+    def _note(self, report: TrainReport) -> None:
+        self.last = report
+        verdict = "promoted" if report.published else report.verdict
+        self._metrics.versions.labels(verdict).inc()
+        if report.steps:
+            self.counts["trained"] += 1
+        if verdict in self.counts:
+            self.counts[verdict] += 1
 
     def _due(self) -> bool:
         seq = self._store.next_seq
@@ -114,6 +128,9 @@ class Training:
             except RecurraError as error:
                 if not self._stop:
                     _log.warning("training: %s", error)
+            except Exception:
+                # the old version serves on; health says why
+                _log.exception("training")
 
 
 class Housekeeper:

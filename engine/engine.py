@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from prometheus_client import CollectorRegistry
@@ -22,10 +22,8 @@ from .query import Queries
 from .results import HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
 from .store import Store
 from .switch import Switch
+from .training import Trainer, TrainReport
 from .versions import VersionStore
-
-if TYPE_CHECKING:
-    from .training import Trainer, TrainReport
 
 __all__ = ["Engine", "open"]
 
@@ -189,7 +187,7 @@ class Engine:
             self._store.sync()
         return known
 
-    def train(self, *, active_users: int | None = None) -> "TrainReport":
+    def train(self, *, active_users: int | None = None) -> TrainReport:
         """Train a candidate now, wait, and serve it if it passes the gate.
 
         ``active_users`` bounds how many states are folded before the switch (None: as many as are hot); the rest is
@@ -228,7 +226,11 @@ class Engine:
             "users": store.users.live,
             "items": len(store.items),
             "events": store.next_seq,
-            "training": {"running": training.running, **training.counts},
+            "training": {
+                "running": training.running,
+                **training.counts,
+                "last": None if training.last is None else f"{training.last.verdict}: {training.last.reason}",
+            },
             "problems": {part: problem for part, problem in problems.items() if problem},
         }
 
@@ -279,9 +281,7 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _new_trainer(self) -> "Trainer":
-        from .training import Trainer
-
+    def _new_trainer(self) -> Trainer:
         return Trainer(self.path, self.config, self._store.epoch)
 
     def _check_open(self) -> None:
