@@ -142,9 +142,7 @@ class Decoder:
         data = _checked(payload, self._quoted_item)
         try:
             record = self._values.decode(data)
-            # what could not be written again could not be stored either
-            msgspec.json.encode(record)
-        except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadEventError(f"not a JSON object: {error}") from None
         item = _identifier(record, self._fields.item)
         title = record.get("title")
