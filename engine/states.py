@@ -25,17 +25,20 @@ Floats = NDArray[np.float32]
 # events that go through the layers together: their work arrays stay in the second-level cache
 _BLOCK = 512
 _PARITY = 1e-3
+# numpy has no bfloat16: its bits are kept
+_STORED = {"float32": np.float32, "bfloat16": np.uint16}
 
 
 class StateSlab:
     """States of ``slots`` users under one version; not thread-safe, its compiled code releases the interpreter's lock.
 
-    Memory of slots that were never used is not touched. Letters as in ``model/streaming.py``.
+    ``dtype`` is how scan states and windows are kept: ``float32``, or ``bfloat16`` at half the memory, every event
+    rounding them anew. Memory of slots that were never used is not touched. Letters as in ``model/streaming.py``.
     """
 
     def __init__(self, weights: StepWeights, slots: int, dtype: str = "float32") -> None:
-        if dtype != "float32":
-            raise InputError(f"states can be kept as float32, got {dtype!r}")
+        if dtype not in _STORED:
+            raise InputError(f"states are kept as {' or '.join(_STORED)}, got {dtype!r}")
         config = weights.config
         e = config.heads * config.head_dim
         w = e + 2 * config.d_state
@@ -43,8 +46,8 @@ class StateSlab:
         rows = slots + 1
         self.weights = weights
         self.slots = slots
-        self.state: Floats = np.zeros((rows, config.layers, config.d_state, e), np.float32)
-        self.window: Floats = np.zeros((rows, config.layers, config.d_conv - 1, w), np.float32)
+        self.state: NDArray[Any] = np.zeros((rows, config.layers, config.d_state, e), _STORED[dtype])
+        self.window: NDArray[Any] = np.zeros((rows, config.layers, config.d_conv - 1, w), _STORED[dtype])
         self._vectors: Floats = np.zeros((rows, config.d_model), np.float32)
         self._mean = np.zeros(rows)
         self._m2 = np.zeros(rows)
@@ -142,9 +145,8 @@ class StateSlab:
 
         The slab's own slots are not touched.
         """
-        for array in (self.state, self.window, self._vectors):
-            if not np.isfinite(array[self.slots]).all():
-                raise VersionError("the version's start state is not finite")
+        if not np.isfinite(self._vectors[self.slots]).all():
+            raise VersionError("the version's start vector is not finite")
         if model is None:
             return
         rng = np.random.default_rng(0)
@@ -161,45 +163,53 @@ class StateSlab:
             raise VersionError(f"step and scan of the version disagree by {worst:.2g} on the fixed batch")
 
     def _consume(self, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
-        weights = self.weights
-        for begin in range(0, int(offsets[-1]), _BLOCK):
-            end = min(begin + _BLOCK, int(offsets[-1]))
+        total = int(offsets[-1])
+        if total <= _BLOCK:
+            self._block(slots, starts, offsets, items, times_ms)
+            return
+        for begin in range(0, total, _BLOCK):
+            end = min(begin + _BLOCK, total)
             # the runs that have events in this block, cut to it
             first = int(np.searchsorted(offsets, begin, "right")) - 1
             last = int(np.searchsorted(offsets, end, "left"))
             cut = np.clip(offsets[first : last + 1], begin, end)
-            own = slots[first:last]
-            a, phi = self._a[: end - begin], self._phi[: end - begin]
             source = starts[first:last] + (cut[:-1] - offsets[first:last])
-            cut -= begin
-            _gather(
-                own,
-                source,
-                cut,
-                items,
-                times_ms,
-                weights.read_table,
-                self._mean,
-                self._m2,
-                self._count,
-                self._last_ms,
-                a,
-                phi,
-            )
-            layers_step(
-                weights.layers,
-                a,
-                phi,
-                own,
-                cut,
-                self.state,
-                self.window,
-                self._scratch,
-                residual=weights.config.layers > 1,
-                norm_eps=weights.norm_eps,
-                ffn_eps=weights.ffn_eps,
-            )
-            _scatter(own, cut, a, self._vectors)
+            self._block(slots[first:last], source, cut - begin, items, times_ms)
+
+    def _block(self, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+        events = int(offsets[-1])
+        if events == 0:
+            return
+        weights = self.weights
+        a, phi = self._a[:events], self._phi[:events]
+        _gather(
+            slots,
+            starts,
+            offsets,
+            items,
+            times_ms,
+            weights.read_table,
+            self._mean,
+            self._m2,
+            self._count,
+            self._last_ms,
+            a,
+            phi,
+        )
+        layers_step(
+            weights.layers,
+            a,
+            phi,
+            slots,
+            offsets,
+            self.state,
+            self.window,
+            self._scratch,
+            residual=weights.config.layers > 1,
+            norm_eps=weights.norm_eps,
+            ffn_eps=weights.ffn_eps,
+        )
+        _scatter(slots, offsets, a, self._vectors)
 
 
 def _longs(values: ArrayLike) -> Longs:

@@ -1,5 +1,7 @@
 """Scalar functions that the compiler can turn into vector instructions (float32), for the numba kernels.
 
+``widen`` and ``narrow`` read and write a stored value: float32 as it is, bfloat16 by its bits in a uint16.
+
 The mathematical library's exp is a call per value; this one is the Cephes polynomial with the exponent set by its bits,
 relative error below 2e-7, values beyond +-87 clamped.
 """
@@ -11,10 +13,7 @@ from llvmlite import ir  # type: ignore[import-untyped]  # no types are publishe
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["LINE", "exp", "prefetch", "sigmoid", "softplus"]
-
-# float32 values in a cache line
-LINE = 16
+__all__ = ["exp", "narrow", "prefetch", "sigmoid", "softplus", "widen"]
 
 
 @intrinsic
@@ -23,6 +22,32 @@ def _bits_to_float(_typing: Any, _bits: Any) -> Any:
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), generate
+
+
+@intrinsic
+def _widen(_typing: Any, stored: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        if stored == types.float32:
+            return args[0]
+        bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(stored), generate
+
+
+@intrinsic
+def _narrow(_typing: Any, _value: Any, like: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        if like == types.float32:
+            return args[0]
+        word = ir.IntType(32)
+        bits = builder.bitcast(args[0], word)
+        # to nearest, ties to even
+        even = builder.and_(builder.lshr(bits, word(16)), word(1))
+        rounded = builder.add(builder.add(bits, word(0x7FFF)), even)
+        return builder.trunc(builder.lshr(rounded, word(16)), ir.IntType(16))
+
+    return like(types.float32, like), generate
 
 
 @intrinsic
@@ -41,6 +66,9 @@ def _prefetch(_typing: Any, array: Any, _index: Any) -> Any:
 
 # numba fills in the first argument of an intrinsic, which its types do not say
 _float_of_bits: Any = _bits_to_float
+# widen(v): the float32 that a stored value stands for; narrow(v, like): float32 v as it is stored where like was read
+widen: Any = _widen
+narrow: Any = _narrow
 # prefetch(array, i): ask for the cache line of element i of a C-contiguous array, counted flat, soon to be written
 prefetch: Any = _prefetch
 

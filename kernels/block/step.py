@@ -9,11 +9,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..scalar import LINE, exp, prefetch, sigmoid, softplus
+from ..scalar import exp, narrow, prefetch, sigmoid, softplus, widen
 from ..ssd.step import scan_step
 from .weights import LayerWeights
 
 __all__ = ["Scratch", "layers_step"]
+
+# up to this many events one compiled call is cheaper than a call per matrix product
+_FEW = 4
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
@@ -57,11 +60,15 @@ def layers_step(
     """Consume T events of R distinct slots; ``a`` (T, d) holds the events' vectors and gets the last layer's output.
 
     ``phi`` (T, 3) gap features; events ``offsets[i]:offsets[i + 1]`` belong to ``slots[i]``, ``offsets`` (R + 1) from 0
-    to T; ``state`` (slots, k, n, e) and ``window`` (slots, k, K - 1, w) are advanced in place.
+    to T; ``state`` (slots, k, n, e) and ``window`` (slots, k, K - 1, w), float32 or bfloat16 as uint16, are advanced in
+    place.
     """
     events = len(a)
-    projected, time, steps, keeps, mixed, inner, out = (part[:events] for part in scratch)
     small, tiny = np.float32(norm_eps), np.float32(ffn_eps)
+    if events <= _FEW:
+        _few(weights, a, phi, slots, offsets, state, window, scratch, residual, small, tiny)
+        return
+    projected, time, steps, keeps, mixed, inner, out = (part[:events] for part in scratch)
     for k in range(len(weights.in_weight)):
         np.matmul(a, weights.in_weight[k], out=projected)
         np.matmul(phi, weights.time_in[k], out=time)
@@ -75,6 +82,59 @@ def layers_step(
         _hardswish(inner, weights.ffn_in_bias[k])
         np.matmul(inner, weights.ffn_out[k], out=out)
         _add_norm(out, weights.ffn_out_bias[k], a, True, weights.ffn_norm_weight[k], weights.ffn_norm_bias[k], tiny)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _few(
+    weights: Any,
+    a: Any,
+    phi: Any,
+    slots: Any,
+    offsets: Any,
+    state: Any,
+    window: Any,
+    scratch: Any,
+    residual: bool,
+    norm_eps: Any,
+    ffn_eps: Any,
+) -> None:
+    # the same as layers_step in one compiled call: for a few events the calls cost more than the work
+    events = a.shape[0]
+    projected, time, steps = scratch.projected[:events], scratch.time[:events], scratch.steps[:events]
+    keeps, mixed = scratch.keeps[:events], scratch.mixed[:events]
+    inner, out = scratch.inner[:events], scratch.out[:events]
+    w = weights
+    for k in range(w.in_weight.shape[0]):
+        _product(a, w.in_weight[k], projected)
+        _product(phi, w.time_in[k], time)
+        _silu(time, w.time_in_bias[k])
+        _product(time, w.time_out[k], keeps)
+        _steps(projected, keeps, w.in_bias[k], w.time_out_bias[k], w.dt_bias[k], w.A[k], steps)
+        _mix(projected, steps, keeps, slots, offsets, k, state, window, w, norm_eps, mixed)
+        _product(mixed, w.out_weight[k], out)
+        _add_norm(out, w.out_bias[k], a, residual, w.norm_weight[k], w.norm_bias[k], norm_eps)
+        _product(a, w.ffn_in[k], inner)
+        _hardswish(inner, w.ffn_in_bias[k])
+        _product(inner, w.ffn_out[k], out)
+        _add_norm(out, w.ffn_out_bias[k], a, True, w.ffn_norm_weight[k], w.ffn_norm_bias[k], ffn_eps)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _product(a: Any, weight: Any, out: Any) -> None:
+    # out <- a weight, four rows of the weight at a time
+    events, size = a.shape
+    columns = weight.shape[1]
+    whole = size - size % 4
+    for t in range(events):
+        for c in range(columns):
+            out[t, c] = np.float32(0.0)
+        for i in range(0, whole, 4):
+            v0, v1, v2, v3 = a[t, i], a[t, i + 1], a[t, i + 2], a[t, i + 3]
+            for c in range(columns):
+                out[t, c] += v0 * weight[i, c] + v1 * weight[i + 1, c] + v2 * weight[i + 2, c] + v3 * weight[i + 3, c]
+        for i in range(whole, size):
+            for c in range(columns):
+                out[t, c] += a[t, i] * weight[i, c]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -130,7 +190,7 @@ def _mix(
         # states lie far apart in memory: ask for the next one while this one is worked on
         after = slots[min(i + 1, slots.shape[0] - 1)]
         upcoming, upcoming_past = state[after, k], window[after, k]
-        for c in range(0, upcoming_past.size, LINE):
+        for c in range(0, upcoming_past.size, 64 // upcoming_past.itemsize):
             prefetch(upcoming_past, c)
         for t in range(offsets[i], offsets[i + 1]):
             _convolve(projected, t, e, bias, past, filters, filter_bias, xbc)
@@ -144,11 +204,11 @@ def _convolve(projected: Any, t: int, e: int, in_bias: Any, past: Any, weight: A
     # x, B, C of event t through the filter and SiLU into out (w); past (3, w) moves on by one
     for c in range(out.shape[0]):
         v = projected[t, e + c] + in_bias[e + c]
-        v0, v1, v2 = past[0, c], past[1, c], past[2, c]
+        v0, v1, v2 = widen(past[0, c]), widen(past[1, c]), widen(past[2, c])
         u = bias[c] + weight[0, c] * v0 + weight[1, c] * v1 + weight[2, c] * v2 + weight[3, c] * v
-        past[0, c] = v1
-        past[1, c] = v2
-        past[2, c] = v
+        past[0, c] = past[1, c]
+        past[1, c] = past[2, c]
+        past[2, c] = narrow(v, past[2, c])
         out[c] = u * sigmoid(u)
 
 

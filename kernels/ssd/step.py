@@ -10,7 +10,7 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from ..scalar import LINE, prefetch
+from ..scalar import narrow, prefetch, widen
 
 __all__ = ["scan_step", "ssd_numba"]
 
@@ -19,16 +19,18 @@ __all__ = ["scan_step", "ssd_numba"]
 def scan_step(state: Any, decay: Any, xdt: Any, B: Any, C: Any, y: Any, upcoming: Any) -> None:
     """Advance ``state`` (n, e) by an event: ``decay``, ``xdt`` (e) per channel, ``B``, ``C`` (n); added to ``y`` (e).
 
-    The cache lines of ``upcoming``, the state that is needed next (or this one again), are asked for meanwhile.
+    The state is float32, or bfloat16 as uint16. The cache lines of ``upcoming``, the state that is needed next (or this
+    one again), are asked for meanwhile.
     """
     n, e = state.shape
+    line = 64 // state.itemsize
     for i in range(n):
         b, w = B[i], C[i]
-        for c in range(i * e, i * e + e, LINE):
+        for c in range(i * e, i * e + e, line):
             prefetch(upcoming, c)
         for c in range(e):
-            new = decay[c] * state[i, c] + xdt[c] * b
-            state[i, c] = new
+            new = decay[c] * widen(state[i, c]) + xdt[c] * b
+            state[i, c] = narrow(new, state[i, c])
             y[c] += w * new
 
 
