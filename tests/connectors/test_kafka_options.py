@@ -1,0 +1,67 @@
+"""Addresses and client options."""
+
+import pytest
+
+from recurra.connectors.kafka import KafkaAddress, kafka_client, parse_address
+from recurra.connectors.kafka.options import kafka_python_options, librdkafka_options
+from recurra.engine.config import KafkaConfig
+from recurra.engine.errors import ConfigError, InputError
+
+# kafka-python reads its own files by a function that newer Pythons advise against
+pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
+
+SASL = {
+    "security.protocol": "SASL_SSL",
+    "sasl.mechanism": "SCRAM-SHA-512",
+    "sasl.username": "ann",
+    "sasl.password": "secret",
+    "ssl.ca.location": "/ca.pem",
+    "ssl.certificate.location": "/me.pem",
+    "ssl.key.location": "/me.key",
+    "ssl.endpoint.identification.algorithm": "none",
+    "client.id": "r",
+}
+
+
+def test_addresses() -> None:
+    assert parse_address("kafka://h:9092/plays") == KafkaAddress("h:9092", "plays")
+    assert parse_address("kafka://a:1,b:2/plays") == KafkaAddress("a:1,b:2", "plays")
+
+
+@pytest.mark.parametrize(
+    "text", ["kafka://h/plays", "kafka://h:9092", "kafka://h:9092/", "kafka://:1/x", "h:1/x", "kafka://h:1/a/b", ""]
+)
+def test_bad_addresses(text: str) -> None:
+    with pytest.raises(InputError, match="expected kafka://HOST:PORT/TOPIC"):
+        parse_address(text)
+
+
+def test_options_pass_through_under_the_names_of_each_client() -> None:
+    assert librdkafka_options(SASL) == SASL
+    assert kafka_python_options(SASL) == {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "ann",
+        "sasl_plain_password": "secret",
+        "ssl_cafile": "/ca.pem",
+        "ssl_certfile": "/me.pem",
+        "ssl_keyfile": "/me.key",
+        "ssl_check_hostname": False,
+        "client_id": "r",
+    }
+
+
+@pytest.mark.parametrize("name", ["auto.offset.reset", "group.id", "enable.auto.commit", "isolation.level"])
+@pytest.mark.parametrize("client", ["confluent", "kafka-python"])
+def test_what_the_guarantees_rest_on_can_not_be_changed(client: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        kafka_client("127.0.0.1:1", KafkaConfig(client=client, options={name: "x"}))
+
+
+def test_unknown_clients_and_options() -> None:
+    with pytest.raises(ConfigError, match=r"kafka\.client must be"):
+        kafka_client("127.0.0.1:1", KafkaConfig(client="aiokafka"))
+    with pytest.raises(ConfigError, match="no option for fetch_wait_max_parsecs"):
+        kafka_client("127.0.0.1:1", KafkaConfig(client="kafka-python", options={"fetch.wait.max.parsecs": 1}))
+    with pytest.raises(ConfigError, match="parsecs"):
+        kafka_client("127.0.0.1:1", KafkaConfig(options={"fetch.wait.max.parsecs": 1})).consumer()
