@@ -25,7 +25,7 @@ def opened(
 ) -> Iterator["Engine | Client"]:
     """Open what the flags name; for reading only unless ``write``, so that a store in use can be read."""
     import recurra
-    from recurra.engine.errors import ConfigError, StoreInUseError
+    from recurra.engine.errors import ConfigError
 
     if url is not None:
         if data is not None:
@@ -34,11 +34,7 @@ def opened(
             yield client
         return
     path = require_store(data)
-    try:
-        engine = recurra.open(path, recurra.load_config(config), read_only=not write)
-    except StoreInUseError as error:
-        raise StoreInUseError(f"{error}; speak to that process with --url, or stop it first") from None
-    with engine:
+    with recurra.open(path, recurra.load_config(config), read_only=not write) as engine:
         yield engine
 
 
