@@ -82,7 +82,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @laws
-@given(seed=seeds, length=st.integers(1, 120), horizon=st.sampled_from([0, 0, 3]), hot=st.sampled_from([1, 2, 4]))
+@given(seed=seeds, length=st.integers(1, 120), horizon=st.sampled_from([0, 0, 1, 3]), hot=st.sampled_from([1, 2, 4]))
 def test_equals_the_plain_model(
     plain: Plain, contents: Contents, log_entries: Entries, seed: int, length: int, horizon: int, hot: int
 ) -> None:
@@ -216,6 +216,38 @@ def test_a_long_log_is_trimmed_and_its_small_chunks_are_merged(open_store: Opene
     assert [time for _, _, time in entries] == list(range(1_000 - len(entries), 1_000))
     assert 300 <= len(entries) < 300 + 64
     assert len(list(store.log())) < 64 + 10
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 2, 5])
+def test_the_horizon_counts_items_beyond_the_history(
+    open_store: Opener, plain: Plain, contents: Contents, horizon: int
+) -> None:
+    store = open_store(f"s{horizon}", **SMALL | {"seen_horizon": horizon})
+    model = plain(8, TOLERANCE_MS)
+    for time in range(40):
+        event = Event("u", f"i{(time * time) % 23}", time)
+        model.apply(event, NOW_MS)
+        store.apply(Batch.of([event]), NOW_MS)
+        assert contents(store) == model.export(horizon)
+
+
+def test_merging_never_brings_back_a_forgotten_user(open_store: Opener, log_entries: Entries) -> None:
+    store = open_store()
+    for time in range(40):
+        store.apply(Batch.of([Event(f"u{time % 2}", f"i{time}", time)]), NOW_MS)
+    store.forget("u1")
+    for time in range(40, 140):
+        store.apply(Batch.of([Event("u0", f"i{time}", time)]), NOW_MS)
+    assert [time for _, _, time in log_entries(store)] == [*range(0, 40, 2), *range(40, 140)]
+
+
+def test_middling_chunks_are_merged_within_the_limit(open_store: Opener, log_entries: Entries) -> None:
+    store = open_store(log_events=400)
+    for first in range(0, 2_000, 200):
+        store.apply(Batch.of([Event(f"u{k}", "i", k) for k in range(first, first + 200)]), 10_000)
+        times = [time for _, _, time in log_entries(store)]
+        assert times == list(range(first + 200 - len(times), first + 200))
+        assert min(400, first + 200) <= len(times) <= 1_000
 
 
 def test_real_events(shared_data: Callable[[str], Path], open_store: Opener, plain: Plain, contents: Contents) -> None:
