@@ -1,0 +1,152 @@
+"""Killed right after each numbered step of the commit order, the engine loses nothing and counts nothing twice."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import recurra
+from recurra import Event, Recommendation, Record
+
+from .conftest import publish, small_config, stream, vocabulary
+
+EVENTS = stream(200)
+AT = EVENTS[-1].time_ms
+
+# reads its source from the stored offset on, as every connector does
+_CHILD = """
+import sys
+import msgspec
+import recurra
+from recurra import Config, Event, Record
+from recurra.engine.clock import EventClock
+
+path, source, config = sys.argv[1:]
+events = [msgspec.json.decode(line, type=Event) for line in open(source)]
+with recurra.open(path, msgspec.json.decode(open(config).read(), type=Config), clock=EventClock(10**12)) as engine:
+    start = engine.offsets().get("s", 0)
+    for first in range(start, len(events), 9):
+        part = events[first : first + 9]
+        engine.apply([Record(event, "s", first + i + 1) for i, event in enumerate(part)])
+"""
+
+
+class Child:
+    """Runs the child over one directory until it ends, or is killed at a named step."""
+
+    def __init__(self, folder: Path) -> None:
+        import msgspec
+
+        self.path = folder / "engine"
+        publish(self.path, vocabulary(EVENTS))
+        self._source, self._config = folder / "events.jsonl", folder / "config.json"
+        self._source.write_bytes(b"\n".join(msgspec.json.encode(event) for event in EVENTS))
+        self._config.write_bytes(msgspec.json.encode(small_config()))
+
+    def run(self, failpoint: str = "", **environment: str) -> int:
+        command = [sys.executable, "-c", _CHILD, str(self.path), str(self._source), str(self._config)]
+        variables = {**os.environ, "RECURRA_FAILPOINT": failpoint, "PYTHONSAFEPATH": "1", **environment}
+        done = subprocess.run(command, env=variables, capture_output=True, timeout=120, check=False)
+        assert done.returncode in (0, -9), done.stderr.decode()
+        return done.returncode
+
+
+def _outcome(engine: recurra.Engine) -> tuple[str, dict[str, int], int, list[Recommendation]]:
+    answers = [engine.recommend(f"u{i}", 10, at=AT, explain=True) for i in range(12)]
+    return engine.digest(), engine.offsets(), engine.health()["events"], answers
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, int], int, list[Recommendation]]:
+    path = tmp_path_factory.mktemp("expected")
+    publish(path, vocabulary(EVENTS))
+    with recurra.open(path, small_config()) as engine:
+        engine.apply([Record(event, "s", i + 1) for i, event in enumerate(EVENTS)])
+        return _outcome(engine)
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        "engine.decoded:5",
+        "store.after_commit:1",
+        "engine.committed:8",
+        "engine.advanced:9",
+    ],
+)
+def test_killed_after_a_step(
+    tmp_path: Path,
+    opened: Callable[..., recurra.Engine],
+    expected: tuple[str, dict[str, int], int, list[Recommendation]],
+    failpoint: str,
+) -> None:
+    child = Child(tmp_path)
+    assert child.run(failpoint) == -9
+    assert child.run() == 0
+    engine = opened()
+    assert _outcome(engine)[:3] == expected[:3]
+    for ours, theirs in zip(_outcome(engine)[3], expected[3], strict=True):
+        assert ours.items == theirs.items
+        assert ours.scores == pytest.approx(theirs.scores, rel=1e-4, abs=1e-4)
+
+
+def test_killed_again_and_again_while_it_recovers(
+    tmp_path: Path,
+    opened: Callable[..., recurra.Engine],
+    expected: tuple[str, dict[str, int], int, list[Recommendation]],
+) -> None:
+    child = Child(tmp_path)
+    assert child.run("engine.advanced:12") == -9
+    for _ in range(2):
+        assert child.run("engine.recovered") == -9
+    assert child.run() == 0
+    assert _outcome(opened())[:3] == expected[:3]
+
+
+def test_offsets_and_histories_in_two_writes_would_be_noticed(
+    tmp_path: Path,
+    opened: Callable[..., recurra.Engine],
+    expected: tuple[str, dict[str, int], int, list[Recommendation]],
+) -> None:
+    # the deliberately broken build: the suite proves nothing if this passes the comparison
+    child = Child(tmp_path)
+    assert child.run("store.between_writes:4", RECURRA_BREAK="two-writes") == -9
+    assert child.run(RECURRA_BREAK="two-writes") == 0
+    assert _outcome(opened())[:3] != expected[:3]
+
+
+def test_states_that_can_not_be_advanced_are_folded_again(
+    opened: Callable[..., recurra.Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "engine", vocabulary(EVENTS))
+    engine = opened()
+    engine.ingest(EVENTS[:100])
+    before = engine.recommend("u0", at=AT)
+    from recurra.engine.states import StateSlab
+
+    def fail(*_: object) -> None:
+        raise FloatingPointError("made for this test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateSlab, "advance", fail)
+        assert engine.ingest(EVENTS[100:150]).applied == 50
+        assert engine.recommend("u0", at=AT).source == "memory"
+    engine.ingest(EVENTS[150:])
+    assert before.version == engine.recommend("u0", at=AT).version == 1
+    whole = engine.recommend("u0", at=AT, explain=True)
+    engine.close()
+    again = opened().recommend("u0", at=AT, explain=True)
+    assert whole.items == again.items
+    assert whole.scores == pytest.approx(again.scores, rel=1e-4, abs=1e-4)
+
+
+def test_a_refused_event_teaches_the_mixture_nothing(opened: Callable[..., recurra.Engine]) -> None:
+    once, twice = opened("once"), opened("twice")
+    for engine in (once, twice):
+        engine.ingest(EVENTS[:150])
+    for _ in range(3):
+        twice.ingest([EVENTS[149], Event("u0", "x", 5, id=EVENTS[0].id)])
+    assert twice.mix_weights() == once.mix_weights()
