@@ -78,7 +78,7 @@ class TrainingConfig(_Section, frozen=True):
     # a first version needs this many events in the log
     min_events: int = 2_000
     # later versions start after this many new events
-    every_events: int = 1_000
+    every_events: int = 4_000
     every_seconds: float = 0.0
     threads: int = 1
     nice: int = 10

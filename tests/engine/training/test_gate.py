@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+
+from recurra.engine.config import GateConfig, ModelConfig
+from recurra.engine.model import StreamingModel, gap_features
+from recurra.engine.serving import anchor
+from recurra.engine.training.gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks, user_bootstrap
+from recurra.engine.training.windows import UserLog
+
+_GATE = GateConfig(resamples=400)
+_ANCHOR = 4
+
+
+def _ndcg(rng: np.random.Generator, users: np.ndarray, spread: float) -> np.ndarray:
+    """Paired outcomes of a version: those of one user are alike."""
+    taste = rng.normal(0.3, spread, size=users.max() + 1)
+    return np.asarray(np.clip(taste[users] + rng.normal(0, 0.2, size=len(users)), 0, 1))
+
+
+def test_the_interval_is_as_wide_as_it_says() -> None:
+    below = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        users = rng.integers(60, size=600)
+        # whole users differ between the versions, on average by nothing
+        difference = rng.normal(0, 0.1, size=60)[users] + rng.normal(0, 0.1, size=600)
+        below += user_bootstrap(difference, users, _GATE, rng).lower <= 0
+    # one-sided at 90 %: the bound is below the truth in about nine of ten; the bootstrap is a little optimistic
+    assert 0.85 <= below / 300 <= 0.95
+
+
+def test_single_events_would_claim_too_much() -> None:
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(20), 50)
+    difference = rng.normal(0, 0.1, size=20)[users]
+    by_user = user_bootstrap(difference, users, _GATE, rng)
+    by_event = user_bootstrap(difference, np.arange(1000), _GATE, rng)
+    assert by_user.difference == pytest.approx(by_event.difference)
+    assert by_user.difference - by_user.lower > 4 * (by_event.difference - by_event.lower)
+
+
+def test_the_same_version_passes() -> None:
+    rng = np.random.default_rng(0)
+    users = rng.integers(40, size=800)
+    live = _ndcg(rng, users, 0.1)
+    passed, interval = judge(live, live.copy(), users, _GATE, rng)
+    assert passed
+    assert tuple(interval) == (0.0, 0.0)
+
+
+def test_versions_that_differ_by_noise_mostly_pass_and_a_better_one_always() -> None:
+    passed = better = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        users = rng.integers(300, size=4000)
+        live = _ndcg(rng, users, 0.1)
+        candidate = np.clip(live + rng.normal(0, 0.1, size=4000), 0, 1)
+        passed += judge(live, candidate, users, _GATE, rng)[0]
+        better += judge(live, np.clip(candidate + 0.02, 0, 1), users, _GATE, rng)[0]
+    assert passed >= 80
+    assert better == 100
+
+
+def test_a_sabotaged_version_is_refused() -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        users = rng.integers(40, size=800)
+        live = _ndcg(rng, users, 0.1)
+        assert not judge(live, 0.7 * rng.permutation(live), users, _GATE, rng)[0]
+
+
+def _model(items: int) -> StreamingModel:
+    config = ModelConfig(d_model=8, layers=1, heads=1, head_dim=8, d_state=4)
+    model = StreamingModel(config, items, generator=torch.Generator().manual_seed(3))
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def _naive_rank(model: StreamingModel, log: UserLog, row: int, rows: np.ndarray, exclude_own: bool) -> float:
+    """Rank one event as serving would: fold from the anchor, query at its time, leave out the user's own items."""
+    first = int(log.starts[log.users[row]])
+    n = row - first
+    begin = first + anchor(n, _ANCHOR)
+    items = torch.from_numpy(rows[log.items[begin : row + 1]])[None]
+    times = torch.from_numpy(log.times_ms[begin : row + 1])[None]
+    hidden = model(items[:, :-1], times[:, :-1])[:, -1]
+    scores = (model.query(hidden, gap_features(times)[:, -1]) @ model.item_table().T)[0].detach().numpy()
+    own = set(rows[log.items[first:row]].tolist()) if exclude_own else set()
+    target = int(rows[log.items[row]])
+    if target >= model.items or target in own:
+        return float("inf")
+    return float(sum(scores[item] >= scores[target] for item in range(model.items) if item not in own))
+
+
+@pytest.mark.parametrize("exclude_own", [True, False])
+def test_ranks_are_those_of_serving(exclude_own: bool) -> None:
+    rng = np.random.default_rng(1)
+    events = 150
+    log = UserLog.of(
+        rng.integers(6, size=events), rng.integers(40, size=events), rng.integers(10**6, size=events), np.arange(events)
+    )
+    # the model knows 30 of the 40 items, in another order
+    model, rows = _model(30), np.minimum(rng.permutation(40), 30)
+    targets = np.flatnonzero(log.seqs >= 60)
+    got = ranks(model, log, targets, rows, _ANCHOR, exclude_own=exclude_own)
+    want = [_naive_rank(model, log, row, rows, exclude_own) for row in targets.tolist()]
+    assert got.tolist() == want
+    assert np.isinf(got).any()
+    assert (got < 10).any()
+
+
+def test_ties_count_against() -> None:
+    log = UserLog.of(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    model = _model(7)
+    with torch.no_grad():
+        model.embedding[:] = 1.0
+    assert ranks(model, log, np.array([0]), np.arange(7), _ANCHOR).tolist() == [7.0]
+
+
+def test_popularity_ranks_by_the_events_up_to_the_cutoff() -> None:
+    # items 1, 1, 0 before; then a user without events takes 0, and the first user a new item and 1 again
+    log = UserLog.of(np.array([0, 1, 1, 2, 0, 0]), np.array([1, 1, 0, 0, 2, 1]), np.arange(6), np.arange(6))
+    targets = np.flatnonzero(log.seqs > 2)
+    # 0 is second of three; 2 is last of those left, 0 and 2; the repeat is a miss
+    want = (1 / np.log2(3) + 1 / np.log2(3) + 0) / 3
+    assert popularity_ndcg(log, targets, 2) == pytest.approx(want)
+
+
+def test_chance_is_the_mean_over_all_ranks() -> None:
+    assert chance_ndcg(1) == 1.0
+    assert chance_ndcg(3) == pytest.approx((1 + 1 / np.log2(3) + 0.5) / 3)
+    assert ndcg_of_events(np.array([1.0, 3.0, np.inf])).tolist() == [1.0, 0.5, 0.0]
