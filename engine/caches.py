@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from .config import Config
 from .errors import StoreError
+from .failpoints import failpoint
 from .fast import FastMemory
 from .locks import FairLock
 from .metrics import Metrics
@@ -56,6 +57,7 @@ class Caches:
         if chunks := list(self._store.log(first)):
             self._learn(LogChunk.joined(chunks))
         self._saved_seq = first
+        failpoint("engine.recovered")
 
     def contexts_before(self, users: list[int | None]) -> dict[int, ContextEntries]:
         """Return the contexts that the fast memory will ask for, as they are before the events of these users."""

@@ -63,7 +63,7 @@ class Engine:
             self._caches.recover()
             self._switch = Switch(self._store, self._caches, self._versions, config, self._metrics, self._write)
             self._switch.to_newest()
-            self._queries = Queries(self._store, self._caches, clock, config)
+            self._queries = Queries(self._store, self._caches, clock, config, self._metrics)
             self._ingest = Ingest(self._store, self._caches, self._queries, clock, config, self._metrics)
         except BaseException:
             self._store.close()

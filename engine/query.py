@@ -1,5 +1,6 @@
 """Answers: candidates of every source, mixed and ranked, without the user's own items."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from .errors import InputError, UnknownItemError, UnknownUserError
 from .events import Event, Item
 from .fast import Context
 from .filters import compile_filter
+from .metrics import Metrics
 from .mix import Situation
 from .results import HistoryEntry, Recommendation, Scores
 from .retrieval import allowed_rows, top
@@ -21,6 +23,8 @@ from .serving import Serving
 from .store import History, Store
 
 __all__ = ["MAX_K", "Queries"]
+
+_log = logging.getLogger(__name__)
 
 MAX_K = 10_000
 # masks of filters are kept for this many expressions
@@ -56,11 +60,12 @@ class Ranked(NamedTuple):
 class Queries:
     """Reads store and caches; every method may be called from any thread."""
 
-    def __init__(self, store: Store, caches: Caches, clock: Clock, config: Config) -> None:
+    def __init__(self, store: Store, caches: Caches, clock: Clock, config: Config, metrics: Metrics) -> None:
         self._store = store
         self._caches = caches
         self._clock = clock
         self._config = config
+        self._metrics = metrics
         self._masks: OrderedDict[str, tuple[object, Mask]] = OrderedDict()
         # the mixture learns from an event that a replay has just asked about: one scoring serves both
         self._last: tuple[tuple[object, ...], Ranked] | None = None
@@ -139,8 +144,8 @@ class Queries:
             if (serving := self._caches.serving) is not None:
                 vector = self._vector(serving, who, at_ms)
                 slow = np.full(allowed.size, np.nan, np.float32)
-                known = serving.known
-                slow[: known.size][known] = serving.index.scores(vector)[known]
+                if vector is not None:
+                    slow[: serving.known.size] = np.where(serving.known, serving.index.scores(vector), np.nan)
                 parts[SLOW] = slow
         return Scores(ranked.rows, ranked.mix, parts, allowed, ranked.version)
 
@@ -173,6 +178,7 @@ class Queries:
             # the start token's vector knows no more of a user than popularity does, and is slower to follow trends
             if serving is not None and who.n:
                 vector = self._vector(serving, who, now_ms)
+            if serving is not None and vector is not None:
                 found.append(serving.index.search(vector, wanted, _first(allowed, serving.known))[0])
             rows = np.unique(np.concatenate(found))
             rows = rows[allowed[rows]]
@@ -211,10 +217,17 @@ class Queries:
 
         return self._caches.fast.context(who.row, load)
 
-    def _vector(self, serving: Serving, who: _User, now_ms: int) -> npt.NDArray[np.float32]:
+    def _vector(self, serving: Serving, who: _User, now_ms: int) -> npt.NDArray[np.float32] | None:
+        """Return the user's vector; None if its state can not be folded: then the memories answer alone."""
         if who.row is None or who.history is None:
             return serving.start_vector
-        return serving.vector(who.row, who.history, now_ms)
+        try:
+            return serving.vector(who.row, who.history, now_ms)
+        except Exception:
+            _log.exception("the state of user row %d could not be folded", who.row)
+            self._metrics.failures.labels("fold").inc()
+            serving.forget(who.row)
+            return None
 
     def _allowed(self, who: _User, where: str | None) -> Mask:
         """Return a fresh mask over all items: available, matching the filter, not the user's own."""
