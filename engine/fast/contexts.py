@@ -119,7 +119,7 @@ def drop(contexts: Contexts, user: int) -> bool:
 def admit(contexts: Contexts, users: npt.NDArray[np.int32], slots: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """Give every user a slot, written to ``slots``; return the positions whose slot is new and empty.
 
-    The users of one call must not be more than there are slots: then none of them evicts another.
+    One call must not name more users than there are slots: then none of them evicts another.
     """
     missing = np.empty(users.size, np.int64)
     count = 0

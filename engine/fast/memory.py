@@ -83,11 +83,12 @@ class FastMemory:
         return sum(array.nbytes for table in tables for array in table)
 
     def learn(self, user_rows: Rows, item_rows: Rows, times_ms: Times, load_context: LoadContext) -> None:
-        """Learn applied events, in the order of application; at most ``config.contexts`` of them."""
+        """Learn applied events, in the order of application; of at most ``config.contexts`` users."""
         if not item_rows.size:
             return
-        if item_rows.size > self._config.contexts:
-            raise ValueError(f"at most {self._config.contexts} events can be learnt at once, not {item_rows.size}")
+        most = self._config.contexts
+        if item_rows.size > most and np.unique(user_rows).size > most:
+            raise ValueError(f"one call can learn from at most {most} users, not {np.unique(user_rows).size}")
         highest = int(item_rows.max())
         if highest >= self._items:
             self._grow_items(highest + 1)
