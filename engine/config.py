@@ -43,8 +43,9 @@ class StoreConfig(_Section, frozen=True):
     # item rows kept in the seen set of a user, newest first; 0 keeps all
     seen_horizon: int = 0
     cache_bytes: int = 64 << 20
-    # new events of a user gather in a small record until it holds more than this, then join the large one
-    tail_events: int = 32
+    # new events of a user gather in a small record until it holds more than this, then join the large one; a store
+    # keeps the value that it was made with
+    tail_events: int = 16
 
 
 class ModelConfig(_Section, frozen=True):

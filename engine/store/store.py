@@ -129,7 +129,7 @@ class Store(Reader):
                 raise
         self._db, self._tables = db, tables
         slots = max(config.hot_histories, config.batch_events)
-        self._histories = Histories(db, slots, 2 * config.anchor, config.tail_events, config.seen_horizon)
+        self._histories = Histories(db, slots, 2 * config.anchor, tables.counters.tail_events, config.seen_horizon)
         self._log = LogWriter(config.log_events, starts)
         self._planner = Planner(db, tables, self._histories, self._log)
         self._last_sync = self._monotonic()
@@ -146,7 +146,9 @@ class Store(Reader):
                 if not tables.load(db):
                     if self._owner is None:
                         raise StoreError(f"the store {self.path} is still empty; nothing was ever committed to it")
-                    tables.counters = Counters(uuid.uuid4().hex, self.config.anchor)
+                    tables.counters = Counters(
+                        uuid.uuid4().hex, self.config.anchor, tail_events=self.config.tail_events
+                    )
             except BaseException as error:
                 if db is not None:
                     _close_quietly(db)

@@ -85,6 +85,8 @@ class Counters(msgspec.Struct, frozen=True, array_like=True):
     # changed whenever an item that was there before, or any user's id, changed
     item_changes: int = 0
     forgets: int = 0
+    # longest tail block, fixed when the store is made
+    tail_events: int = 32
 
 
 class Changes(Protocol):

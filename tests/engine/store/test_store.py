@@ -216,6 +216,19 @@ def test_another_anchor_is_refused(open_store: Opener) -> None:
         open_store(anchor=16)
 
 
+def test_another_tail_size_does_not_matter(open_store: Opener, contents: Contents) -> None:
+    events = [Event("u", f"i{k}", k) for k in range(40)]
+    store = open_store(anchor=4, tail_events=9)
+    for event in events[:35]:
+        store.apply(Batch.of([event]), 100)
+    store.close()
+    again, whole = open_store(anchor=4, tail_events=1), open_store("whole", anchor=4)
+    for event in events[35:]:
+        again.apply(Batch.of([event]), 100)
+    whole.apply(Batch.of(events), 100)
+    assert contents(again) == contents(whole)
+
+
 def test_checkpoint_is_a_store(open_store: Opener, contents: Contents, tmp_path: Path) -> None:
     store = open_store()
     store.apply(one(), 100)
