@@ -85,7 +85,10 @@ def mix_triton(
     n, e = state.shape[2:]
     h = weights["A"].shape[1]
     out = torch.empty((len(projected), e), device=projected.device)
-    if len(slots):
+    if not len(slots):
+        return out
+    # a kernel runs on the current device
+    with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]  # torch publishes no types here
         _mix_kernel[(len(slots),)](
             projected, weights["in_bias"][k], modulation, slots, slots if offsets is None else offsets,
             state[:, k], window[:, k], weights["conv_weight"][k], weights["conv_bias"][k], weights["dt_bias"][k],

@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
 
 from .triton_kernels import scan_backward, scan_forward
 
-__all__ = ["Launch", "default_launch", "ssd_triton"]
+__all__ = ["LAUNCH", "Launch", "ssd_triton"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -30,17 +30,11 @@ class Launch(NamedTuple):
     stages: int
 
 
-# read off the code for sm_90: fewest instructions per position with few spilled registers; `tune_kernels` of the
-# simulations times the alternatives on a GPU
-_HALF = (Launch(32, 2, 2), Launch(32, 2, 1))
-_FULL = (Launch(32, 4, 2), Launch(32, 4, 1))
+# forward and backward; not timed: of the launches compiled for sm_90 this one needs few instructions per position and
+# spills little, in bfloat16 and float32 (docs/gpu.md). `time_launches` of the simulations times them on a GPU
+LAUNCH = (Launch(32, 2, 2), Launch(32, 2, 1))
 # triton decides this once, when it is imported
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
-def default_launch(dtype: torch.dtype) -> tuple[Launch, Launch]:
-    """Forward and backward launch for inputs of ``dtype``; both have one chunk length, that of the saved states."""
-    return _FULL if dtype == torch.float32 else _HALF
 
 
 def ssd_triton(
@@ -55,7 +49,7 @@ def ssd_triton(
     lengths: torch.Tensor | None = None,
     cu_seqlens: torch.Tensor | None = None,
     precision: str = "tf32x3",
-    launch: tuple[Launch, Launch] | None = None,
+    launch: tuple[Launch, Launch] = LAUNCH,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ``(y, final_state)``; shapes and the meaning of ``lengths`` and ``cu_seqlens`` as in ``ssd``.
 
@@ -64,9 +58,9 @@ def ssd_triton(
     state has the dtype of ``initial_state``, float32 when that is None.
 
     ``precision`` is how float32 products are made: ``ieee`` (plain units), ``tf32x3`` (three tensor core products,
-    close to float32) or ``tf32`` (one, about three decimal digits). ``launch`` is ``default_launch`` of the dtype when
-    None.
-    Raises ``ValueError`` for other dtypes and for tensors that are not on a GPU (unless TRITON_INTERPRET=1 is set).
+    close to float32) or ``tf32`` (one, about three decimal digits). ``launch`` is for the forward and the
+    backward pass; they share the chunk length, that of the saved states. Raises ``ValueError`` for other dtypes, for
+    tensors that are not on a GPU (unless TRITON_INTERPRET=1 is set) and for launches of different chunks.
     """
     if x.dtype not in _DTYPES or B.dtype != x.dtype or C.dtype != x.dtype:
         raise ValueError(
@@ -75,7 +69,6 @@ def ssd_triton(
         )
     if x.device.type != "cuda" and not _INTERPRETED:
         raise ValueError(f"backend 'triton' needs tensors on a CUDA device, got {x.device}; use backend 'chunk'")
-    launch = launch or default_launch(x.dtype)
     if launch[0].chunk != launch[1].chunk:
         raise ValueError(f"both launches must have one chunk length, got {launch[0].chunk} and {launch[1].chunk}")
     x, dt, B, C = (v if v.stride(-1) == 1 else v.contiguous() for v in (x, dt, B, C))
@@ -83,7 +76,8 @@ def ssd_triton(
         lengths = lengths.to(device=x.device)
     if cu_seqlens is not None:
         cu_seqlens = cu_seqlens.to(device=x.device)
-    y, final = _Scan.apply(x, dt, A, B, C, D, initial_state, lengths, cu_seqlens, precision, launch)
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # torch publishes no types here
+        y, final = _Scan.apply(x, dt, A, B, C, D, initial_state, lengths, cu_seqlens, precision, launch)
     return y, final
 
 

@@ -15,7 +15,6 @@ PROGRAM = """
 import sys
 from importlib import import_module
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -24,7 +23,6 @@ scan = import_module("recurra.kernels.ssd.triton")
 kernels = import_module("recurra.kernels.ssd.triton_kernels")
 step = import_module("recurra.kernels.block.triton")
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 FLOATS = {"A", "D", "dt", "start", "final", "dfinal", "ddt", "dA", "dD", "dS"}
 
 
@@ -55,10 +53,10 @@ def scan_constants(run, **flags):
 for task in sys.argv[1:]:
     what, kept = task.split("-")
     if what == "forward":
-        run = scan.default_launch(DTYPES[kept])[0]
+        run = scan.LAUNCH[0]
         compile_for_hopper(kernels.scan_forward, kept, scan_constants(run, SAVE=False), run.warps, run.stages)
     elif what == "train":
-        run, back = scan.default_launch(DTYPES[kept])
+        run, back = scan.LAUNCH
         flags = {"SAVE": True, "PACKED": True}
         compile_for_hopper(kernels.scan_forward, kept, scan_constants(run, **flags), run.warps, run.stages)
         flags = {"HAS_DFINAL": True, "PACKED": True}
