@@ -47,9 +47,9 @@ class Engine:
     """
 
     def __init__(self, path: str | Path, config: Config, *, clock: Clock, read_only: bool = False) -> None:
-        # two spinning thread pools on few cores cost ten times
+        # two spinning thread pools on few cores cost ten times, and a step's products are too small to share
         torch.set_num_threads(config.threads)
-        threadpool_limits(config.threads)
+        threadpool_limits(1)
         self.path = Path(path)
         self.config = config
         self.read_only = read_only
