@@ -92,7 +92,7 @@ class TrainingConfig(_Section, frozen=True):
     tokens_per_event: int = 24
     replay: float = 0.5
     rate: float = 2e-3
-    # events of one optimiser step, padding included
+    # events of one optimiser step, padding included; fewer while the log is short
     batch_events: int = 2_048
     weight_decay: float = 0.0
     # what a user had is never offered again, so it is no rival of the next item either

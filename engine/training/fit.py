@@ -21,6 +21,8 @@ _CHECKS = 10
 _PATIENCE = 3
 # fewer validation events than this say nothing about a few steps more or less
 MIN_VALIDATION = 1_000
+_MIN_BATCH = 256
+_BATCHES_PER_PASS = 10
 _WARM_UP = 0.1
 _CLIP = 1.0
 
@@ -31,7 +33,8 @@ class Material(NamedTuple):
     """What a fit learns from.
 
     ``epoch`` returns the windows of one pass, ``validation`` those of users that it leaves out; of these only events
-    after ``since_seq`` count. ``version_rows`` maps store rows to rows of the model.
+    after ``since_seq`` count. ``version_rows`` maps store rows to rows of the model. ``pass_events`` is about how many
+    events a pass has.
     """
 
     log: UserLog
@@ -39,6 +42,7 @@ class Material(NamedTuple):
     epoch: Callable[[], Windows]
     validation: Windows
     since_seq: int
+    pass_events: int
 
 
 class Fitted(NamedTuple):
@@ -65,7 +69,9 @@ def fit(
 
     Raises ``TrainingError`` if the loss is not finite. Dropout draws from torch's generator, the rest from ``rng``.
     """
-    steps = max(1, round(tokens / config.batch_events))
+    # a short log read in large batches would be over in a few steps
+    batch_events = min(config.batch_events, max(_MIN_BATCH, material.pass_events // _BATCHES_PER_PASS))
+    steps = max(1, round(tokens / batch_events))
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _shape(step, steps))
     sampler = _sampler(model, material, config)
@@ -73,7 +79,7 @@ def fit(
     done = events = 0
     loss = math.nan
     while done < steps and not best.exhausted:
-        for windows in batches(material.epoch(), config.batch_events, rng):
+        for windows in batches(material.epoch(), batch_events, rng):
             model.train()
             batch = cells(material.log, windows, material.version_rows, rng)
             drawn = None if sampler is None else sampler.draw(rng)

@@ -139,8 +139,9 @@ def _fit(
     if given.live is None:
         mine = left_out[log.users[whole.starts]]
         train, validation = whole.take(~mine), whole.take(mine)
-        tokens = min(config.first_passes * int(train.lengths.sum()), config.first_tokens)
-        material = Material(log, version_rows, lambda: train, validation, since)
+        pass_events = int(train.lengths.sum())
+        tokens = min(config.first_passes * pass_events, config.first_tokens)
+        material = Material(log, version_rows, lambda: train, validation, since, pass_events)
         rate = config.first_rate
     else:
         recent = last_windows(log, since, anchor)
@@ -148,7 +149,7 @@ def _fit(
         new = int((log.seqs > max(since, min(given.attempted_seq, int(log.seqs.max())))).sum())
         tokens = config.tokens_per_event * max(new, 1)
         epoch = _Replay(whole, recent.take(~mine), tokens, config.replay, rng)
-        material = Material(log, version_rows, epoch, recent.take(mine), since)
+        material = Material(log, version_rows, epoch, recent.take(mine), since, epoch.events)
         rate = config.rate
     fitted = fit(model, material, config, tokens=tokens, rate=rate, rng=rng, progress=progress)
     return {
@@ -166,6 +167,11 @@ class _Replay:
     def __init__(self, old: Windows, recent: Windows, tokens: int, share: float, rng: np.random.Generator) -> None:
         self._old, self._recent, self._rng = old, recent, rng
         self._tokens, self._share = tokens, share
+
+    @property
+    def events(self) -> int:
+        """About how many events a pass has."""
+        return min(self._tokens, int(self._recent.lengths.sum() / (1 - self._share)))
 
     def __call__(self) -> Windows:
         recent = self._recent

@@ -14,7 +14,7 @@ import torch
 from recurra.engine import versions as module
 from recurra.engine.config import ModelConfig
 from recurra.engine.errors import StoreFencedError, TrainingError, VersionError
-from recurra.engine.model import StreamingModel
+from recurra.engine.model import StreamingModel, save
 from recurra.engine.versions import VersionStore
 
 _MODEL = ModelConfig(d_model=8, layers=1, heads=1, head_dim=8, d_state=4)
@@ -99,7 +99,7 @@ def test_weights_that_are_not_finite_are_refused(store: VersionStore) -> None:
     model = store.load(1).model()
     with torch.no_grad():
         model.embedding[0, 0] = float("nan")
-    module.save(model, folder / "weights.safetensors")
+    save(model, folder / "weights.safetensors")
     _rewrite_ready(folder)
     with pytest.raises(VersionError, match="not finite"):
         store.load(1)
@@ -119,7 +119,7 @@ def test_a_vocabulary_of_another_version_is_refused(store: VersionStore) -> None
 def test_weights_of_another_shape_are_refused(store: VersionStore) -> None:
     _publish(store, 5)
     wider = StreamingModel(ModelConfig(d_model=16, layers=1, heads=1, head_dim=16, d_state=4), 6)
-    module.save(wider, store.path / "000001" / "weights.safetensors")
+    save(wider, store.path / "000001" / "weights.safetensors")
     _rewrite_ready(store.path / "000001")
     with pytest.raises(VersionError, match="weights for 6 items"):
         store.load(1)

@@ -76,7 +76,7 @@ def _model(items: int) -> StreamingModel:
     torch.manual_seed(4)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter.add_(0.3 * torch.randn_like(parameter))
     return model.eval()
 
 

@@ -18,7 +18,7 @@ def _model(query_time: bool = True) -> StreamingModel:
     torch.manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter.add_(0.3 * torch.randn_like(parameter))
     return model.eval()
 
 
