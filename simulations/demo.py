@@ -89,7 +89,7 @@ class Demo:
     def summary(self) -> dict[str, Any]:
         """Return the JSON of ``recurra demo --exit``."""
         seconds = time.monotonic() - self._started_s
-        listed = self._engine.versions()
+        training = self._engine.health()["training"]
         return {
             "recurra": _listed_metrics(self._judge.recurra),
             "popularity": _listed_metrics(self._judge.popularity),
@@ -97,7 +97,10 @@ class Demo:
             "judged": self._judge.recurra.events,
             "seconds": round(seconds, 1),
             "events_per_s": round(self.events / seconds, 1),
-            "versions": {"published": len(listed), "current": self._engine.version},
+            "versions": {
+                **{name: training[name] for name in ("trained", "promoted", "refused", "rolled_back")},
+                "current": self._engine.version,
+            },
         }
 
     def _learn(self, batch: list[Event | Item]) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import bench, data, demo, doctor, model, replay, serve
+from .notes import Notes
 
 __all__ = ["main"]
 
@@ -50,6 +51,7 @@ app.add_typer(bench.app, name="bench")
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 it failed and said why, 2 it was not understood, 130 interrupted."""
+    notes = Notes.install()
     try:
         app(args=arguments, prog_name="recurra")
     except KeyboardInterrupt:
@@ -57,11 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if os.environ.get(_TRACEBACK):
             raise
-        _fail(error)
+        _fail(error, notes)
+    finally:
+        notes.show()
     sys.exit(0)
 
 
-def _fail(error: Exception) -> NoReturn:
+def _fail(error: Exception, notes: Notes) -> NoReturn:
     # imported here so that `recurra --help` does not load the engine
     from recurra.engine.errors import RecurraError
 
@@ -71,5 +75,6 @@ def _fail(error: Exception) -> NoReturn:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     else:
         message = f"an error of recurra's own: {type(error).__name__}: {error} ({_TRACEBACK}=1 shows where)"
+    notes.drop_what_is_in(message)
     print(f"recurra: {message}", file=sys.stderr)
     sys.exit(1)

@@ -1,11 +1,11 @@
 """Commands of the service: run, init."""
 
-import datetime as dt
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .notes import log_live, timestamp
 from .output import say
 from .signals import stop_signal
 from .target import DEFAULT_DATA
@@ -44,6 +44,7 @@ def run(
     if train is not None:
         mode = one_of("--train", train, ("auto", "off"))
         settings = msgspec.structs.replace(settings, training=msgspec.structs.replace(settings.training, mode=mode))
+    log_live()
     address = _address(api, settings.api.host, settings.api.port)
     run_service(data, settings, source=source, api=address, stopped=stop_signal(), say=_log)
 
@@ -86,5 +87,4 @@ def one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def _log(text: str) -> None:
-    moment = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    typer.echo(f"{moment} {text}", err=True)
+    typer.echo(f"{timestamp()} {text}", err=True)

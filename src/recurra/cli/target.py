@@ -24,6 +24,8 @@ def opened(
     data: Path | None, url: str | None, config: Path | None = None, *, write: bool = False
 ) -> Iterator["Engine | Client"]:
     """Open what the flags name; for reading only unless ``write``, so that a store in use can be read."""
+    import msgspec
+
     import recurra
     from recurra.engine.errors import ConfigError
 
@@ -34,7 +36,10 @@ def opened(
             yield client
         return
     path = require_store(data)
-    with recurra.open(path, recurra.load_config(config), read_only=not write) as engine:
+    settings = recurra.load_config(config)
+    # a command does what it is asked, and starts nothing beside it
+    training = msgspec.structs.replace(settings.training, mode="off")
+    with recurra.open(path, msgspec.structs.replace(settings, training=training), read_only=not write) as engine:
         yield engine
 
 

@@ -1,0 +1,213 @@
+"""Commands as processes: the service that runs until it is told to stop, the demonstration, replays, bad files."""
+
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import recurra
+from recurra.engine.config import TrainingConfig
+from recurra.engine.versions import VersionStore
+
+from .conftest import START_MS, Run, command, environment
+
+
+@contextmanager
+def _service(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command(["run", *arguments]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _until(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    pytest.fail(f"it ended without {words!r}")
+
+
+def test_run_until_sigterm_and_the_second_is_refused(tmp_path: Path, run_process: Run) -> None:
+    data = tmp_path / "data"
+    with _service("--data", data, "--api", "127.0.0.1:0", "--train", "off") as process:
+        _until(process, "waiting for events over HTTP")
+        start = time.monotonic()
+        second = run_process("run", "--data", data, "--api", "off", "--train", "off")
+        assert time.monotonic() - start < 30
+        assert f"in use by process {process.pid}" in second.sentence
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        out, err = process.communicate()
+        assert out == ""
+        assert err.strip().endswith("stopped")
+
+
+def test_the_address_is_taken(tmp_path: Path, run_process: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert "it is in use" in run_process("run", "--data", tmp_path, "--api", f"127.0.0.1:{port}").sentence
+        assert "it is in use" in run_process("demo", "--port", str(port)).sentence
+    # nothing was set up before the address was had
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("api", ["8000", "host:", ":8000", "host:99999", "host:x"])
+def test_an_address_that_is_none(run: Run, tmp_path: Path, api: str) -> None:
+    assert "--api expects HOST:PORT or off" in run("run", "--data", tmp_path, "--api", api).sentence
+
+
+def test_the_demonstration_learns(run_process: Run) -> None:
+    done = run_process("demo", "--exit", "--events", "3000", "--port", "0", "--json", "-", timeout_s=240)
+    assert done.code == 0, done.err
+    result = done.json
+    assert result["events"] == 3_000
+    assert result["recurra"]["hr@10"] > 1.2 * result["popularity"]["hr@10"] > 0
+    assert result["versions"].keys() >= {"trained", "promoted", "current"}
+    assert result["seconds"] > 0
+
+
+def test_the_demonstration_ends_when_told(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(["demo", "--port", "0"]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "recurra is at http://127.0.0.1:" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+class TestReplay:
+    @pytest.fixture
+    def inter(self, tmp_path: Path) -> Path:
+        rows = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+        rows += [f"{i * 7 % 23}\t{i * 5 % 31}\t4\t{880_000_000 + 60 * i}" for i in range(300)]
+        path = tmp_path / "small.inter"
+        path.write_text("\n".join(rows) + "\n")
+        return path
+
+    def test_json_and_report(self, run: Run, inter: Path, tmp_path: Path) -> None:
+        done = run("replay", inter, "--seed", "1", "--json", tmp_path / "out.json", "--report", tmp_path / "report")
+        assert done.code == 0, done.err
+        result = json.loads((tmp_path / "out.json").read_text())
+        assert result["protocol"] == "preq-v1"
+        assert result["events"] == 300
+        assert set(result["baselines"]) >= {"popularity", "item-knn"}
+        assert "item-knn" in done.out
+        assert "peak memory" in done.out
+        assert (tmp_path / "report" / "index.html").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--warm", "2"], "warm share"),
+            (["--every", "0"], "every K-th"),
+            (["--train", "maybe"], "auto or off"),
+            (["--query-time", "maybe"], "on or off"),
+            (["--baselines", "nonsense"], "no baseline is called 'nonsense'"),
+            (["--via", "pigeon"], "pigeon"),
+            (["--format", "xml"], "xml"),
+            (["--speed", "slow"], "slow"),
+            (["--data", "/proc/nowhere"], "/proc/nowhere"),
+        ],
+    )
+    def test_what_is_refused(self, run: Run, inter: Path, options: list[str], words: str) -> None:
+        assert words in run("replay", inter, *options).sentence
+
+    def test_bad_files(self, run: Run, tmp_path: Path) -> None:
+        assert "no file at" in run("replay", tmp_path / "none.inter").sentence
+        empty = tmp_path / "empty.inter"
+        empty.write_bytes(b"")
+        assert str(empty) in run("replay", empty).sentence
+        cut = tmp_path / "cut.parquet"
+        cut.write_bytes(b"PAR1" + bytes(64))
+        assert str(cut) in run("replay", cut).sentence
+        noise = tmp_path / "noise.inter"
+        noise.write_bytes(bytes(range(256)) * 20)
+        assert str(noise) in run("replay", noise).sentence
+
+
+@pytest.fixture(scope="class")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a store with a version by `recurra train --once`."""
+    path: Path = tmp_path_factory.mktemp("trained")
+    with recurra.open(path, recurra.Config(training=TrainingConfig(mode="off"))) as engine:
+        # everybody goes round the catalogue: what comes next can be learnt, and popularity does not know it
+        engine.ingest(
+            recurra.Event(f"u{i % 60}", f"m{(i % 60 * 7 + i // 60) % 61}", START_MS + i * 1_000) for i in range(2_500)
+        )
+    return path
+
+
+class TestVersions:
+    def test_train_versions_rollback(self, run: Run, trained: Path) -> None:
+        report = run("train", "--once", "--data", trained, "--json", "-", "--quiet").json
+        assert report["verdict"] == "first", report
+        (version,) = run("versions", "--data", trained, "--json", "-").json
+        assert (version["number"], version["current"]) == (1, True)
+        assert run("recommend", "u1", "--data", trained, "--json", "-").json["version"] == 1
+        listed = run("rollback", "1", "--data", trained, "--json", "-").json
+        assert [info["number"] for info in listed] == [1]
+        assert "version 2" in run("rollback", "2", "--data", trained).sentence
+        doctor = run("doctor", "--data", trained, "--json", "-")
+        assert doctor.code == 0, doctor.out
+        assert doctor.json["users"] == 60
+        assert doctor.json["hot_user_bytes"] <= 37 * 1024
+        assert doctor.json["cold_user_bytes_without_events"] <= 200
+        assert doctor.json["rss_bytes"] > 0
+
+    def test_weights_that_are_not_finite(self, run: Run, trained: Path) -> None:
+        if not VersionStore(trained / "models").list():
+            run("train", "--once", "--data", trained, "--quiet")
+        path = next((trained / "models").glob("*/*.safetensors"))
+        whole = path.read_bytes()
+        tensors = load_file(path)
+        next(iter(tensors.values())).flat[0] = np.nan
+        with safe_open(path, framework="np") as file:
+            save_file(tensors, path, metadata=file.metadata())
+        assert "weights.safetensors is damaged" in run("rollback", "1", "--data", trained).sentence
+        # somebody made it so on purpose, checksum and all
+        ready = path.with_name("READY")
+        signed = ready.read_bytes()
+        facts = json.loads(signed)
+        facts["files"][path.name] = {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        ready.write_text(json.dumps(facts))
+        assert "not finite" in run("rollback", "1", "--data", trained).sentence
+        # what can be answered without the version is
+        answer = run("recommend", "u1", "--data", trained, "--json", "-").json
+        assert answer["version"] == 0
+        assert answer["items"]
+        path.write_bytes(whole)
+        ready.write_bytes(signed)
+        assert run("recommend", "u1", "--data", trained, "--json", "-").json["version"] == 1
+
+
+def test_doctor_works_without_a_store(run: Run) -> None:
+    done = run("doctor")
+    assert done.code == 0, done.out
+    assert "FAILS" not in done.out
+    assert "parity" in done.out
