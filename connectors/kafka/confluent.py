@@ -75,11 +75,12 @@ class _Consumer:
         topic_id = str(found.topic_id).replace("+", "-").replace("/", "_")
         return Topic(name, topic_id, tuple(sorted(each.id for each in found.partitions)))
 
-    def watermarks(self, place: Place) -> tuple[int, int]:
+    def watermarks(self, place: Place, timeout_s: float = _TIMEOUT_S) -> tuple[int, int]:
         try:
-            low, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), timeout=_TIMEOUT_S)
+            low, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), timeout=timeout_s)
         except ck.KafkaException as error:
             raise BrokerError(_text(error)) from None
+        self._problem = None
         return low, high
 
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:

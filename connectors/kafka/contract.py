@@ -50,7 +50,7 @@ class KafkaConsumer(Protocol):
         """Return the topic, or None if the broker has none of this name."""
         ...
 
-    def watermarks(self, place: Place) -> tuple[int, int]:
+    def watermarks(self, place: Place, timeout_s: float = 5.0) -> tuple[int, int]:
         """Return the offset of the first message that is still kept and of the next one that will be readable."""
         ...
 

@@ -58,10 +58,12 @@ class _Consumer:
         }
         self._admin = kafka.KafkaAdminClient(**_known(kafka.KafkaAdminClient, common), bootstrap_timeout_ms=_TIMEOUT_MS)
         self._consumer = kafka.KafkaConsumer(**settings)
+        self._problem: str | None = None
 
     @property
     def problem(self) -> str | None:
-        return None if self._consumer.bootstrap_connected() else "no broker is connected"
+        # the library retries silently: only a question that is not answered tells
+        return self._problem
 
     def topic(self, name: str) -> Topic | None:
         with _broker_errors():
@@ -75,11 +77,17 @@ class _Consumer:
         topic_id = base64.urlsafe_b64encode(uuid.UUID(str(found["topic_id"])).bytes).decode().rstrip("=")
         return Topic(name, topic_id, tuple(sorted(each["partition_index"] for each in found["partitions"])))
 
-    def watermarks(self, place: Place) -> tuple[int, int]:
-        at = kafka.TopicPartition(*place)
-        with _broker_errors():
-            low = self._consumer.beginning_offsets([at], timeout_ms=_TIMEOUT_MS)[at]
-            return low, self._consumer.end_offsets([at], timeout_ms=_TIMEOUT_MS)[at]
+    def watermarks(self, place: Place, timeout_s: float = _TIMEOUT_MS / 1000) -> tuple[int, int]:
+        at, timeout_ms = kafka.TopicPartition(*place), int(timeout_s * 1000)
+        try:
+            with _broker_errors():
+                low = self._consumer.beginning_offsets([at], timeout_ms=timeout_ms)[at]
+                high = self._consumer.end_offsets([at], timeout_ms=timeout_ms)[at]
+        except BrokerError as error:
+            self._problem = str(error)
+            raise
+        self._problem = None
+        return low, high
 
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
         wanted = {kafka.TopicPartition(*place): time_ms for place in places}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ...engine.config import Config
-from ...engine.errors import BadEventError, BrokerError, SourceMismatchError
+from ...engine.errors import BadEventError, BrokerError
 from ...engine.events import Decoder, Event, Forget, Item
 from ...engine.failpoints import failpoint
 from ...engine.results import IngestReport, Record
@@ -28,7 +28,9 @@ _LOG = logging.getLogger("recurra.kafka")
 # signals are noticed between two polls
 _POLL_S = 0.5
 _REPORT_S = 1.0
-_LAG_S = 5.0
+# how often the ends of the partitions are asked for, and how long the answer may take
+_LOOK_S = 5.0
+_ANSWER_S = 1.0
 
 
 class _Place(NamedTuple):
@@ -136,6 +138,7 @@ class KafkaSource:
             self._note(None)
             backoff.reset()
             refresh = report = time.monotonic()
+            look = 0.0
             while not stopped.is_set():
                 batch = consumer.poll(self._config.store.batch_events, _POLL_S)
                 self._note(consumer.problem)
@@ -144,7 +147,10 @@ class KafkaSource:
                 if now - report >= _REPORT_S:
                     report = now
                     self._report(consumer)
-                if now - refresh >= self._refresh_s:
+                if now - look >= _LOOK_S:
+                    look = now
+                    self._look(consumer)
+                if now - refresh >= self._refresh_s and consumer.problem is None:
                     refresh = now
                     self._refresh(consumer)
             self._report(consumer)
@@ -199,6 +205,13 @@ class KafkaSource:
             self._reported |= changed
             failpoint("connector.reported")
 
+    def _look(self, consumer: KafkaConsumer) -> None:
+        """Ask for the ends of the partitions: it shows the lag, and that the broker is back where nothing new comes."""
+        try:
+            self._ends = {at: consumer.watermarks(at, _ANSWER_S)[1] for at in self._next}
+        except BrokerError as error:
+            self._note(str(error))
+
     def _refresh(self, consumer: KafkaConsumer) -> None:
         """Look for new partitions and for topics that were made again."""
         try:
@@ -209,9 +222,6 @@ class KafkaSource:
                     self._find(consumer)
                     consumer.assign(self._next)
                     return
-            self._ends = {at: consumer.watermarks(at)[1] for at in self._next}
-        except SourceMismatchError:
-            raise
         except BrokerError as error:
             self._note(str(error))
 
