@@ -15,7 +15,7 @@ __all__ = ["add_to"]
 _EVENTS = 20_000
 # live events a second: quick enough to watch it learn, slow enough to leave the machine usable
 _RATE = 250.0
-_RATE_TO_EXIT = 2_000.0
+_RATE_TO_EXIT = 500.0
 _LINE_S = 1.0
 
 
