@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
 
 from .triton_kernels import scan_backward, scan_forward
 
-__all__ = ["LAUNCH", "Launch", "ssd_triton"]
+__all__ = ["REGISTERS", "Launch", "default_launch", "ssd_triton"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -30,11 +30,20 @@ class Launch(NamedTuple):
     stages: int
 
 
-# forward and backward; not timed: of the launches compiled for sm_90 this one needs few instructions per position and
-# spills little, in bfloat16 and float32 (docs/gpu.md). `time_launches` of the simulations times them on a GPU
-LAUNCH = (Launch(32, 2, 2), Launch(32, 2, 1))
+# forward and backward. Not timed: of the launches compiled for sm_90 these need few instructions per position and spill
+# little (docs/gpu.md); `time_launches` of the simulations times them on a GPU
+_LAUNCH = (Launch(32, 2, 2), Launch(32, 2, 1))
+# longer chunks do not fit the registers when every operand is split into parts
+_LAUNCH_SPLIT = (Launch(16, 2, 1), Launch(16, 2, 1))
+# said aloud, since the assembler, left to itself, falls back to 32 registers and spills the rest where these do not do
+REGISTERS = 255
 # triton decides this once, when it is imported
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def default_launch(dtype: torch.dtype, precision: str) -> tuple[Launch, Launch]:
+    """Forward and backward launch for inputs of ``dtype``, with products of float32 made as ``precision`` says."""
+    return _LAUNCH_SPLIT if dtype == torch.float32 and precision != "tf32" else _LAUNCH
 
 
 def ssd_triton(
@@ -49,7 +58,7 @@ def ssd_triton(
     lengths: torch.Tensor | None = None,
     cu_seqlens: torch.Tensor | None = None,
     precision: str = "tf32x3",
-    launch: tuple[Launch, Launch] = LAUNCH,
+    launch: tuple[Launch, Launch] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ``(y, final_state)``; shapes and the meaning of ``lengths`` and ``cu_seqlens`` as in ``ssd``.
 
@@ -58,9 +67,10 @@ def ssd_triton(
     state has the dtype of ``initial_state``, float32 when that is None.
 
     ``precision`` is how float32 products are made: ``ieee`` (plain units), ``tf32x3`` (three tensor core products,
-    close to float32) or ``tf32`` (one, about three decimal digits). ``launch`` is for the forward and the
-    backward pass; they share the chunk length, that of the saved states. Raises ``ValueError`` for other dtypes, for
-    tensors that are not on a GPU (unless TRITON_INTERPRET=1 is set) and for launches of different chunks.
+    close to float32) or ``tf32`` (one, about three decimal digits). ``launch`` is for the forward and the backward
+    pass, which share the chunk length, that of the saved states; None is ``default_launch``. Raises ``ValueError`` for
+    other dtypes, for tensors that are not on a GPU (unless TRITON_INTERPRET=1 is set) and for launches of different
+    chunks.
     """
     if x.dtype not in _DTYPES or B.dtype != x.dtype or C.dtype != x.dtype:
         raise ValueError(
@@ -69,6 +79,7 @@ def ssd_triton(
         )
     if x.device.type != "cuda" and not _INTERPRETED:
         raise ValueError(f"backend 'triton' needs tensors on a CUDA device, got {x.device}; use backend 'chunk'")
+    launch = launch or default_launch(x.dtype, precision)
     if launch[0].chunk != launch[1].chunk:
         raise ValueError(f"both launches must have one chunk length, got {launch[0].chunk} and {launch[1].chunk}")
     x, dt, B, C = (v if v.stride(-1) == 1 else v.contiguous() for v in (x, dt, B, C))
@@ -118,7 +129,7 @@ class _Scan(torch.autograd.Function):
                 HAS_D=D is not None, HAS_START=start is not None, PACKED=cu is not None, PADDED=lengths is not None,
                 SAVE=save, heads=h, p=p, n=n, Q=run.chunk, P=_tile(p), N=_tile(n),
                 PRECISION=precision, STAGES=run.stages,
-                num_warps=run.warps, num_stages=run.stages, enable_fp_fusion=True,
+                num_warps=run.warps, num_stages=run.stages, maxnreg=REGISTERS, enable_fp_fusion=True,
             )  # fmt: skip
         ctx.save_for_backward(x, dt, A, B, C, D, start, lengths, cu, saved)
         ctx.set_materialize_grads(False)
@@ -149,7 +160,7 @@ class _Scan(torch.autograd.Function):
                 HAS_D=D is not None, HAS_START=start is not None, HAS_DFINAL=dfinal is not None,
                 PACKED=cu is not None, PADDED=lengths is not None,
                 heads=h, p=p, n=n, Q=run.chunk, P=_tile(p), N=_tile(n), PRECISION=ctx.precision, STAGES=run.stages,
-                num_warps=run.warps, num_stages=run.stages, enable_fp_fusion=True,
+                num_warps=run.warps, num_stages=run.stages, maxnreg=REGISTERS, enable_fp_fusion=True,
             )  # fmt: skip
         dA, dD = parts.sum(1)
         dstart = None if start is None else dS.transpose(2, 3).to(start.dtype)

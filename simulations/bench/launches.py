@@ -1,4 +1,4 @@
-"""Times of the GPU scan's launches: what its `LAUNCH` should be on the device at hand."""
+"""Times of the GPU scan's launches: what `default_launch` should be on the device at hand."""
 
 from collections.abc import Iterable
 from functools import partial

@@ -12,9 +12,14 @@ import pytest
 pytest.importorskip("triton", reason="the optional extra gpu is not installed")
 
 PROGRAM = """
+import re
+import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -23,6 +28,7 @@ scan = import_module("recurra.kernels.ssd.triton")
 kernels = import_module("recurra.kernels.ssd.triton_kernels")
 step = import_module("recurra.kernels.block.triton")
 
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 FLOATS = {"A", "D", "dt", "start", "final", "dfinal", "ddt", "dA", "dD", "dS"}
 
 
@@ -41,8 +47,19 @@ def compile_for_hopper(kernel, kept, constants, warps, stages):
             wide = name in FLOATS or (kernel is step._mix_kernel and name not in ("state", "window"))
             signature[name] = "*fp32" if wide else "*" + kept
     options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    if kernel is not step._mix_kernel:
+        options["maxnreg"] = scan.REGISTERS
     source = ASTSource(kernel, signature, constexprs=constants)
-    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
+    cubin = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
+    with NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+        usage = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    # where a kernel does not fit, the assembler gives up and keeps next to nothing in registers
+    registers, stack = (int(re.search(rf"{name}:(\\d+)", usage.stdout)[1]) for name in ("REG", "STACK"))
+    assert registers > 64, usage.stdout
+    assert stack < 4096, usage.stdout
 
 
 def scan_constants(run, **flags):
@@ -53,10 +70,10 @@ def scan_constants(run, **flags):
 for task in sys.argv[1:]:
     what, kept = task.split("-")
     if what == "forward":
-        run = scan.LAUNCH[0]
+        run = scan.default_launch(DTYPES[kept], "tf32x3")[0]
         compile_for_hopper(kernels.scan_forward, kept, scan_constants(run, SAVE=False), run.warps, run.stages)
     elif what == "train":
-        run, back = scan.LAUNCH
+        run, back = scan.default_launch(DTYPES[kept], "tf32x3")
         flags = {"SAVE": True, "PACKED": True}
         compile_for_hopper(kernels.scan_forward, kept, scan_constants(run, **flags), run.warps, run.stages)
         flags = {"HAS_DFINAL": True, "PACKED": True}
