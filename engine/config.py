@@ -123,9 +123,8 @@ class FastConfig(_Section, frozen=True):
     half_lives: tuple[float, ...] = (500.0, 5_000.0, 50_000.0)
     # neighbours kept per item, rounded up to a power of two
     neighbours: int = 512
-    # half-lives of the two tables of neighbours, in events
-    together_half_life: float = 1_000_000.0
-    after_half_life: float = 1_000_000.0
+    # slow and fast half-life of the pairs of items, in events
+    pair_half_lives: tuple[float, float] = (200_000.0, 15_000.0)
     # last events of a user that a new one is paired with, and users for whom they are held in memory
     context: int = 20
     contexts: int = 65_536

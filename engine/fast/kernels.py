@@ -12,16 +12,25 @@ from .jit import jit
 from .neighbours import Neighbours
 from .popularity import Popularity
 
-__all__ = ["RECENT", "SMOOTHING", "Memory", "Scratch", "learn", "recall", "score"]
+__all__ = ["REACH", "SMOOTHING", "Memory", "Scratch", "learn", "recall", "score"]
 
 Rows = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
 
-# events of the user that score an item, and the weight of each next older one
-RECENT = 10
-_DECAY = 0.8
+# events of the user whose rows score an item, and how many of them the narrower parts look at
+REACH = 20
+_RECENT = 10
+# weight of each next older event in the three weighted columns of a table: slow, fast, and the third way to look back
+_TOGETHER_DECAYS = np.array([0.8, 0.8, 0.97])
+_AFTER_DECAYS = np.array([0.8, 0.8, 0.4])
+# an ordered pair is learnt from events up to this distance
+_DISTANCE = 10
 # added to an item's count below the root: pulls the scores of rare items down
 SMOOTHING = 20.0
+# the parts that tables give: columns of the unordered pairs, then of the ordered ones
+_TOGETHER, _AFTER = 4, 3
+# share of the candidates that a part other than the first of its table brings
+_MINOR = 4
 _EXCLUDED, _CHOSEN = 1, 2
 
 
@@ -36,8 +45,8 @@ class Memory(NamedTuple):
 class Scratch(NamedTuple):
     """Working memory of a query, all zero between queries.
 
-    scores   float32 [items]
-    touched  int32 [RECENT * neighbours]   items whose score is not zero
+    scores   float32 [items, 4]
+    touched  int32 [REACH * neighbours]   items that have scores
     marks    int8 [items]
     """
 
@@ -63,45 +72,51 @@ def learn(
     together, after = memory.together, memory.after
     size = contexts.items.shape[1]
     for k in range(start, items.size):
-        if not (neighbours.headroom(together, 2 * size) and neighbours.headroom(after, RECENT)):
+        if not (neighbours.headroom(together, 2 * size) and neighbours.headroom(after, _DISTANCE)):
             return k
         slot, item, clock = slots[k], items[k], now + k
         neighbours.rescale(together, clock)
-        inflation = neighbours.inflation(together, clock)
+        slow, fast = neighbours.inflation(together, 0, clock), neighbours.inflation(together, 1, clock)
         for j in range(contexts.lengths[slot]):
             other = contexts.items[slot, j]
             if other != item:
-                neighbours.add(together, item, other, inflation)
-                neighbours.add(together, other, item, inflation)
-        at = ring.place(contexts, slot, times[k])
+                neighbours.add(together, item, other, slow, fast)
+                neighbours.add(together, other, item, slow, fast)
         neighbours.rescale(after, clock)
-        inflation = neighbours.inflation(after, clock)
-        for distance in range(1, min(RECENT, at) + 1):
-            neighbours.add(after, contexts.items[slot, at - distance], item, inflation / distance)
+        slow, fast = neighbours.inflation(after, 0, clock), neighbours.inflation(after, 1, clock)
+        at = ring.place(contexts, slot, times[k])
+        for distance in range(1, min(_DISTANCE, at) + 1):
+            neighbours.add(after, contexts.items[slot, at - distance], item, slow / distance, fast / distance)
         popularity.bump(memory.popular, item, clock)
         ring.insert(contexts, slot, at, item, times[k])
     return items.size
 
 
 @jit
-def _excite(table: Neighbours, recent: Rows, now: int, scratch: Scratch) -> int:
+def _excite(table: Neighbours, decays: npt.NDArray[np.float64], recent: Rows, now: int, scratch: Scratch) -> int:
     # the rows of the last items, the newest weighing most; returns how many items were touched
+    slow, fast = 1.0 / neighbours.inflation(table, 0, now), 1.0 / neighbours.inflation(table, 1, now)
+    factors = np.empty(3, np.float32)
     count = 0
-    weight = 1.0 / neighbours.inflation(table, now)
-    for k in range(min(RECENT, recent.size)):
+    for k in range(min(REACH, recent.size)):
+        near = 1.0 if k < _RECENT else 0.0
+        factors[0] = near * slow * decays[0] ** k
+        factors[1] = near * fast * decays[1] ** k
+        factors[2] = slow * decays[2] ** k
         row = recent[recent.size - 1 - k]
         if row < table.used.size:
-            count = neighbours.accumulate(table, row, weight, scratch.scores, scratch.touched, count)
-        weight *= _DECAY
+            count = neighbours.accumulate(table, row, factors, scratch.scores, scratch.touched, count)
     return count
 
 
 @jit
 def _excite_together(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> int:
-    found = _excite(memory.together, recent, now, scratch)
+    found = _excite(memory.together, _TOGETHER_DECAYS, recent, now, scratch)
     for k in range(found):
         item = scratch.touched[k]
-        scratch.scores[item] /= np.float32(np.sqrt(memory.popular.counts[item] + SMOOTHING))
+        root = np.float32(np.sqrt(memory.popular.counts[item] + SMOOTHING))
+        for column in range(3):
+            scratch.scores[item, column] /= root
     return found
 
 
@@ -112,14 +127,14 @@ def _clear(scratch: Scratch, found: int) -> None:
 
 
 @jit
-def _choose(scratch: Scratch, found: int, wanted: int, chosen: Rows, count: int) -> int:
+def _choose(scratch: Scratch, column: int, found: int, wanted: int, chosen: Rows, count: int) -> int:
     # append the best items that are not excluded; equal scores in the order in which they were touched
     items, values = np.empty(found, np.int32), np.empty(found, np.float32)
     free = 0
     for k in range(found):
         item = scratch.touched[k]
-        if scratch.marks[item] != _EXCLUDED and scratch.scores[item] > 0.0:
-            items[free], values[free] = item, scratch.scores[item]
+        if scratch.marks[item] != _EXCLUDED and scratch.scores[item, column] > 0.0:
+            items[free], values[free] = item, scratch.scores[item, column]
             free += 1
     level, ties = np.float32(0.0), free
     if free > wanted:
@@ -159,7 +174,8 @@ def _choose_leaders(
 def recall(memory: Memory, recent: Rows, excluded: Rows, wanted: int, now: int, scratch: Scratch) -> Rows:
     """Return the items that the memories would put first, ascending; none of them is excluded.
 
-    The union of the first ``wanted`` of each table of neighbours and of as many leaders, shared by the half-lives.
+    The union of the first ``wanted`` by the first part of each table of neighbours, a quarter of that by its other
+    parts, and ``wanted`` leaders shared out among the half-lives.
     """
     marks = scratch.marks
     for k in range(excluded.size):
@@ -167,12 +183,16 @@ def recall(memory: Memory, recent: Rows, excluded: Rows, wanted: int, now: int, 
             marks[excluded[k]] = _EXCLUDED
     levels = memory.popular.half_lives.size
     share = (wanted + levels - 1) // levels
-    chosen = np.empty(2 * wanted + levels * share, np.int32)
+    minor = (wanted + _MINOR - 1) // _MINOR
+    chosen = np.empty(2 * wanted + (_TOGETHER + _AFTER - 2) * minor + levels * share, np.int32)
     found = _excite_together(memory, recent, now, scratch)
-    count = _choose(scratch, found, wanted, chosen, 0)
+    count = 0
+    for column in range(_TOGETHER):
+        count = _choose(scratch, column, found, minor if column else wanted, chosen, count)
     _clear(scratch, found)
-    found = _excite(memory.after, recent, now, scratch)
-    count = _choose(scratch, found, wanted, chosen, count)
+    found = _excite(memory.after, _AFTER_DECAYS, recent, now, scratch)
+    for column in range(_AFTER):
+        count = _choose(scratch, column, found, minor if column else wanted, chosen, count)
     _clear(scratch, found)
     for level in range(levels):
         count = _choose_leaders(memory.popular, level, share, marks, chosen, count)
@@ -185,27 +205,29 @@ def recall(memory: Memory, recent: Rows, excluded: Rows, wanted: int, now: int, 
 
 
 @jit
-def _gather(scratch: Scratch, rows: Rows, target: Scores) -> None:
+def _gather(scratch: Scratch, rows: Rows, targets: Scores) -> None:
     for k in range(rows.size):
-        if 0 <= rows[k] < scratch.scores.size and scratch.scores[rows[k]] > 0.0:
-            target[k] = scratch.scores[rows[k]]
+        if 0 <= rows[k] < scratch.scores.shape[0]:
+            for column in range(targets.shape[0]):
+                if scratch.scores[rows[k], column] > 0.0:
+                    targets[column, k] = scratch.scores[rows[k], column]
 
 
 @jit
 def score(memory: Memory, recent: Rows, rows: Rows, now: int, scratch: Scratch) -> npt.NDArray[np.float32]:
-    """Return the scores of rows, [half-lives + 2, rows]: popularities, pairs, ordered pairs; nan is not scored."""
+    """Return the scores of rows, [half-lives + 7, rows]: popularities, pairs, ordered pairs; nan is not scored."""
     popular = memory.popular
     levels = popular.half_lives.size
-    scores = np.full((levels + 2, rows.size), np.float32(np.nan))
+    scores = np.full((levels + _TOGETHER + _AFTER, rows.size), np.float32(np.nan))
     for level in range(levels):
         deflation = popularity.deflation(popular, level, now)
         for k in range(rows.size):
             if 0 <= rows[k] < popular.counts.size and popular.counts[rows[k]] > 0.0:
                 scores[level, k] = popular.values[level, rows[k]] * deflation
     found = _excite_together(memory, recent, now, scratch)
-    _gather(scratch, rows, scores[levels])
+    _gather(scratch, rows, scores[levels : levels + _TOGETHER])
     _clear(scratch, found)
-    found = _excite(memory.after, recent, now, scratch)
-    _gather(scratch, rows, scores[levels + 1])
+    found = _excite(memory.after, _AFTER_DECAYS, recent, now, scratch)
+    _gather(scratch, rows, scores[levels + _TOGETHER :])
     _clear(scratch, found)
     return scores

@@ -22,6 +22,16 @@ LoadContext = Callable[[int], tuple[Rows, Times]]
 
 _FIRST_ITEMS = 1_024
 _FIRST_ENTRIES = 1 << 16
+# as the kernels order them: slow and fast decay of the pairs, a third way to look back, and how many events agree
+_PAIR_PARTS = (
+    "item-knn",
+    "item-knn-recent",
+    "item-knn-wide",
+    "item-knn-support",
+    "rules",
+    "rules-recent",
+    "rules-last",
+)
 _NO_ROWS: Rows = np.empty(0, np.int32)
 
 
@@ -54,8 +64,8 @@ class FastMemory:
         self._contexts = ring.reserve(config.contexts, config.context)
         self._memory = Memory(
             popularity.reserve(_FIRST_ITEMS, config.half_lives),
-            neighbours.reserve(_FIRST_ITEMS, _FIRST_ENTRIES, config.neighbours, round(config.together_half_life)),
-            neighbours.reserve(_FIRST_ITEMS, _FIRST_ENTRIES, config.neighbours, round(config.after_half_life)),
+            neighbours.reserve(_FIRST_ITEMS, _FIRST_ENTRIES, config.neighbours, config.pair_half_lives),
+            neighbours.reserve(_FIRST_ITEMS, _FIRST_ENTRIES, config.neighbours, config.pair_half_lives),
         )
         self._events = 0
         self._items = 0
@@ -64,7 +74,7 @@ class FastMemory:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parts, in the order of the rows of ``score``."""
-        return (*(f"popularity-{half_life:g}" for half_life in self._config.half_lives), "item-knn", "rules")
+        return (*(f"popularity-{half_life:g}" for half_life in self._config.half_lives), *_PAIR_PARTS)
 
     @property
     def events(self) -> int:
@@ -131,7 +141,9 @@ class FastMemory:
     def candidates(self, context: Context, count: int, excluded: Rows = _NO_ROWS) -> Rows:
         """Return the item rows that the parts would put first, ascending, without the excluded ones.
 
-        Up to ``count`` of each table of neighbours, and as many popular ones shared out among the half-lives.
+        Up to ``count`` by ``item-knn`` and by ``rules``, a quarter of that by their variants, and ``count`` popular
+        ones shared out among the half-lives. Pass all that may not be answered as ``excluded``: a user who has had the
+        first few hundred would get nothing else. A context without events gives popular items alone.
         """
         return kernels.recall(self._memory, context.items, excluded, count, self._events, self._scratch)
 
@@ -149,8 +161,8 @@ class FastMemory:
         start = int(table.starts[item_row])
         row = slice(start, start + int(table.used[item_row]))
         items = table.keys[row]
-        scores = (table.weights[row] / np.sqrt(counts[items] + kernels.SMOOTHING)).astype(np.float32)
-        scores /= np.float32(neighbours.inflation(table, self._events))
+        scores = (table.weights[row, 0] / np.sqrt(counts[items] + kernels.SMOOTHING)).astype(np.float32)
+        scores /= np.float32(neighbours.inflation(table, 0, self._events))
         order = np.argsort(-scores, kind="stable")[:count]
         return items[order], scores[order]
 
@@ -219,5 +231,5 @@ class FastMemory:
 
     def _reserve_scratch(self) -> None:
         items = self._memory.popular.counts.size
-        touched = kernels.RECENT * int(self._memory.together.limits[0])
-        self._scratch = Scratch(np.zeros(items, np.float32), np.zeros(touched, np.int32), np.zeros(items, np.int8))
+        touched = kernels.REACH * int(self._memory.together.limits[0])
+        self._scratch = Scratch(np.zeros((items, 4), np.float32), np.zeros(touched, np.int32), np.zeros(items, np.int8))

@@ -1,8 +1,8 @@
 """Top-M weighted neighbours per item in one arena whose rows grow by doubling, so that rare items cost little.
 
-Weights decay exponentially with the number of learnt events. They are kept inflated: an event at time t adds
-weight * 2 ** ((t - base) / half_life), so nothing else has to be touched; the table is scaled down and ``base``
-advances when the exponent has grown by 32.
+Every neighbour has two weights that decay exponentially with the number of learnt events, one slowly and one fast.
+They are kept inflated: an event at time t adds weight * 2 ** ((t - base) / half_life), so nothing else has to be
+touched; the weights are scaled down and ``base`` advances when the exponent has grown by 32.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _SMALLEST = 4
 # exponent at which a table is scaled down: weights stay far from the limits of float32
 _EXPONENT = 32
 _CLASSES = 24
-_CURSOR, _BASE, _FREE = 0, 1, 2
+_CURSOR, _BASE, _FREE = 0, 1, 3
 _PER_ENTRY = ("keys", "weights")
 _PER_ITEM = ("starts", "used", "classes")
 
@@ -40,12 +40,12 @@ class Neighbours(NamedTuple):
     """One table; ``items`` is the capacity of the per-item arrays, ``entries`` that of the arena.
 
     keys     int32 [entries]      item row of a neighbour; in a free row the first key links to the next free row
-    weights  float32 [entries]    inflated weight of a neighbour
+    weights  float32 [entries, 2] inflated weights of a neighbour, slow and fast
     starts   int64 [items]        first entry of an item's row
     used     int32 [items]        neighbours in the row
     classes  int8 [items]         the row has 4 * 2 ** (class - 1) entries; class 0 has none
-    limits   int64 [2]            (entries of the largest row, half-life in events)
-    marks    int64 [2 + classes]  (first entry never used, event at which weights are not inflated, free rows)
+    limits   int64 [3]            (entries of the largest row, slow and fast half-life in events)
+    marks    int64 [3 + classes]  (first entry never used, the events at which weights are not inflated, free rows)
     """
 
     keys: npt.NDArray[np.int32]
@@ -57,18 +57,18 @@ class Neighbours(NamedTuple):
     marks: npt.NDArray[np.int64]
 
 
-def reserve(items: int, entries: int, width: int, half_life: int) -> Neighbours:
+def reserve(items: int, entries: int, width: int, half_lives: tuple[float, float]) -> Neighbours:
     """Return an empty table; ``width`` neighbours per item, rounded up to 4 times a power of two."""
     rounded = max(_SMALLEST, 1 << (width - 1).bit_length())
     marks = np.full(_FREE + _CLASSES, -1, np.int64)
     marks[:_FREE] = 0
     return Neighbours(
         keys=np.zeros(entries, np.int32),
-        weights=np.zeros(entries, np.float32),
+        weights=np.zeros((entries, 2), np.float32),
         starts=np.zeros(items, np.int64),
         used=np.zeros(items, np.int32),
         classes=np.zeros(items, np.int8),
-        limits=np.array([rounded, half_life], np.int64),
+        limits=np.array([rounded, *(max(1, round(value)) for value in half_lives)], np.int64),
         marks=marks,
     )
 
@@ -77,7 +77,11 @@ def grown(table: Neighbours, *, items: int = 0, entries: int = 0) -> Neighbours:
     """Return the same table with at least this capacity."""
     arrays = table._asdict()
     for names, size in ((_PER_ENTRY, entries), (_PER_ITEM, items)):
-        arrays |= {name: np.pad(arrays[name], (0, max(0, size - arrays[name].size))) for name in names}
+        for name in names:
+            old = arrays[name]
+            if size > len(old):
+                arrays[name] = np.zeros((size, *old.shape[1:]), old.dtype)
+                arrays[name][: len(old)] = old
     return Neighbours(**arrays)
 
 
@@ -92,7 +96,7 @@ def restored(table: Neighbours, arrays: Mapping[str, npt.NDArray[Any]]) -> Neigh
     """Return an empty table filled with what was saved; it has room for the items already."""
     full = grown(table, entries=arrays["keys"].size)
     for name, array in arrays.items():
-        getattr(full, name)[: array.size] = array
+        getattr(full, name)[: len(array)] = array
     return full
 
 
@@ -103,21 +107,19 @@ def headroom(table: Neighbours, additions: int) -> bool:
 
 
 @jit
-def inflation(table: Neighbours, now: int) -> float:
-    """Return what a weight of event ``now`` is multiplied with."""
-    return float(2.0 ** ((now - table.marks[_BASE]) / table.limits[1]))
+def inflation(table: Neighbours, speed: int, now: int) -> float:
+    """Return what a weight of event ``now`` is multiplied with; speed 0 is the slow decay, 1 the fast one."""
+    return float(2.0 ** ((now - table.marks[_BASE + speed]) / table.limits[1 + speed]))
 
 
 @jit
 def rescale(table: Neighbours, now: int) -> None:
-    """Scale the table down when the inflation has grown too large; to be called before weights are added."""
-    while now - table.marks[_BASE] >= _EXPONENT * table.limits[1]:
-        table.marks[_BASE] += _EXPONENT * table.limits[1]
-        shrink = np.float32(2.0**-_EXPONENT)
-        for row in range(table.starts.size):
-            start = table.starts[row]
-            for k in range(start, start + table.used[row]):
-                table.weights[k] *= shrink
+    """Scale weights down whose inflation has grown too large; to be called before weights are added."""
+    for speed in range(2):
+        period = _EXPONENT * table.limits[1 + speed]
+        while now - table.marks[_BASE + speed] >= period:
+            table.marks[_BASE + speed] += period
+            table.weights[: table.marks[_CURSOR], speed] *= np.float32(2.0**-_EXPONENT)
 
 
 @jit
@@ -134,7 +136,8 @@ def _enlarge(table: Neighbours, row: int) -> None:
         old = table.starts[row]
         for k in range(table.used[row]):
             table.keys[start + k] = table.keys[old + k]
-            table.weights[start + k] = table.weights[old + k]
+            table.weights[start + k, 0] = table.weights[old + k, 0]
+            table.weights[start + k, 1] = table.weights[old + k, 1]
         table.keys[old] = table.marks[_FREE + level]
         table.marks[_FREE + level] = old
     table.starts[row] = start
@@ -142,8 +145,8 @@ def _enlarge(table: Neighbours, row: int) -> None:
 
 
 @jit
-def add(table: Neighbours, row: int, key: int, weight: float) -> None:
-    """Add to the weight of a neighbour; in a full row a new one takes the place of the weakest.
+def add(table: Neighbours, row: int, key: int, slow: float, fast: float) -> None:
+    """Add to the weights of a neighbour; in a full row a new one takes the place of the weakest.
 
     The newcomer starts with its own weight. Starting with the weight that it replaces (the space-saving counter) keeps
     more of what is frequent and puts chance neighbours at the top of the ranking: on ML-100k it halved the hits.
@@ -151,40 +154,48 @@ def add(table: Neighbours, row: int, key: int, weight: float) -> None:
     start, used = table.starts[row], table.used[row]
     for k in range(start, start + used):
         if table.keys[k] == key:
-            table.weights[k] += np.float32(weight)
+            table.weights[k, 0] += np.float32(slow)
+            table.weights[k, 1] += np.float32(fast)
             return
+    place = start + used
     if used == table.limits[0]:
-        weakest = start
+        place = start
         for k in range(start + 1, start + used):
-            if table.weights[k] < table.weights[weakest]:
-                weakest = k
-        table.keys[weakest] = key
-        table.weights[weakest] = np.float32(weight)
-        return
-    level = table.classes[row]
-    if level == 0 or used == _SMALLEST << (level - 1):
-        _enlarge(table, row)
-        start = table.starts[row]
-    table.keys[start + used] = key
-    table.weights[start + used] = np.float32(weight)
-    table.used[row] = used + 1
+            if table.weights[k, 0] < table.weights[place, 0]:
+                place = k
+    else:
+        level = table.classes[row]
+        if level == 0 or used == _SMALLEST << (level - 1):
+            _enlarge(table, row)
+            place = table.starts[row] + used
+        table.used[row] = used + 1
+    table.keys[place] = key
+    table.weights[place, 0] = np.float32(slow)
+    table.weights[place, 1] = np.float32(fast)
 
 
 @jit
 def accumulate(
     table: Neighbours,
     row: int,
-    weight: float,
+    factors: npt.NDArray[np.float32],
     scores: npt.NDArray[np.float32],
     touched: npt.NDArray[np.int32],
     count: int,
 ) -> int:
-    """Add ``weight`` times the row to ``scores``; items that were at zero are appended to ``touched``."""
+    """Add a row to ``scores`` [items, 4]; items that were not touched before are appended to ``touched``.
+
+    The columns are: slow weight * factors[0], fast weight * factors[1], slow weight * factors[2], and 1 per row that
+    names the item.
+    """
     start = table.starts[row]
     for k in range(start, start + table.used[row]):
         key = table.keys[k]
-        if scores[key] == 0.0:
+        if scores[key, 3] == 0.0:
             touched[count] = key
             count += 1
-        scores[key] += np.float32(weight) * table.weights[k]
+        scores[key, 0] += factors[0] * table.weights[k, 0]
+        scores[key, 1] += factors[1] * table.weights[k, 1]
+        scores[key, 2] += factors[2] * table.weights[k, 0]
+        scores[key, 3] += np.float32(1.0)
     return count

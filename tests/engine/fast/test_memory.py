@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.int32]
 Times = npt.NDArray[np.int64]
 
 SMALL = FastConfig(half_lives=(3.0, 20.0), neighbours=64, context=20, contexts=64)
-TIGHT = FastConfig(half_lives=(3.0,), neighbours=4, context=3, contexts=8, together_half_life=2.0, after_half_life=3.0)
+TIGHT = FastConfig(half_lives=(3.0,), neighbours=4, context=3, contexts=8, pair_half_lives=(3.0, 2.0))
 
 streams = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 30), st.integers(0, 1_000)), max_size=120)
 cuts = st.lists(st.integers(1, 8), min_size=1, max_size=10)
@@ -97,34 +97,41 @@ def naive(events: Events, user: int, config: FastConfig) -> dict[str, dict[int, 
     """Return the scores of all items by dictionaries of exact counts, without any bound."""
     histories: dict[int, list[tuple[int, int]]] = defaultdict(list)
     counts: dict[int, int] = defaultdict(int)
-    together: dict[tuple[int, int], float] = defaultdict(float)
-    after: dict[tuple[int, int], float] = defaultdict(float)
-    popular: list[dict[int, float]] = [defaultdict(float) for _ in config.half_lives]
+    together: list[dict[tuple[int, int], float]] = [defaultdict(float), defaultdict(float)]
+    after: list[dict[tuple[int, int], float]] = [defaultdict(float), defaultdict(float)]
+    result: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     now = len(events)
     for k, (who, item, time) in enumerate(events):
         recent = sorted(histories[who], key=lambda entry: entry[1])[-config.context :]
-        for other, _ in recent:
-            if other != item:
-                together[item, other] += 2.0 ** ((k - now) / config.together_half_life)
-                together[other, item] += 2.0 ** ((k - now) / config.together_half_life)
         earlier = [other for other, when in recent if when <= time][::-1]
-        for distance, other in enumerate(earlier[:10], 1):
-            after[other, item] += 2.0 ** ((k - now) / config.after_half_life) / distance
+        for speed, half_life in enumerate(config.pair_half_lives):
+            weight = 2.0 ** ((k - now) / half_life)
+            for other, _ in recent:
+                if other != item:
+                    together[speed][item, other] += weight
+                    together[speed][other, item] += weight
+            for distance, other in enumerate(earlier[:10], 1):
+                after[speed][other, item] += weight / distance
         counts[item] += 1
-        for values, half_life in zip(popular, config.half_lives, strict=True):
-            values[item] += 2.0 ** ((k - now) / half_life)
+        for half_life in config.half_lives:
+            result[f"popularity-{half_life:g}"][item] += 2.0 ** ((k - now) / half_life)
         histories[who].append((item, time))
-    names = [f"popularity-{half_life:g}" for half_life in config.half_lives]
-    result: dict[str, dict[int, float]] = dict(zip(names, popular, strict=True))
     recent = sorted(histories[user], key=lambda entry: entry[1])[-config.context :]
-    result["item-knn"], result["rules"] = defaultdict(float), defaultdict(float)
-    for age, (item, _) in enumerate(recent[::-1][:10]):
-        for (first, second), weight in together.items():
+    for age, (item, _) in enumerate(recent[::-1]):
+        for (first, second), weight in together[0].items():
             if first == item:
-                result["item-knn"][second] += 0.8**age * weight / (counts[second] + 20) ** 0.5
-        for (first, second), weight in after.items():
+                result["item-knn-support"][second] += 1.0
+                result["item-knn-wide"][second] += 0.97**age * weight / (counts[second] + 20) ** 0.5
+                if age < 10:
+                    result["item-knn"][second] += 0.8**age * weight / (counts[second] + 20) ** 0.5
+                    fast = together[1][first, second]
+                    result["item-knn-recent"][second] += 0.8**age * fast / (counts[second] + 20) ** 0.5
+        for (first, second), weight in after[0].items():
             if first == item:
-                result["rules"][second] += 0.8**age * weight
+                result["rules-last"][second] += 0.4**age * weight
+                if age < 10:
+                    result["rules"][second] += 0.8**age * weight
+                    result["rules-recent"][second] += 0.8**age * after[1][first, second]
     return result
 
 
@@ -153,8 +160,8 @@ def test_memory_is_bounded_by_items_and_neighbours() -> None:
     middle = memory.nbytes
     feed(memory, histories, events[3_000:], [512])
     assert memory.nbytes == middle
-    # 8 neighbours of 8 bytes in two tables, some smaller rows given back, and the first arena
-    assert len(memory.snapshot()) < 200 * (8 * 8 * 2 * 2 + 80) + 16 * 300 + 3 * 1_024 * 4 + 4_000
+    # 8 neighbours of 12 bytes in two tables, some smaller rows given back, and the first arena
+    assert len(memory.snapshot()) < 200 * (8 * 12 * 2 * 2 + 80) + 16 * 300 + 3 * 1_024 * 4 + 4_000
 
 
 def test_weights_survive_many_scalings() -> None:
@@ -185,9 +192,10 @@ def test_candidates_hold_the_first_of_every_part_without_the_excluded() -> None:
     found = memory.candidates(context, 6, excluded)
     assert np.array_equal(found, np.unique(found))
     assert not np.isin(found, excluded).any()
+    shares = {"item-knn": 6, "rules": 6, "popularity-3": 3, "popularity-20": 3}
     for name, values in memory.parts(context, memory.items).items():
         values[excluded] = np.nan
-        wanted = 3 if name.startswith("popularity") else 6
+        wanted = shares.get(name, 2)
         ranked = np.sort(values[np.isfinite(values)])[::-1][:wanted]
         # equal scores are interchangeable
         assert np.isfinite(values[found]).sum() >= ranked.size
