@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,11 +36,13 @@ class KafkaPythonClient:
 
     def consumer(self) -> "_Consumer":
         """Return a consumer; waits a few seconds for the broker, then raises ``BrokerError``."""
+        _check_reachable(self._common["bootstrap_servers"])
         with _broker_errors():
             return _Consumer(self._common, self._group)
 
     def producer(self) -> "_Producer":
         """Return a producer; waits a few seconds for the broker, then raises ``BrokerError``."""
+        _check_reachable(self._common["bootstrap_servers"])
         with _broker_errors():
             return _Producer(self._common)
 
@@ -167,6 +170,20 @@ class _Producer:
 def _known(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     # an option of the consumer is none of the producer, and the other way round
     return {name: value for name, value in options.items() if name in kind.DEFAULT_CONFIG}
+
+
+def _check_reachable(brokers: Iterable[str]) -> None:
+    # a constructor of the library that finds no broker leaves a thread and sockets behind
+    reasons = []
+    for broker in brokers:
+        host, _, port = broker.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT_MS / 1000).close()
+        except OSError as error:
+            reasons.append(f"{broker}: {error}")
+        else:
+            return
+    raise BrokerError("; ".join(reasons))
 
 
 @contextmanager
