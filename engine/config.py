@@ -98,7 +98,7 @@ class TrainingConfig(_Section, frozen=True):
     # what a user had is never offered again, so it is no rival of the next item either
     exclude_seen: bool = True
     # catalogues beyond this many items are estimated from so many drawn ones
-    sampled_above: int = 10_000
+    sampled_above: int = 30_000
     negatives: int = 4_096
     # older versions are removed, the current one never
     keep_versions: int = 10
