@@ -49,7 +49,13 @@ def log_live() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Line("%(message)s"))
     handler.setLevel(logging.WARNING)
+    handler.addFilter(_is_ours)
     _LOGGER.handlers = [handler]
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    # librdkafka repeats itself many times a second while a broker is away; the source says it once
+    return "[rdkafka#" not in record.getMessage()
 
 
 def timestamp() -> str:

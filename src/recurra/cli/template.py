@@ -43,10 +43,8 @@ def _field(section: type[msgspec.Struct], field: Any) -> list[str]:
     lines = [line for text in _comments(section).get(field.name, []) for line in _comment(text)]
     if value is None:
         return [*lines, f'# {field.name} = "..."']
-    if isinstance(value, dict):
-        return [*lines, f"{field.name} = {{}}"]
-    encoded = msgspec.toml.encode({field.name: value}).decode().strip()
-    return [*lines, encoded]
+    # the values that there are look the same in JSON and in TOML
+    return [*lines, f"{field.name} = {msgspec.json.encode(value).decode()}"]
 
 
 def _comments(section: type) -> dict[str, list[str]]:
