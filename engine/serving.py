@@ -1,6 +1,6 @@
 """One version being served: its weights, the states of hot users under it, and the index of its item vectors."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -100,9 +100,12 @@ class Serving:
         A hot user whose events came in order and passed no anchor is stepped; one with a late event or a new anchor is
         folded again from its history; one that is not hot is folded if there is room or little to fold.
         """
-        for part in self._slices(moves):
+        pending = iter(moves)
+        more = True
+        while more:
             with lock:
-                self._fill([run for move in part if (run := self._run_of(move, read)) is not None])
+                runs, more = self._slice(pending, read)
+                self._fill(runs)
 
     def encode(self, users: Sequence[int], read: Callable[[int], History]) -> None:
         """Fold the states of the given users from their histories; for a version that nobody reads yet."""
@@ -147,26 +150,24 @@ class Serving:
         """Drop the state of a user."""
         self.residency.drop(user)
 
-    def _slices(self, moves: Iterable[Move]) -> Iterable[list[Move]]:
-        part: list[Move] = []
+    def _slice(self, moves: Iterator[Move], read: Callable[[int], History]) -> tuple[list[_Run], bool]:
+        """Take runs until there is a slice of work; also return whether moves may be left."""
+        runs: list[_Run] = []
         tokens = 0
         for move in moves:
-            part.append(move)
-            # a fold is the dearest case; a step counts as its events
-            tokens += move.items.size if self._steps(move) else self._anchor
-            if tokens >= _SLICE_TOKENS or len(part) >= len(self._n) // 2:
-                yield part
-                part, tokens = [], 0
-        if part:
-            yield part
-
-    def _steps(self, move: Move) -> bool:
-        same_anchor = anchor(move.before, self._anchor) == anchor(move.after, self._anchor)
-        return same_anchor and not move.late and move.user in self.residency
+            run = self._run_of(move, read)
+            if run is not None:
+                runs.append(run)
+                tokens += run.items.size
+            # a run must not evict another one of its slice
+            if tokens >= _SLICE_TOKENS or len(runs) >= len(self._n) // 2:
+                return runs, True
+        return runs, False
 
     def _run_of(self, move: Move, read: Callable[[int], History]) -> _Run | None:
         slot = self.residency.find(move.user)
-        if slot is not None and self._steps(move) and int(self._n[slot]) == move.before:
+        same_anchor = anchor(move.before, self._anchor) == anchor(move.after, self._anchor)
+        if slot is not None and same_anchor and not move.late and self._n[slot] == move.before:
             return _Run(slot, move.after, False, move.items, move.times_ms)
         if slot is None and self.residency.full and move.after > _SHORT_FOLD:
             return None
