@@ -71,6 +71,11 @@ class _Runner:
         return not self._thread.is_alive()
 
     @property
+    def endless(self) -> bool:
+        """Whether there is no end of the source that would be worth telling."""
+        return isinstance(self._source, NoSource)
+
+    @property
     def problem(self) -> str | None:
         problem: str | None = self._source.health()["problem"]
         return problem
@@ -93,7 +98,7 @@ class _Runner:
 
 
 def _watch(runner: _Runner, engine: Engine, stopped: threading.Event, say: Callable[[str], None]) -> None:
-    version, told_end = engine.version, False
+    version, told_end = engine.version, runner.endless
     problems: dict[str, str] = {}
     while not stopped.wait(_LOOK_S):
         if runner.failure is not None:

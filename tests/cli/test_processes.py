@@ -155,14 +155,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with recurra.open(path, recurra.Config(training=TrainingConfig(mode="off"))) as engine:
         # everybody goes round the catalogue: what comes next can be learnt, and popularity does not know it
         engine.ingest(
-            recurra.Event(f"u{i % 60}", f"m{(i % 60 * 7 + i // 60) % 61}", START_MS + i * 1_000) for i in range(2_500)
+            recurra.Event(f"u{i % 60}", f"m{(i % 60 * 7 + i // 60) % 31}", START_MS + i * 1_000) for i in range(1_200)
         )
+    # a small model on a short log: what is tested is the way of a version, not how good it is
+    (path / "small.toml").write_text(
+        "[model]\nd_model = 16\nlayers = 1\nhead_dim = 8\nd_state = 8\n[training]\nmin_events = 1000\n"
+        "[gate]\nholdout_events = 100\n"
+    )
     return path
+
+
+def _train(data: Path) -> list[str | Path]:
+    return ["train", "--once", "--data", data, "--config", data / "small.toml", "--quiet"]
 
 
 class TestVersions:
     def test_train_versions_rollback(self, run: Run, trained: Path) -> None:
-        report = run("train", "--once", "--data", trained, "--json", "-", "--quiet").json
+        report = run(*_train(trained), "--json", "-").json
         assert report["verdict"] == "first", report
         (version,) = run("versions", "--data", trained, "--json", "-").json
         assert (version["number"], version["current"]) == (1, True)
@@ -179,7 +188,7 @@ class TestVersions:
 
     def test_weights_that_are_not_finite(self, run: Run, trained: Path) -> None:
         if not VersionStore(trained / "models").list():
-            run("train", "--once", "--data", trained, "--quiet")
+            run(*_train(trained))
         path = next((trained / "models").glob("*/*.safetensors"))
         whole = path.read_bytes()
         tensors = load_file(path)
