@@ -35,6 +35,7 @@ check: $(VENV)/.installed-dev
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	$(RUN) mypy tests
 
 format: $(VENV)/.installed-dev
 	$(RUN) ruff check --fix

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # no types are published
+from threadpoolctl import threadpool_limits
 
 from ...engine.config import ModelConfig, StoreConfig
 from ...engine.model import StepWeights, StreamingModel

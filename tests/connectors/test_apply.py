@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def batch(count: int, user: str = "u") -> tuple[list[Record], list[Origin]]:
     return records, [Origin("s", at, b"x" * 100) for at in range(count)]
 
 
-def applier(engine: ListEngine, letters: Letters, notes: list[str | None] | None = None, **bounds: int) -> Applier:
+def applier(engine: ListEngine, letters: Letters, notes: list[str | None] | None = None, **bounds: Any) -> Applier:
     return Applier(engine, letters, threading.Event(), (notes if notes is not None else []).append, **bounds)
 
 
@@ -104,7 +105,8 @@ def test_a_full_disk_is_waited_out_and_nothing_is_applied_twice() -> None:
             left[0] -= 1
             raise StoreFullError("the device is full")
 
-    engine, notes = ListEngine(full), []
+    engine = ListEngine(full)
+    notes: list[str | None] = []
     applier(engine, Letters(), notes).apply(*batch(10))
     assert engine.values == ALL
     assert engine.reopened == 3
@@ -142,7 +144,8 @@ def test_a_refused_event_is_told_once_however_often_the_batch_is_tried() -> None
 
 
 def test_the_offset_does_not_move_while_letters_can_not_be_kept() -> None:
-    engine, letters, notes = ListEngine(), Letters(failures=2), []
+    engine, letters = ListEngine(), Letters(failures=2)
+    notes: list[str | None] = []
     work = applier(engine, letters, notes)
     work.refuse(Origin("s", 0, b"bad"), "not JSON")
     work.apply([Record(None, "s", 1)], [Origin("s", 0, b"bad")])

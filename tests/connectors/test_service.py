@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 import recurra
-from recurra.connectors import service as service_module
 from recurra.connectors.service import run_service
 from recurra.engine import errors
 from recurra.engine.config import TrainingConfig
@@ -156,7 +155,7 @@ class TestStandardInput:
             def fileno(self) -> int:
                 return reading
 
-        monkeypatch.setattr(service_module.sys, "stdin", Input())
+        monkeypatch.setattr("sys.stdin", Input())
         closed = False
 
         def write(data: bytes) -> None:

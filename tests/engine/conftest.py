@@ -1,6 +1,6 @@
 """Small engines with a real model: anchors of 8 events, so that short streams pass many of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ def publish(path: Path, vocabulary: Sequence[str], *, seed: int = 0) -> int:
     model = StreamingModel(MODEL, len(vocabulary))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return VersionStore(path / "models").publish(
         model.eval(),
         vocabulary,
@@ -77,7 +77,7 @@ def vocabulary(events: Sequence[Event]) -> list[str]:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Callable[..., recurra.Engine]:
+def opened(tmp_path: Path) -> Iterator[Callable[..., recurra.Engine]]:
     """Open engines under a clock that stands after all events; closes what is still open at the end."""
     engines: list[recurra.Engine] = []
 

@@ -17,9 +17,11 @@ from typing import Any
 import confluent_kafka as ck
 import msgspec
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from recurra.connectors.files import read_events
+from recurra.engine.events import Event
 from recurra.engine.store import Store
 
 _NUMBERS = itertools.count()
@@ -216,6 +218,10 @@ def ml_100k(shared_data: Callable[[str], Path]) -> Callable[..., list[dict[str, 
 
     def read(limit: int | None = None) -> list[dict[str, object]]:
         events = read_events(shared_data("ml-100k/ml-100k.inter"), limit=limit).events
-        return [{"user": e.user, "item": e.item, "time": e.time_ms, "weight": e.weight} for e in events]
+        return [
+            {"user": e.user, "item": e.item, "time": e.time_ms, "weight": e.weight}
+            for e in events
+            if isinstance(e, Event)
+        ]
 
     return read

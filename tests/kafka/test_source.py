@@ -10,7 +10,8 @@ from typing import Any
 import confluent_kafka as ck
 import msgspec
 import pytest
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 import recurra
 from recurra.connectors.audit import audit
@@ -82,7 +83,9 @@ class Run:
 def run(address: str, tmp_path: Path) -> Callable[..., Any]:
     """Open an engine, read a topic up to a number of messages, close; returns (digest, health, folder)."""
 
-    def read(topic: str, wanted: int, settings: Config | None = None, name: str = "data") -> tuple[str, dict, Path]:
+    def read(
+        topic: str, wanted: int, settings: Config | None = None, name: str = "data"
+    ) -> tuple[str, dict[str, Any], Path]:
         settings = settings or config()
         folder = tmp_path / name
         with recurra.open(folder, settings) as engine:
@@ -156,7 +159,7 @@ def test_poison_goes_to_the_dead_letters_and_its_neighbours_are_applied(
     assert health["refused"] == len(bad)
     assert health["offsets"] == {f"{name}/0": 2 * len(bad)}
     sent = [payload if isinstance(payload, bytes | None) else msgspec.json.encode(payload) for payload in bad]
-    found = {}
+    found: dict[Any, Any] = {}
     if (folder / "dead-letters.jsonl").exists():
         for letter in read_dead_letters(folder / "dead-letters.jsonl"):
             assert letter["source"] == f"kafka:{name}/0"
@@ -171,9 +174,10 @@ def test_poison_goes_to_the_dead_letters_and_its_neighbours_are_applied(
 
 
 def _letters(address: str, name: str, count: int) -> dict[int, bytes | None]:
-    found = {}
+    found: dict[int, bytes | None] = {}
     for message in _read(address, name, count):
-        headers = {key: value.decode() for key, value in message.headers()}
+        given: Any = message.headers()
+        headers = {key: value.decode() for key, value in given}
         assert headers["reason"]
         # librdkafka has no word for a tombstone that is not an empty one
         found[int(headers["position"])] = message.value()
@@ -344,10 +348,10 @@ def test_new_recommendations_and_replies_go_out(address: str, topic: Any, produc
             time.sleep(0.5)
         reader.stop()
     told = _read(address, output, 7)
-    answer = json.loads(told[-1].value())
+    answer = json.loads(told[-1].value() or b"")
     assert answer["user"].encode() == told[-1].key()
     assert len(answer["items"]) == len(answer["scores"]) == 3
-    first, second, third = (json.loads(message.value()) for message in _read(address, replies, 3))
+    first, second, third = (json.loads(message.value() or b"") for message in _read(address, replies, 3))
     assert (first["id"], len(first["items"])) == ("r", 2)
     assert "error" in second
     assert "k" in third["error"]

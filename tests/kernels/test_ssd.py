@@ -119,7 +119,8 @@ def test_gradients_are_those_of_the_function() -> None:
     inputs = case(1, 5, 1)
 
     def scan(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return ssd(**dict(zip(inputs, tensors, strict=True)))
+        named: dict[str, Any] = dict(zip(inputs, tensors, strict=True))
+        return ssd(**named)
 
     leaves = tuple(tensor.requires_grad_() for tensor in inputs.values())
     assert torch.autograd.gradcheck(scan, leaves)
