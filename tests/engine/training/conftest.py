@@ -11,7 +11,7 @@ from recurra.engine.training.windows import UserLog
 CONFIG = Config(
     store=StoreConfig(anchor=8, hot_histories=512),
     model=ModelConfig(d_model=16, layers=1, heads=2, head_dim=8, d_state=8, dropout=0.1),
-    training=TrainingConfig(min_events=400, first_passes=30, first_rate=1e-2, rate=5e-3, batch_events=256),
+    training=TrainingConfig(min_events=400, first_passes=30, first_rate=1e-2, rate=5e-3, batch_events=256, nice=0),
     gate=GateConfig(holdout_events=100, resamples=200),
 )
 
