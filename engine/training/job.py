@@ -1,5 +1,6 @@
 """What the training program does for one request: read the log, train a round, publish what passed."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ..config import Config
-from ..errors import StoreError, StoreFencedError, TrainingError
+from ..errors import RecurraError, StoreError, StoreFencedError, TrainingError
 from ..store import Store
 from ..versions import VersionStore
 from .protocol import Request, TrainReport
@@ -56,8 +57,10 @@ def run_job(request: Request, store: Path, versions: VersionStore, progress: Cal
             report=lambda number: msgspec.to_builtins(finished(number)),
             guard=guard,
         )
+    # a full disk here costs room and a little effort next time, and must not hide that a version was published
+    with contextlib.suppress(OSError, RecurraError):
         versions.prune(request.training.keep_versions)
-    versions.set_attempted(outcome.report.newest_seq)
+        versions.set_attempted(outcome.report.newest_seq)
     return finished(published)
 
 
