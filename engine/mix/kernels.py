@@ -1,11 +1,13 @@
-"""The compiled parts of the mixture: features of candidates, scores, and one step of online learning."""
+"""The compiled parts of the mixture: scores of candidates, and one step of online learning."""
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..fast.jit import jit
 
-__all__ = ["FEATURES", "describe", "gains", "learn", "rank"]
+__all__ = ["FEATURES", "Knowledge", "best", "learn", "score"]
 
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
@@ -16,85 +18,120 @@ FEATURES = 2
 _FLOOR = -8.0
 # ranks beyond this earn nothing
 _DEPTH = 10
+_RATE = 0.3
+# the evidence of a member loses half its weight in about 3,500 learnt events
+_KEPT = 1.0 - 1.0 / 5_000
+# events of all situations that the evidence of one is blended with
+_PRIOR = 50.0
+
+
+class Knowledge(NamedTuple):
+    """What was learnt; the last row of each array is shared by all situations.
+
+    weights  float32 [situations + 1, features]   of the combination; those of a situation are added to the shared ones
+    squares  float32 [situations + 1, features]   sums of squared gradients
+    gains    float32 [situations + 1, members]    decayed NDCG@10 of each part and, last, of the combination
+    events   float32 [situations + 1]             decayed number of events
+    """
+
+    weights: Matrix
+    squares: Matrix
+    gains: Matrix
+    events: npt.NDArray[np.float32]
 
 
 @jit
-def describe(scores: Matrix, logits: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Return the features [candidates, parts * 2] of scores [parts, candidates]; nan is not scored.
-
-    Parts that are no logits are positive counts and are taken as logarithms first. A candidate that a part does not
-    score stands one below the worst that it scores.
-    """
+def _describe(scores: Matrix, logits: npt.NDArray[np.bool_]) -> Vector:
+    # [candidates, parts * FEATURES]; a candidate that a part does not score stands one below the worst that it scores
     parts, count = scores.shape
     features = np.zeros((count, FEATURES * parts))
     for p in range(parts):
-        best, worst = -np.inf, np.inf
-        values = np.empty(count)
+        top, bottom = -np.inf, np.inf
         for c in range(count):
             value = float(scores[p, c])
-            if not logits[p]:
-                value = np.log(value) if value > 0.0 else np.nan
-            values[c] = value
-            if np.isfinite(value):
-                best, worst = max(best, value), min(worst, value)
-        if best == -np.inf:
+            if np.isfinite(value) and (logits[p] or value > 0.0):
+                top, bottom = max(top, value), min(bottom, value)
+        if top == -np.inf:
             continue
+        worst = bottom - top if logits[p] else np.log(bottom / top)
         for c in range(count):
-            if np.isfinite(values[c]):
-                relative = max(values[c] - best, _FLOOR)
+            value = float(scores[p, c])
+            if not (np.isfinite(value) and (logits[p] or value > 0.0)):
+                features[c, FEATURES * p] = 0.5 * max(worst - 1.0, _FLOOR)
+            elif logits[p]:
+                relative = max(value - top, _FLOOR)
+                features[c, FEATURES * p] = 0.5 * relative
                 features[c, FEATURES * p + 1] = np.exp(relative)
             else:
-                relative = max(worst - best - 1.0, _FLOOR)
-            features[c, FEATURES * p] = 0.5 * relative
+                features[c, FEATURES * p] = 0.5 * max(np.log(value / top), _FLOOR)
+                features[c, FEATURES * p + 1] = value / top
     return features
 
 
 @jit
-def rank(scores: Vector, position: int) -> int:
-    """Return 1 + the number of other candidates that score at least as much."""
-    count = 0
+def _combine(features: Vector, bucket: int, weights: Matrix) -> Vector:
+    mixed: Vector = np.dot(features, (weights[-1] + weights[bucket]).astype(np.float64))
+    return mixed
+
+
+@jit
+def _gain(scores: npt.NDArray[np.floating], position: int) -> float:
+    # a rank is 1 + the number of other candidates that score at least as much; nan compares as less
+    rank = 0
     for c in range(scores.size):
         if scores[c] >= scores[position]:
-            count += 1
-    return count
+            rank += 1
+    return 1.0 / np.log2(rank + 1.0) if 0 < rank <= _DEPTH else 0.0
 
 
 @jit
-def gains(scores: Matrix, position: int, target: Vector) -> None:
-    """Write the NDCG@10 of every part for the true candidate; 0 where the part does not score it."""
-    for p in range(scores.shape[0]):
-        target[p] = 0.0
-        value = scores[p, position]
-        if not np.isfinite(value):
-            continue
-        place = 0
-        for c in range(scores.shape[1]):
-            if scores[p, c] >= value:
-                place += 1
-        if place <= _DEPTH:
-            target[p] = 1.0 / np.log2(place + 1.0)
+def best(knowledge: Knowledge, bucket: int) -> int:
+    """Return the member with the most evidence in a situation; the combination while nobody has more."""
+    gains, events = knowledge.gains, knowledge.events
+    overall = gains[-1] / max(events[-1], 1.0)
+    evidence = (gains[bucket] + _PRIOR * overall) / (events[bucket] + _PRIOR)
+    combination = evidence.size - 1
+    member = int(np.argmax(evidence))
+    return member if evidence[member] > evidence[combination] else combination
 
 
 @jit
-def learn(
-    features: npt.NDArray[np.float64],
-    position: int,
-    bucket: int,
-    weights: npt.NDArray[np.float32],
-    squares: npt.NDArray[np.float32],
-    rate: float,
-) -> float:
-    """Take one AdaGrad step on the softmax loss of the true candidate; return the NDCG@10 before the step.
+def score(knowledge: Knowledge, scores: Matrix, logits: npt.NDArray[np.bool_], bucket: int) -> Vector:
+    """Return the scores of the best member for scores [parts, candidates].
 
-    ``weights`` [buckets + 1, features] are those shared by all buckets (the last row) and what each adds to them.
+    What a part that answers alone does not score is ranked by the combination, below all that it scores.
     """
-    shared = weights.shape[0] - 1
-    scores = features @ (weights[shared] + weights[bucket]).astype(np.float64)
-    place = rank(scores, position)
-    shares = np.exp(scores - scores.max())
-    gradient = -(shares / shares.sum()) @ features + features[position]
-    for row in (shared, bucket):
+    mixed = _combine(_describe(scores, logits), bucket, knowledge.weights)
+    member = best(knowledge, bucket)
+    if member == scores.shape[0] or not np.isfinite(scores[member]).any():
+        return mixed
+    bottom, top = np.inf, mixed.max()
+    for c in range(mixed.size):
+        if np.isfinite(scores[member, c]):
+            bottom = min(bottom, scores[member, c])
+    for c in range(mixed.size):
+        value = scores[member, c]
+        mixed[c] = value if np.isfinite(value) else bottom - 1.0 + (mixed[c] - top)
+    return mixed
+
+
+@jit
+def learn(knowledge: Knowledge, scores: Matrix, logits: npt.NDArray[np.bool_], position: int, bucket: int) -> None:
+    """Learn that candidate ``position`` came: the gain of every member, then an AdaGrad step on the softmax loss."""
+    weights, squares, gains, events = knowledge
+    parts = scores.shape[0]
+    features = _describe(scores, logits)
+    mixed = _combine(features, bucket, weights)
+    for row in (-1, bucket):
+        gains[row] *= np.float32(_KEPT)
+        events[row] = events[row] * np.float32(_KEPT) + np.float32(1.0)
+    for member in range(parts + 1):
+        gain = np.float32(_gain(scores[member], position) if member < parts else _gain(mixed, position))
+        gains[-1, member] += gain
+        gains[bucket, member] += gain
+    shares = np.exp(mixed - mixed.max())
+    gradient = features[position] - np.dot(shares / shares.sum(), features)
+    for row in (-1, bucket):
         for f in range(gradient.size):
-            squares[row, f] += gradient[f] * gradient[f]
-            weights[row, f] += rate * gradient[f] / np.sqrt(squares[row, f])
-    return float(1.0 / np.log2(place + 1.0)) if place <= _DEPTH else 0.0
+            squares[row, f] += np.float32(gradient[f] ** 2)
+            weights[row, f] += np.float32(_RATE * gradient[f] / np.sqrt(squares[row, f]))

@@ -1,28 +1,27 @@
 """The mixture of slow and fast scores, learnt online from the events that came."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..fast import snapshots
 from . import kernels
+from .kernels import Knowledge
 
 __all__ = ["Mix", "Situation"]
 
 Scores = npt.NDArray[np.float32]
 
-# a member's evidence loses half its weight in about 3,500 learnt events
-_FORGET = 1.0 - 1.0 / 5_000
-# events of all buckets that a bucket's own evidence is blended with
-_PRIOR = 50.0
-_RATES = (0.05, 0.2)
+# a situation is known by the events so far (from 1, 3, 10, 50 on) and by whether the last one is 10 minutes ago
+_EVENTS = np.array([1, 3, 10, 50])
+_PAUSE_MS = 600_000
+_BUCKETS = 1 + 2 * len(_EVENTS)
 _FIRST_WEIGHT = 0.3
-_FIRST_SQUARE = 0.01
-_EVENTS = (1, 3, 10, 50)
-_GAPS_S = (60, 3_600)
-_BUCKETS = 1 + len(_EVENTS) * (len(_GAPS_S) + 1)
+_FIRST_SQUARE = 1.0
+_COMBINATION = "combination"
+_DIGEST_BYTES = 8
 
 
 class Situation(NamedTuple):
@@ -33,20 +32,20 @@ class Situation(NamedTuple):
 
     @property
     def bucket(self) -> int:
-        """The number of the context that shares weights."""
+        """The number of the situation among those that have weights of their own."""
         if self.events == 0:
             return 0
         level = int(np.searchsorted(_EVENTS, self.events, side="right")) - 1
-        pause = int(np.searchsorted(_GAPS_S, self.gap_ms / 1_000, side="right"))
-        return 1 + level * (len(_GAPS_S) + 1) + pause
+        return 1 + 2 * level + (self.gap_ms >= _PAUSE_MS)
 
 
 class Mix:
     """Ranks candidates by what has ranked best so far in the same situation.
 
-    Its members are every part alone and a few online-learnt combinations of all parts (softmax regression on the
-    candidates, AdaGrad, weights shared plus weights of the situation). Each learnt event is first ranked by every
-    member; the member with the highest decayed NDCG@10 answers, so the mixture follows its best part at worst.
+    Its members are every part alone and one combination of all parts: softmax regression over the candidates, learnt
+    event by event with AdaGrad, its weights the sum of shared ones and of those of the situation. Each learnt event is
+    first ranked by every member; the member with the highest decayed NDCG@10 answers, so the mixture follows its best
+    part at worst.
 
     ``names`` are the parts; those in ``logits`` may have any sign, the others are positive counts. A part that is
     absent from a call, or nan at a candidate, has no say there. Deterministic; not thread-safe.
@@ -55,96 +54,62 @@ class Mix:
     def __init__(self, names: Sequence[str], *, logits: Sequence[str] = ("slow",)) -> None:
         self._names = tuple(names)
         self._logits = np.array([name in logits for name in names], np.bool_)
-        self._settings = ",".join(self._names)
-        self._members = (*self._names, *(f"learnt-{rate:g}" for rate in _RATES))
-        features = kernels.FEATURES * len(self._names)
-        # [learners, buckets + the shared row, features]
-        self._weights = np.zeros((len(_RATES), _BUCKETS + 1, features), np.float32)
-        self._weights[:, -1] = _FIRST_WEIGHT
-        self._squares = np.full_like(self._weights, _FIRST_SQUARE)
-        # decayed NDCG@10 and decayed events; the last column is of all buckets
-        self._gains = np.zeros((len(self._members), _BUCKETS + 1), np.float64)
-        self._events = np.zeros(_BUCKETS + 1, np.float64)
+        self._digest = hashlib.blake2b(",".join(self._names).encode(), digest_size=_DIGEST_BYTES).digest()
+        rows, features, members = _BUCKETS + 1, kernels.FEATURES * len(self._names), len(self._names) + 1
+        # one block, so that the state is one copy
+        self._values = np.zeros(rows * (2 * features + members + 1), np.float32)
+        weights, squares, gains, events = np.split(
+            self._values, np.cumsum([rows * features, rows * features, rows * members])
+        )
+        self._knowledge = Knowledge(
+            weights.reshape(rows, features), squares.reshape(rows, features), gains.reshape(rows, members), events
+        )
+        self._knowledge.weights[-1] = _FIRST_WEIGHT
+        self._knowledge.squares[:] = _FIRST_SQUARE
 
     def score(self, parts: Mapping[str, Scores], situation: Situation) -> npt.NDArray[np.float64]:
         """Return one score per candidate; ``parts`` holds scores over the same candidates."""
         matrix = self._matrix(parts)
-        member = self._best(situation.bucket, matrix)
-        features = kernels.describe(matrix, self._logits)
-        if member >= len(self._names):
-            scores: npt.NDArray[np.float64] = features @ self._combination(member, situation.bucket)
-            return scores
-        # what the chosen part does not score is ranked below, by the combination
-        rest = features @ self._combination(len(self._names), situation.bucket)
-        known = np.isfinite(matrix[member])
-        lowest = matrix[member][known].min(initial=0.0)
-        alone: npt.NDArray[np.float64] = np.where(known, matrix[member], lowest - 1.0 + rest - rest.max(initial=0.0))
-        return alone
+        if not matrix.shape[1]:
+            return np.empty(0)
+        return kernels.score(self._knowledge, matrix, self._logits, situation.bucket)
 
     def learn(self, parts: Mapping[str, Scores], position: int, situation: Situation) -> None:
-        """Learn from one event whose item was candidate ``position``; -1 if it was none of them."""
-        if position < 0:
-            return
-        matrix = self._matrix(parts)
-        bucket = situation.bucket
-        found = np.empty(len(self._members))
-        kernels.gains(matrix, position, found)
-        features = kernels.describe(matrix, self._logits)
-        for learner, rate in enumerate(_RATES):
-            found[len(self._names) + learner] = kernels.learn(
-                features, position, bucket, self._weights[learner], self._squares[learner], rate
-            )
-        for row in (bucket, -1):
-            self._gains[:, row] = _FORGET * self._gains[:, row] + found
-            self._events[row] = _FORGET * self._events[row] + 1.0
+        """Learn from one event whose item was candidate ``position``; -1 if it was none of them: nothing to learn."""
+        if position >= 0:
+            kernels.learn(self._knowledge, self._matrix(parts), self._logits, position, situation.bucket)
 
     def weights(self) -> dict[str, Any]:
-        """Return the evidence of every member and the shared weights of the learnt combinations."""
-        evidence = self._gains[:, -1] / max(self._events[-1], 1.0)
-        weights = self._weights[:, -1].reshape(len(_RATES), -1, kernels.FEATURES)
+        """Return the decayed NDCG@10 of every member and the combination's shared weights of every part.
+
+        The two weights of a part are of its scores relative to the best candidate: in logarithms, and as a share.
+        """
+        weights, _, gains, events = self._knowledge
+        evidence = gains[-1] / max(float(events[-1]), 1.0)
+        shared = weights[-1].reshape(-1, kernels.FEATURES)
         return {
-            "ndcg@10": dict(zip(self._members, evidence.tolist(), strict=True)),
-            "weights": {
-                member: {name: row.tolist() for name, row in zip(self._names, rows, strict=True)}
-                for member, rows in zip(self._members[len(self._names) :], weights, strict=True)
-            },
+            "ndcg@10": dict(zip((*self._names, _COMBINATION), evidence.tolist(), strict=True)),
+            "weights": {name: pair.tolist() for name, pair in zip(self._names, shared, strict=True)},
         }
 
     def chosen(self, situation: Situation) -> str:
-        """Return the member that answers in a situation."""
-        everything = np.zeros((len(self._names), 1), np.float32)
-        return self._members[self._best(situation.bucket, everything)]
+        """Return the member that answers in a situation: the name of a part, or ``combination``."""
+        return (*self._names, _COMBINATION)[kernels.best(self._knowledge, situation.bucket)]
 
     def state(self) -> bytes:
-        """Return everything learnt so far as bytes, a few KiB."""
-        return snapshots.pack(self._settings, {"mix": self._arrays()})
+        """Return everything learnt so far as bytes: about 250 per part."""
+        return self._digest + self._values.tobytes()
 
     def restore(self, blob: bytes) -> bool:
         """Take over a state; False, and nothing changes, if it is damaged or of other parts."""
-        parts = snapshots.unpack(self._settings, blob)
-        if parts is None:
+        if not blob.startswith(self._digest) or len(blob) != _DIGEST_BYTES + self._values.nbytes:
             return False
-        for name, array in self._arrays().items():
-            array[...] = parts["mix"][name]
+        self._values[:] = np.frombuffer(blob, np.float32, offset=_DIGEST_BYTES)
         return True
 
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {"weights": self._weights, "squares": self._squares, "gains": self._gains, "events": self._events}
-
     def _matrix(self, parts: Mapping[str, Scores]) -> Scores:
-        count = len(next(iter(parts.values())))
-        absent = np.full(count, np.nan, np.float32)
-        return np.stack([np.asarray(parts.get(name, absent), np.float32) for name in self._names])
-
-    def _combination(self, member: int, bucket: int) -> npt.NDArray[np.float64]:
-        weights = self._weights[member - len(self._names)]
-        combined: npt.NDArray[np.float64] = (weights[-1] + weights[bucket]).astype(np.float64)
-        return combined
-
-    def _best(self, bucket: int, matrix: Scores) -> int:
-        overall = self._gains[:, -1] / max(self._events[-1], 1.0)
-        evidence = (self._gains[:, bucket] + _PRIOR * overall) / (self._events[bucket] + _PRIOR)
-        # a part that scores nothing here can not answer; without evidence the first combination does
-        evidence[len(self._names)] += 1e-9
-        evidence[: len(self._names)][~np.isfinite(matrix).any(axis=1)] = -1.0
-        return int(np.argmax(evidence))
+        matrix = np.full((len(self._names), len(next(iter(parts.values())))), np.float32(np.nan))
+        for row, name in enumerate(self._names):
+            if (scores := parts.get(name)) is not None:
+                matrix[row] = scores
+        return matrix
