@@ -208,6 +208,9 @@ class Engine:
             self._check_open()
             if self.read_only:
                 raise VersionError("the engine was opened for reading; roll back on the one that writes")
+        if number not in self._versions.list():
+            known = ", ".join(map(str, self._versions.list())) or "none"
+            raise VersionError(f"there is no version {number} to roll back to (there: {known})")
         self._switch.to(number)
         self._versions.set_current(number)
         self._training.counts["rolled_back"] += 1

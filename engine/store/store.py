@@ -17,12 +17,12 @@ from ..clock import Clock, SystemClock
 from ..config import StoreConfig
 from ..errors import ClosedError, StoreError, StoreFormatError
 from ..failpoints import TWO_WRITES, failpoint
+from ..owner import Owner
 from .batch import Applied, Batch
 from .blobs import Blobs
 from .commit import Commit, Planner
 from .histories import Histories
 from .log import LogWriter
-from .owner import Owner
 from .reader import Reader
 from .rocks import Rocks
 from .tables import FORMAT, LOG, Counters, Tables, check_format

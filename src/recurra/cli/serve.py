@@ -36,7 +36,7 @@ def run(
     import msgspec
 
     import recurra
-    from recurra.connectors.service import run_service
+    from recurra.engine.owner import check_free
 
     settings = recurra.load_config(config)
     if group is not None:
@@ -46,6 +46,10 @@ def run(
         settings = msgspec.structs.replace(settings, training=msgspec.structs.replace(settings.training, mode=mode))
     log_live()
     address = _address(api, settings.api.host, settings.api.port)
+    # before the imports of the engine, which take seconds
+    check_free(data / "store")
+    from recurra.connectors.service import run_service
+
     run_service(data, settings, source=source, api=address, stopped=stop_signal(), say=_log)
 
 

@@ -28,6 +28,7 @@ def opened(
 
     import recurra
     from recurra.engine.errors import ConfigError
+    from recurra.engine.owner import check_free
 
     if url is not None:
         if data is not None:
@@ -37,6 +38,8 @@ def opened(
         return
     path = require_store(data)
     settings = recurra.load_config(config)
+    if write:
+        check_free(path / "store")
     # a command does what it is asked, and starts nothing beside it
     training = msgspec.structs.replace(settings.training, mode="off")
     with recurra.open(path, msgspec.structs.replace(settings, training=training), read_only=not write) as engine:

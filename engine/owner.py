@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import StoreError, StoreFencedError, StoreInUseError
+from .errors import StoreError, StoreFencedError, StoreInUseError
 
-__all__ = ["Holder", "Owner"]
+__all__ = ["Holder", "Owner", "check_free"]
 
 _NAME = "OWNER"
 
@@ -19,6 +19,15 @@ class Holder(msgspec.Struct, frozen=True):
     pid: int
     started: str
     epoch: int
+
+
+def check_free(directory: Path) -> None:
+    """Raise ``StoreInUseError`` naming the holder if a process has the store in ``directory`` open for writing.
+
+    For commands that are about to write: it needs none of the imports of the engine, which take seconds.
+    """
+    if (directory / _NAME).exists():
+        Owner(directory).release()
 
 
 class Owner:
