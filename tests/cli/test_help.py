@@ -31,6 +31,7 @@ COMMANDS = [
     "bench step",
     "bench ingest",
     "bench query",
+    "bench kernels",
 ]
 
 

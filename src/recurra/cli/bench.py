@@ -82,3 +82,24 @@ def query(
         f"{result['qps']:,.0f} queries/s, {result['p50_ms']:.2f} ms (median), {result['p99_ms']:.2f} ms (p99)",
         json,
     )
+
+
+@app.command(epilog="Example: recurra bench kernels --device cuda --json kernels.json")
+def kernels(
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="A CUDA device.")] = "cuda",
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """The GPU kernels beside torch, torch compiled and mamba-ssm, and the memory's own speed."""
+    import torch
+
+    from recurra.engine.errors import InputError
+    from recurra.simulations.bench.kernels import bench_kernels
+
+    if not device.startswith("cuda") or not torch.cuda.is_available():
+        raise InputError(f"the kernels are timed on a CUDA device, and there is none here that is called {device!r}")
+    with progress("bench kernels", quiet=quiet):
+        result = bench_kernels(device=device)
+    write_json(result, json)
+    for name, figures in result.items():
+        say(f"{name}: {figures}", json)
