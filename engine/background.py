@@ -93,6 +93,13 @@ class Training:
         if self._thread is not None:
             self._thread.join()
 
+    def renew(self) -> None:
+        """Give a training under way up and start the next one anew: the store has a new epoch."""
+        with self._guard:
+            if self._trainer is not None:
+                self._trainer.close()
+                self._trainer = None
+
     def _program(self) -> Trainer:
         with self._guard:
             if self._stop:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from threadpoolctl import threadpool_limits
 
@@ -255,6 +256,7 @@ class Engine:
         with self._write:
             self._check_open()
             self._store.reopen()
+        self._training.renew()
 
     def stats(self) -> dict[str, int | float]:
         """Return sizes of the store and of what is held per user."""
@@ -285,7 +287,9 @@ class Engine:
         self.close()
 
     def _new_trainer(self) -> Trainer:
-        return Trainer(self.path, self.config, self._store.epoch)
+        # what serving never offers again is no rival in training either
+        training = replace(self.config.training, exclude_seen=self.config.retrieval.exclude_seen)
+        return Trainer(self.path, replace(self.config, training=training), self._store.epoch)
 
     def _check_open(self) -> None:
         if self._closed:
