@@ -62,11 +62,12 @@ class FastMemory:
     def _start(self) -> None:
         config = self._config
         self._contexts = ring.reserve(config.contexts, config.context)
-        self._memory = Memory(
-            popularity.reserve(_FIRST_ITEMS, config.half_lives),
-            neighbours.reserve(_FIRST_ITEMS, _FIRST_ENTRIES, config.neighbours, config.pair_half_lives),
-            neighbours.reserve(_FIRST_ITEMS, _FIRST_ENTRIES, config.neighbours, config.pair_half_lives),
+        first = min(_FIRST_ENTRIES, config.pair_entries)
+        together, after = (
+            neighbours.reserve(_FIRST_ITEMS, first, config.neighbours, config.pair_entries, config.pair_half_lives)
+            for _ in range(2)
         )
+        self._memory = Memory(popularity.reserve(_FIRST_ITEMS, config.half_lives), together, after)
         self._events = 0
         self._items = 0
         self._reserve_scratch()
@@ -223,8 +224,11 @@ class FastMemory:
     def _grow_entries(self) -> None:
         popular, *tables = self._memory
         room = 2 * self._config.context
+        most = self._config.pair_entries
         together, after = (
-            table if neighbours.headroom(table, room) else neighbours.grown(table, entries=2 * table.keys.size)
+            table
+            if neighbours.headroom(table, room)
+            else neighbours.grown(table, entries=min(2 * table.keys.size, most))
             for table in tables
         )
         self._memory = Memory(popular, together, after)

@@ -44,7 +44,7 @@ class Neighbours(NamedTuple):
     starts   int64 [items]        first entry of an item's row
     used     int32 [items]        neighbours in the row
     classes  int8 [items]         the row has 4 * 2 ** (class - 1) entries; class 0 has none
-    limits   int64 [3]            (entries of the largest row, slow and fast half-life in events)
+    limits   int64 [4]            (entries of the largest row, slow and fast half-life in events, entries in all)
     marks    int64 [3 + classes]  (first entry never used, the events at which weights are not inflated, free rows)
     """
 
@@ -57,8 +57,8 @@ class Neighbours(NamedTuple):
     marks: npt.NDArray[np.int64]
 
 
-def reserve(items: int, entries: int, width: int, half_lives: tuple[float, float]) -> Neighbours:
-    """Return an empty table; ``width`` neighbours per item, rounded up to 4 times a power of two."""
+def reserve(items: int, entries: int, width: int, most: int, half_lives: tuple[float, float]) -> Neighbours:
+    """Return an empty table; ``width`` neighbours per item, rounded up to 4 times a power of two, ``most`` in all."""
     rounded = max(_SMALLEST, 1 << (width - 1).bit_length())
     marks = np.full(_FREE + _CLASSES, -1, np.int64)
     marks[:_FREE] = 0
@@ -68,7 +68,7 @@ def reserve(items: int, entries: int, width: int, half_lives: tuple[float, float
         starts=np.zeros(items, np.int64),
         used=np.zeros(items, np.int32),
         classes=np.zeros(items, np.int8),
-        limits=np.array([rounded, *(max(1, round(value)) for value in half_lives)], np.int64),
+        limits=np.array([rounded, *(max(1, round(value)) for value in half_lives), most], np.int64),
         marks=marks,
     )
 
@@ -102,8 +102,9 @@ def restored(table: Neighbours, arrays: Mapping[str, npt.NDArray[Any]]) -> Neigh
 
 @jit
 def headroom(table: Neighbours, additions: int) -> bool:
-    """Whether so many additions find room in the arena whatever they are."""
-    return bool(table.marks[_CURSOR] + additions * table.limits[0] <= table.keys.size)
+    """Whether the arena need not grow for so many additions, whatever they are."""
+    size = table.keys.size
+    return bool(size >= table.limits[3] or table.marks[_CURSOR] + additions * table.limits[0] <= size)
 
 
 @jit
@@ -123,7 +124,8 @@ def rescale(table: Neighbours, now: int) -> None:
 
 
 @jit
-def _enlarge(table: Neighbours, row: int) -> None:
+def _enlarge(table: Neighbours, row: int) -> bool:
+    # move a row to one of twice the size; False if the arena may not grow: its last eighth is for items without a row
     level = table.classes[row]
     size = _SMALLEST << level
     start = table.marks[_FREE + level + 1]
@@ -131,6 +133,9 @@ def _enlarge(table: Neighbours, row: int) -> None:
         table.marks[_FREE + level + 1] = table.keys[start]
     else:
         start = table.marks[_CURSOR]
+        most = table.limits[3]
+        if start + size > (most - most // 8 if level > 0 else most):
+            return False
         table.marks[_CURSOR] = start + size
     if level > 0:
         old = table.starts[row]
@@ -142,11 +147,13 @@ def _enlarge(table: Neighbours, row: int) -> None:
         table.marks[_FREE + level] = old
     table.starts[row] = start
     table.classes[row] = level + 1
+    return True
 
 
 @jit
 def add(table: Neighbours, row: int, key: int, slow: float, fast: float) -> None:
-    """Add to the weights of a neighbour; in a full row a new one takes the place of the weakest.
+    """Add to the weights of a neighbour; in a row that may not grow a new one takes the place of the
+    weakest.
 
     The newcomer starts with its own weight. Starting with the weight that it replaces (the space-saving counter) keeps
     more of what is frequent and puts chance neighbours at the top of the ranking: on ML-100k it halved the hits.
@@ -157,18 +164,21 @@ def add(table: Neighbours, row: int, key: int, slow: float, fast: float) -> None
             table.weights[k, 0] += np.float32(slow)
             table.weights[k, 1] += np.float32(fast)
             return
+    level = table.classes[row]
+    full = level == 0 or used == _SMALLEST << (level - 1)
+    if full and used < table.limits[0] and _enlarge(table, row):
+        start, full = table.starts[row], False
     place = start + used
-    if used == table.limits[0]:
+    if not full:
+        table.used[row] = used + 1
+    elif used == 0:
+        # no room for even the smallest row
+        return
+    else:
         place = start
         for k in range(start + 1, start + used):
             if table.weights[k, 0] < table.weights[place, 0]:
                 place = k
-    else:
-        level = table.classes[row]
-        if level == 0 or used == _SMALLEST << (level - 1):
-            _enlarge(table, row)
-            place = table.starts[row] + used
-        table.used[row] = used + 1
     table.keys[place] = key
     table.weights[place, 0] = np.float32(slow)
     table.weights[place, 1] = np.float32(fast)

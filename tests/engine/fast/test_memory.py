@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.int32]
 Times = npt.NDArray[np.int64]
 
 SMALL = FastConfig(half_lives=(3.0, 20.0), neighbours=64, context=20, contexts=64)
-TIGHT = FastConfig(half_lives=(3.0,), neighbours=4, context=3, contexts=8, pair_half_lives=(3.0, 2.0))
+TIGHT = FastConfig(half_lives=(3.0,), neighbours=8, pair_entries=256, context=3, contexts=8, pair_half_lives=(3.0, 2.0))
 
 streams = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 30), st.integers(0, 1_000)), max_size=120)
 cuts = st.lists(st.integers(1, 8), min_size=1, max_size=10)
@@ -162,6 +162,18 @@ def test_memory_is_bounded_by_items_and_neighbours() -> None:
     assert memory.nbytes == middle
     # 8 neighbours of 12 bytes in two tables, some smaller rows given back, and the first arena
     assert len(memory.snapshot()) < 200 * (8 * 12 * 2 * 2 + 80) + 16 * 300 + 3 * 1_024 * 4 + 4_000
+
+
+def test_memory_is_bounded_by_the_pairs_kept_in_all() -> None:
+    config = FastConfig(neighbours=64, contexts=16, pair_entries=4_096)
+    memory, histories = FastMemory(config), Histories()
+    events = drift_stream(4_000, 100, 6)
+    feed(memory, histories, events, [512])
+    assert len(memory.snapshot()) < 2 * 4_096 * 12 + 300 * 100 + 16 * 300 + 3 * 1_024 * 4 + 4_000
+    # a pair of new items still finds room
+    feed(memory, histories, [(0, 301, 10_000_000), (0, 302, 10_000_001)], [1])
+    assert memory.similar(301, 1)[0].tolist() == [302]
+    assert 302 in memory.candidates(memory.context(0, histories.load), 5)
 
 
 def test_weights_survive_many_scalings() -> None:
