@@ -6,6 +6,7 @@ from .clock import Clock, EventClock, SystemClock
 from .config import Config, load_config
 from .errors import RecurraError
 from .events import Decoder, Event, FieldNames, Forget, Item
+from .owner import check_free
 from .results import HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Scores",
     "SystemClock",
     "VersionInfo",
+    "check_free",
     "load_config",
     "open",
 ]

@@ -36,7 +36,7 @@ def run(
     import msgspec
 
     import recurra
-    from recurra.engine.owner import check_free
+    from recurra.engine import check_free
 
     settings = recurra.load_config(config)
     if group is not None:

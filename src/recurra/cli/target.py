@@ -27,8 +27,8 @@ def opened(
     import msgspec
 
     import recurra
+    from recurra.engine import check_free
     from recurra.engine.errors import ConfigError
-    from recurra.engine.owner import check_free
 
     if url is not None:
         if data is not None:
