@@ -83,6 +83,10 @@ class _Consumer:
         self._problem = None
         return low, high
 
+    def last_end(self, place: Place) -> int | None:
+        _, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), cached=True)
+        return int(high) if high >= 0 else None
+
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
         wanted = [ck.TopicPartition(topic, partition, time_ms) for topic, partition in places]
         try:

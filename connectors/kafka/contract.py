@@ -54,6 +54,10 @@ class KafkaConsumer(Protocol):
         """Return the offset of the first message that is still kept and of the next one that will be readable."""
         ...
 
+    def last_end(self, place: Place) -> int | None:
+        """Return the end of a partition as the last answer to ``poll`` told it, None if none did; asks nobody."""
+        ...
+
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
         """Return per partition the first offset whose message's time is ``time_ms`` or later, else the end."""
         ...

@@ -92,6 +92,10 @@ class _Consumer:
         self._problem = None
         return low, high
 
+    def last_end(self, place: Place) -> int | None:
+        end: int | None = self._consumer.highwater(kafka.TopicPartition(*place))
+        return end
+
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
         wanted = {kafka.TopicPartition(*place): time_ms for place in places}
         with _broker_errors():

@@ -149,7 +149,7 @@ class KafkaSource:
                     self._report(consumer)
                 if now - look >= _LOOK_S:
                     look = now
-                    self._look(consumer)
+                    self._look(consumer, idle=not batch.messages)
                 if now - refresh >= self._refresh_s and consumer.problem is None:
                     refresh = now
                     self._refresh(consumer)
@@ -205,8 +205,15 @@ class KafkaSource:
             self._reported |= changed
             failpoint("connector.reported")
 
-    def _look(self, consumer: KafkaConsumer) -> None:
-        """Ask for the ends of the partitions: it shows the lag, and that the broker is back where nothing new comes."""
+    def _look(self, consumer: KafkaConsumer, *, idle: bool) -> None:
+        """Learn the ends of the partitions, for the lag.
+
+        Where messages come they tell it. Where none do the broker is asked, which also shows whether it is back; its
+        answer waits behind the fetch that is under way, so it is not asked while there is work.
+        """
+        if not idle:
+            self._ends |= {at: end for at in self._next if (end := consumer.last_end(at)) is not None}
+            return
         try:
             self._ends = {at: consumer.watermarks(at, _ANSWER_S)[1] for at in self._next}
         except BrokerError as error:

@@ -173,7 +173,8 @@ class _Topic(_Inlet):
         while not done():
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise BrokerError(f"the topic was not read to its end: {self._service.health()['problem']}")
-            time.sleep(0.005)
+            # looking takes the store's lock and the interpreter from the one that is measured
+            time.sleep(0.05)
 
 
 class _Stopwatch:
