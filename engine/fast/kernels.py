@@ -25,7 +25,7 @@ _TOGETHER_DECAYS = np.array([0.8, 0.8, 0.97])
 _AFTER_DECAYS = np.array([0.8, 0.8, 0.4])
 # an ordered pair is learnt from events up to this distance
 _DISTANCE = 10
-# added to an item's count below the root: pulls the scores of rare items down
+# added to an item's count below a root: pulls the scores of rare items down, and the say of rare items in the context
 SMOOTHING = 20.0
 # the parts that tables give: columns of the unordered pairs, then of the ordered ones
 _TOGETHER, _AFTER = 4, 3
@@ -93,7 +93,14 @@ def learn(
 
 
 @jit
-def _excite(table: Neighbours, decays: npt.NDArray[np.float64], recent: Rows, now: int, scratch: Scratch) -> int:
+def _excite(
+    memory: Memory,
+    table: Neighbours,
+    decays: npt.NDArray[np.float64],
+    recent: Rows,
+    now: int,
+    scratch: Scratch,
+) -> int:
     # the rows of the last items, the newest weighing most; returns how many items were touched
     slow, fast = 1.0 / neighbours.inflation(table, 0, now), 1.0 / neighbours.inflation(table, 1, now)
     factors = np.empty(3, np.float32)
@@ -105,13 +112,15 @@ def _excite(table: Neighbours, decays: npt.NDArray[np.float64], recent: Rows, no
         factors[2] = slow * decays[2] ** k
         row = recent[recent.size - 1 - k]
         if row < table.used.size:
+            # else the long rows of popular items drown the others
+            factors /= np.float32(np.sqrt(memory.popular.counts[row] + SMOOTHING))
             count = neighbours.accumulate(table, row, factors, scratch.scores, scratch.touched, count)
     return count
 
 
 @jit
 def _excite_together(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> int:
-    found = _excite(memory.together, _TOGETHER_DECAYS, recent, now, scratch)
+    found = _excite(memory, memory.together, _TOGETHER_DECAYS, recent, now, scratch)
     for k in range(found):
         item = scratch.touched[k]
         root = np.float32(np.sqrt(memory.popular.counts[item] + SMOOTHING))
@@ -190,7 +199,7 @@ def recall(memory: Memory, recent: Rows, excluded: Rows, wanted: int, now: int, 
     for column in range(_TOGETHER):
         count = _choose(scratch, column, found, minor if column else wanted, chosen, count)
     _clear(scratch, found)
-    found = _excite(memory.after, _AFTER_DECAYS, recent, now, scratch)
+    found = _excite(memory, memory.after, _AFTER_DECAYS, recent, now, scratch)
     for column in range(_AFTER):
         count = _choose(scratch, column, found, minor if column else wanted, chosen, count)
     _clear(scratch, found)
@@ -227,7 +236,7 @@ def score(memory: Memory, recent: Rows, rows: Rows, now: int, scratch: Scratch) 
     found = _excite_together(memory, recent, now, scratch)
     _gather(scratch, rows, scores[levels : levels + _TOGETHER])
     _clear(scratch, found)
-    found = _excite(memory.after, _AFTER_DECAYS, recent, now, scratch)
+    found = _excite(memory, memory.after, _AFTER_DECAYS, recent, now, scratch)
     _gather(scratch, rows, scores[levels + _TOGETHER :])
     _clear(scratch, found)
     return scores

@@ -118,20 +118,21 @@ def naive(events: Events, user: int, config: FastConfig) -> dict[str, dict[int, 
         histories[who].append((item, time))
     recent = sorted(histories[user], key=lambda entry: entry[1])[-config.context :]
     for age, (item, _) in enumerate(recent[::-1]):
+        row = (counts[item] + 20) ** 0.5
         for (first, second), weight in together[0].items():
             if first == item:
+                root = row * (counts[second] + 20) ** 0.5
                 result["item-knn-support"][second] += 1.0
-                result["item-knn-wide"][second] += 0.97**age * weight / (counts[second] + 20) ** 0.5
+                result["item-knn-wide"][second] += 0.97**age * weight / root
                 if age < 10:
-                    result["item-knn"][second] += 0.8**age * weight / (counts[second] + 20) ** 0.5
-                    fast = together[1][first, second]
-                    result["item-knn-recent"][second] += 0.8**age * fast / (counts[second] + 20) ** 0.5
+                    result["item-knn"][second] += 0.8**age * weight / root
+                    result["item-knn-recent"][second] += 0.8**age * together[1][first, second] / root
         for (first, second), weight in after[0].items():
             if first == item:
-                result["rules-last"][second] += 0.4**age * weight
+                result["rules-last"][second] += 0.4**age * weight / row
                 if age < 10:
-                    result["rules"][second] += 0.8**age * weight
-                    result["rules-recent"][second] += 0.8**age * after[1][first, second]
+                    result["rules"][second] += 0.8**age * weight / row
+                    result["rules-recent"][second] += 0.8**age * after[1][first, second] / row
     return result
 
 
