@@ -171,15 +171,23 @@ def insert(contexts: Contexts, slot: int, at: int, item: int, time_ms: int) -> N
     items[at], times[at] = item, time_ms
 
 
+@jit
+def _in_use(contexts: Contexts) -> npt.NDArray[np.int64]:
+    # the slots in use, the one used longest ago first
+    slots = np.empty(contexts.users.size, np.int64)
+    anchor = contexts.users.size
+    count = anchor
+    slot = contexts.older[anchor]
+    while slot != anchor and contexts.users[slot] >= 0:
+        count -= 1
+        slots[count] = slot
+        slot = contexts.older[slot]
+    return slots[count:]
+
+
 def saved(contexts: Contexts) -> dict[str, npt.NDArray[Any]]:
     """Return what has to be kept of the slots, the one used longest ago first."""
-    slots = []
-    anchor = contexts.users.size
-    slot = int(contexts.older[anchor])
-    while slot != anchor and contexts.users[slot] >= 0:
-        slots.append(slot)
-        slot = int(contexts.older[slot])
-    slots.reverse()
+    slots = _in_use(contexts)
     lengths = contexts.lengths[slots]
     kept = np.arange(contexts.items.shape[1]) < lengths[:, None]
     return {
