@@ -35,7 +35,6 @@ from torch.nn import functional as F
 
 from ...kernels import conv, ssd
 from ..config import ModelConfig
-from .loss import next_item_loss
 from .time import FEATURES, gap_features
 
 __all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel"]
@@ -181,28 +180,6 @@ class StreamingModel(nn.Module):
     def item_table(self) -> torch.Tensor:
         """Search vectors (V, d): the score of an item is the inner product with the user's vector."""
         return self.embedding[: self.items]
-
-    def loss(
-        self,
-        items: torch.Tensor,
-        times_ms: torch.Tensor,
-        lengths: torch.Tensor | None = None,
-        *,
-        targets: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Mean cross entropy of every event of every row, given those before it and the time at which it came.
-
-        ``targets`` (b, l) bool picks the events that count, None all within ``lengths``; unknown items never count.
-        Zero when none does.
-        """
-        hidden = self(items, times_ms)[:, :-1]
-        counted = items < self.items
-        if lengths is not None:
-            counted &= torch.arange(items.shape[1], device=items.device) < lengths.to(items.device)[:, None]
-        if targets is not None:
-            counted &= targets
-        phi = gap_features(times_ms)[counted] if self.query_time is not None else None
-        return next_item_loss(self.query(hidden[counted], phi), self.item_table(), items[counted])
 
     def grown(self, items: int, *, generator: torch.Generator | None = None) -> "StreamingModel":
         """Return a copy for a vocabulary that has ``items - self.items`` more items at its end, with fresh vectors."""
