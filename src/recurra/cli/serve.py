@@ -48,9 +48,10 @@ def run(
     address = _address(api, settings.api.host, settings.api.port)
     # before the imports of the engine, which take seconds
     check_free(data / "store")
+    stopped = stop_signal()
     from recurra.connectors.service import run_service
 
-    run_service(data, settings, source=source, api=address, stopped=stop_signal(), say=_log)
+    run_service(data, settings, source=source, api=address, stopped=stopped, say=_log)
 
 
 def init(
