@@ -1,4 +1,4 @@
-"""The compiled entry points of the fast memory: learn events, recall candidates, score items."""
+"""The compiled entry points of the fast memory: learn events, excite items by a context, recall and score them."""
 
 from typing import NamedTuple
 
@@ -12,10 +12,11 @@ from .jit import jit
 from .neighbours import Neighbours
 from .popularity import Popularity
 
-__all__ = ["REACH", "SMOOTHING", "Memory", "Scratch", "learn", "recall", "score"]
+__all__ = ["REACH", "SMOOTHING", "Memory", "Scratch", "excite", "learn", "recall", "score"]
 
 Rows = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
+Marks = npt.NDArray[np.int8]
 
 # events of the user whose rows score an item, and how many of them the narrower parts look at
 REACH = 20
@@ -43,16 +44,20 @@ class Memory(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory of a query, all zero between queries.
+    """Working memory of queries.
 
-    scores   float32 [items, 4]
-    touched  int32 [REACH * neighbours]   items that have scores
-    marks    int8 [items]
+    together  float32 [items, 4]                 scores by unordered pairs, of the context that excited last
+    after     float32 [items, 4]                 scores by ordered pairs
+    touched   int32 [2, REACH * neighbours]      items that have scores
+    counts    int64 [2]                          how many
+    marks     int8 [items]                       zero between calls
     """
 
-    scores: Scores
-    touched: Rows
-    marks: npt.NDArray[np.int8]
+    together: Scores
+    after: Scores
+    touched: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int64]
+    marks: Marks
 
 
 @jit
@@ -93,13 +98,14 @@ def learn(
 
 
 @jit
-def _excite(
+def _spread(
     memory: Memory,
     table: Neighbours,
     decays: npt.NDArray[np.float64],
     recent: Rows,
     now: int,
-    scratch: Scratch,
+    scores: Scores,
+    touched: Rows,
 ) -> int:
     # the rows of the last items, the newest weighing most; returns how many items were touched
     slow, fast = 1.0 / neighbours.inflation(table, 0, now), 1.0 / neighbours.inflation(table, 1, now)
@@ -114,56 +120,85 @@ def _excite(
         if row < table.used.size:
             # else the long rows of popular items drown the others
             factors /= np.float32(np.sqrt(memory.popular.counts[row] + SMOOTHING))
-            count = neighbours.accumulate(table, row, factors, scratch.scores, scratch.touched, count)
+            count = neighbours.accumulate(table, row, factors, scores, touched, count)
     return count
 
 
 @jit
-def _excite_together(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> int:
-    found = _excite(memory, memory.together, _TOGETHER_DECAYS, recent, now, scratch)
-    for k in range(found):
-        item = scratch.touched[k]
+def excite(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> None:
+    """Score what the pairs of the last items lead to; replaces the scores of the context before."""
+    for k in range(scratch.counts[0]):
+        scratch.together[scratch.touched[0, k]] = 0.0
+    for k in range(scratch.counts[1]):
+        scratch.after[scratch.touched[1, k]] = 0.0
+    scratch.counts[0] = _spread(
+        memory, memory.together, _TOGETHER_DECAYS, recent, now, scratch.together, scratch.touched[0]
+    )
+    scratch.counts[1] = _spread(memory, memory.after, _AFTER_DECAYS, recent, now, scratch.after, scratch.touched[1])
+    for k in range(scratch.counts[0]):
+        item = scratch.touched[0, k]
         root = np.float32(np.sqrt(memory.popular.counts[item] + SMOOTHING))
         for column in range(3):
-            scratch.scores[item, column] /= root
-    return found
+            scratch.together[item, column] /= root
 
 
 @jit
-def _clear(scratch: Scratch, found: int) -> None:
-    for k in range(found):
-        scratch.scores[scratch.touched[k]] = 0.0
+def _allowed(scores: Scores, touched: Rows, marks: Marks, columns: int) -> tuple[Rows, Scores]:
+    # the touched items that are not excluded, and their scores [columns, items]
+    items, values = np.empty(touched.size, np.int32), np.empty((columns, touched.size), np.float32)
+    count = 0
+    for k in range(touched.size):
+        item = touched[k]
+        if marks[item] != _EXCLUDED:
+            items[count] = item
+            for column in range(columns):
+                values[column, count] = scores[item, column]
+            count += 1
+    return items[:count], values[:, :count]
 
 
 @jit
-def _choose(scratch: Scratch, column: int, found: int, wanted: int, chosen: Rows, count: int) -> int:
-    # append the best items that are not excluded; equal scores in the order in which they were touched
-    items, values = np.empty(found, np.int32), np.empty(found, np.float32)
-    free = 0
-    for k in range(found):
-        item = scratch.touched[k]
-        if scratch.marks[item] != _EXCLUDED and scratch.scores[item, column] > 0.0:
-            items[free], values[free] = item, scratch.scores[item, column]
-            free += 1
-    level, ties = np.float32(0.0), free
-    if free > wanted:
-        level = np.partition(values[:free], free - wanted)[free - wanted]
-        ties = wanted - np.sum(values[:free] > level)
-    for k in range(free):
+def _threshold(values: Scores, wanted: int) -> float:
+    # the wanted-th largest value, 0 if there are fewer: a heap, since partition is slow where many values are equal
+    heap = np.zeros(wanted, np.float32)
+    for value in values:
+        if value <= heap[0]:
+            continue
+        at, child = 0, 1
+        while child < wanted:
+            if child + 1 < wanted and heap[child + 1] < heap[child]:
+                child += 1
+            if heap[child] >= value:
+                break
+            heap[at] = heap[child]
+            at, child = child, 2 * child + 1
+        heap[at] = value
+    return heap[0]
+
+
+@jit
+def _choose(items: Rows, values: Scores, wanted: int, marks: Marks, chosen: Rows, count: int) -> int:
+    # append the best items that were not chosen before; equal scores in the order in which they were touched
+    level = _threshold(values, wanted)
+    ties = wanted
+    for k in range(items.size):
+        ties -= values[k] > level
+    for k in range(items.size):
+        if values[k] < level or values[k] == 0.0:
+            continue
         if values[k] == level:
             ties -= 1
-        if values[k] < level or (values[k] == level and ties < 0) or scratch.marks[items[k]] == _CHOSEN:
-            continue
-        scratch.marks[items[k]] = _CHOSEN
-        chosen[count] = items[k]
-        count += 1
+            if ties < 0:
+                continue
+        if marks[items[k]] != _CHOSEN:
+            marks[items[k]] = _CHOSEN
+            chosen[count] = items[k]
+            count += 1
     return count
 
 
 @jit
-def _choose_leaders(
-    popular: Popularity, level: int, wanted: int, marks: npt.NDArray[np.int8], chosen: Rows, count: int
-) -> int:
+def _choose_leaders(popular: Popularity, level: int, wanted: int, marks: Marks, chosen: Rows, count: int) -> int:
     taken = 0
     for k in range(popular.lengths[level]):
         item = popular.leaders[level, k]
@@ -180,8 +215,8 @@ def _choose_leaders(
 
 
 @jit
-def recall(memory: Memory, recent: Rows, excluded: Rows, wanted: int, now: int, scratch: Scratch) -> Rows:
-    """Return the items that the memories would put first, ascending; none of them is excluded.
+def recall(popular: Popularity, excluded: Rows, wanted: int, scratch: Scratch) -> Rows:
+    """Return the items that the memories put first for the context that excited last, ascending; none is excluded.
 
     The union of the first ``wanted`` by the first part of each table of neighbours, a quarter of that by its other
     parts, and ``wanted`` leaders shared out among the half-lives.
@@ -190,21 +225,20 @@ def recall(memory: Memory, recent: Rows, excluded: Rows, wanted: int, now: int, 
     for k in range(excluded.size):
         if 0 <= excluded[k] < marks.size:
             marks[excluded[k]] = _EXCLUDED
-    levels = memory.popular.half_lives.size
+    wanted = max(1, min(wanted, marks.size))
+    levels = popular.half_lives.size
     share = (wanted + levels - 1) // levels
     minor = (wanted + _MINOR - 1) // _MINOR
     chosen = np.empty(2 * wanted + (_TOGETHER + _AFTER - 2) * minor + levels * share, np.int32)
-    found = _excite_together(memory, recent, now, scratch)
+    items, values = _allowed(scratch.together, scratch.touched[0, : scratch.counts[0]], marks, _TOGETHER)
     count = 0
     for column in range(_TOGETHER):
-        count = _choose(scratch, column, found, minor if column else wanted, chosen, count)
-    _clear(scratch, found)
-    found = _excite(memory, memory.after, _AFTER_DECAYS, recent, now, scratch)
+        count = _choose(items, values[column], minor if column else wanted, marks, chosen, count)
+    items, values = _allowed(scratch.after, scratch.touched[1, : scratch.counts[1]], marks, _AFTER)
     for column in range(_AFTER):
-        count = _choose(scratch, column, found, minor if column else wanted, chosen, count)
-    _clear(scratch, found)
+        count = _choose(items, values[column], minor if column else wanted, marks, chosen, count)
     for level in range(levels):
-        count = _choose_leaders(memory.popular, level, share, marks, chosen, count)
+        count = _choose_leaders(popular, level, share, marks, chosen, count)
     for k in range(excluded.size):
         if 0 <= excluded[k] < marks.size:
             marks[excluded[k]] = 0
@@ -214,18 +248,20 @@ def recall(memory: Memory, recent: Rows, excluded: Rows, wanted: int, now: int, 
 
 
 @jit
-def _gather(scratch: Scratch, rows: Rows, targets: Scores) -> None:
+def _gather(scores: Scores, rows: Rows, targets: Scores) -> None:
     for k in range(rows.size):
-        if 0 <= rows[k] < scratch.scores.shape[0]:
+        if 0 <= rows[k] < scores.shape[0]:
             for column in range(targets.shape[0]):
-                if scratch.scores[rows[k], column] > 0.0:
-                    targets[column, k] = scratch.scores[rows[k], column]
+                if scores[rows[k], column] > 0.0:
+                    targets[column, k] = scores[rows[k], column]
 
 
 @jit
-def score(memory: Memory, recent: Rows, rows: Rows, now: int, scratch: Scratch) -> npt.NDArray[np.float32]:
-    """Return the scores of rows, [half-lives + 7, rows]: popularities, pairs, ordered pairs; nan is not scored."""
-    popular = memory.popular
+def score(popular: Popularity, rows: Rows, now: int, scratch: Scratch) -> Scores:
+    """Return the scores of rows for the context that excited last, [half-lives + 7, rows]; nan is not scored.
+
+    In order: popularities, unordered pairs, ordered pairs.
+    """
     levels = popular.half_lives.size
     scores = np.full((levels + _TOGETHER + _AFTER, rows.size), np.float32(np.nan))
     for level in range(levels):
@@ -233,10 +269,6 @@ def score(memory: Memory, recent: Rows, rows: Rows, now: int, scratch: Scratch) 
         for k in range(rows.size):
             if 0 <= rows[k] < popular.counts.size and popular.counts[rows[k]] > 0.0:
                 scores[level, k] = popular.values[level, rows[k]] * deflation
-    found = _excite_together(memory, recent, now, scratch)
-    _gather(scratch, rows, scores[levels : levels + _TOGETHER])
-    _clear(scratch, found)
-    found = _excite(memory, memory.after, _AFTER_DECAYS, recent, now, scratch)
-    _gather(scratch, rows, scores[levels + _TOGETHER :])
-    _clear(scratch, found)
+    _gather(scratch.together, rows, scores[levels : levels + _TOGETHER])
+    _gather(scratch.after, rows, scores[levels + _TOGETHER :])
     return scores

@@ -54,6 +54,9 @@ class FastMemory:
     only for users that are not among the ``config.contexts`` used last.
     """
 
+    # the number of events and the items that the scratch memory holds scores for
+    _excited: tuple[int, bytes] | None
+
     def __init__(self, config: FastConfig) -> None:
         self._config = config
         self._settings = msgspec.json.encode(config).decode()
@@ -132,7 +135,8 @@ class FastMemory:
 
         The cost depends on the number of rows and of neighbours, not on the catalogue.
         """
-        scores = kernels.score(self._memory, context.items, rows, self._events, self._scratch)
+        self._excite(context)
+        scores = kernels.score(self._memory.popular, rows, self._events, self._scratch)
         return dict(zip(self.names, scores, strict=True))
 
     def parts(self, context: Context, n_items: int) -> dict[str, Scores]:
@@ -146,7 +150,8 @@ class FastMemory:
         ones shared out among the half-lives. Pass all that may not be answered as ``excluded``: a user who has had the
         first few hundred would get nothing else. A context without events gives popular items alone.
         """
-        return kernels.recall(self._memory, context.items, excluded, count, self._events, self._scratch)
+        self._excite(context)
+        return kernels.recall(self._memory.popular, excluded, count, self._scratch)
 
     def popular(self, count: int, level: int = 0) -> Rows:
         """Return the items that lead at half-life ``level``, best first; at most the 1,024 that are kept in order."""
@@ -201,6 +206,13 @@ class FastMemory:
         ring.restore(self._contexts, parts["contexts"])
         return True
 
+    def _excite(self, context: Context) -> None:
+        # the candidates, their scores and all scores of one query need this only once
+        cause = (self._events, context.items.tobytes())
+        if cause != self._excited:
+            kernels.excite(self._memory, context.items, self._events, self._scratch)
+            self._excited = cause
+
     def _load(self, slot: int, items: Rows, times_ms: Times) -> None:
         length = min(len(items), self._config.context)
         self._contexts.items[slot, :length] = items[len(items) - length :]
@@ -236,4 +248,11 @@ class FastMemory:
     def _reserve_scratch(self) -> None:
         items = self._memory.popular.counts.size
         touched = kernels.REACH * int(self._memory.together.limits[0])
-        self._scratch = Scratch(np.zeros((items, 4), np.float32), np.zeros(touched, np.int32), np.zeros(items, np.int8))
+        self._scratch = Scratch(
+            together=np.zeros((items, 4), np.float32),
+            after=np.zeros((items, 4), np.float32),
+            touched=np.zeros((2, touched), np.int32),
+            counts=np.zeros(2, np.int64),
+            marks=np.zeros(items, np.int8),
+        )
+        self._excited = None
