@@ -119,7 +119,9 @@ def _spread(
         row = recent[recent.size - 1 - k]
         if row < table.used.size:
             # else the long rows of popular items drown the others
-            factors /= np.float32(np.sqrt(memory.popular.counts[row] + SMOOTHING))
+            root = np.float32(np.sqrt(memory.popular.counts[row] + SMOOTHING))
+            for column in range(3):
+                factors[column] /= root
             count = neighbours.accumulate(table, row, factors, scores, touched, count)
     return count
 
@@ -128,9 +130,11 @@ def _spread(
 def excite(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> None:
     """Score what the pairs of the last items lead to; replaces the scores of the context before."""
     for k in range(scratch.counts[0]):
-        scratch.together[scratch.touched[0, k]] = 0.0
+        for column in range(4):
+            scratch.together[scratch.touched[0, k], column] = 0.0
     for k in range(scratch.counts[1]):
-        scratch.after[scratch.touched[1, k]] = 0.0
+        for column in range(4):
+            scratch.after[scratch.touched[1, k], column] = 0.0
     scratch.counts[0] = _spread(
         memory, memory.together, _TOGETHER_DECAYS, recent, now, scratch.together, scratch.touched[0]
     )
@@ -173,7 +177,7 @@ def _threshold(values: Scores, wanted: int) -> float:
             heap[at] = heap[child]
             at, child = child, 2 * child + 1
         heap[at] = value
-    return heap[0]
+    return float(heap[0])
 
 
 @jit
@@ -216,7 +220,7 @@ def _choose_leaders(popular: Popularity, level: int, wanted: int, marks: Marks, 
 
 @jit
 def recall(popular: Popularity, excluded: Rows, wanted: int, scratch: Scratch) -> Rows:
-    """Return the items that the memories put first for the context that excited last, ascending; none is excluded.
+    """Return the items that the memories put first for the context that excited last; none is excluded.
 
     The union of the first ``wanted`` by the first part of each table of neighbours, a quarter of that by its other
     parts, and ``wanted`` leaders shared out among the half-lives.
@@ -244,7 +248,7 @@ def recall(popular: Popularity, excluded: Rows, wanted: int, scratch: Scratch) -
             marks[excluded[k]] = 0
     for k in range(count):
         marks[chosen[k]] = 0
-    return np.sort(chosen[:count])
+    return chosen[:count]
 
 
 @jit

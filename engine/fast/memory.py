@@ -151,7 +151,7 @@ class FastMemory:
         first few hundred would get nothing else. A context without events gives popular items alone.
         """
         self._excite(context)
-        return kernels.recall(self._memory.popular, excluded, count, self._scratch)
+        return np.sort(kernels.recall(self._memory.popular, excluded, count, self._scratch))
 
     def popular(self, count: int, level: int = 0) -> Rows:
         """Return the items that lead at half-life ``level``, best first; at most the 1,024 that are kept in order."""

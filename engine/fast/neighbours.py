@@ -120,7 +120,8 @@ def rescale(table: Neighbours, now: int) -> None:
         period = _EXPONENT * table.limits[1 + speed]
         while now - table.marks[_BASE + speed] >= period:
             table.marks[_BASE + speed] += period
-            table.weights[: table.marks[_CURSOR], speed] *= np.float32(2.0**-_EXPONENT)
+            for k in range(table.marks[_CURSOR]):
+                table.weights[k, speed] *= np.float32(2.0**-_EXPONENT)
 
 
 @jit

@@ -94,7 +94,8 @@ def bump(popularity: Popularity, item: int, now: int) -> None:
         half_life = popularity.half_lives[level]
         while now - popularity.bases[level] >= _EXPONENT * half_life:
             popularity.bases[level] += _EXPONENT * half_life
-            popularity.values[level] *= 2.0**-_EXPONENT
+            for k in range(popularity.counts.size):
+                popularity.values[level, k] *= 2.0**-_EXPONENT
         popularity.values[level, item] += 2.0 ** ((now - popularity.bases[level]) / half_life)
         _lift(popularity, level, item)
 

@@ -70,7 +70,10 @@ def _describe(scores: Matrix, logits: npt.NDArray[np.bool_]) -> Vector:
 
 @jit
 def _combine(features: Vector, bucket: int, weights: Matrix) -> Vector:
-    mixed: Vector = np.dot(features, (weights[-1] + weights[bucket]).astype(np.float64))
+    mixed = np.zeros(features.shape[0])
+    for c in range(features.shape[0]):
+        for f in range(features.shape[1]):
+            mixed[c] += features[c, f] * (weights[-1, f] + weights[bucket, f])
     return mixed
 
 
@@ -88,11 +91,14 @@ def _gain(scores: npt.NDArray[np.floating], position: int) -> float:
 def best(knowledge: Knowledge, bucket: int) -> int:
     """Return the member with the most evidence in a situation; the combination while nobody has more."""
     gains, events = knowledge.gains, knowledge.events
-    overall = gains[-1] / max(events[-1], 1.0)
-    evidence = (gains[bucket] + _PRIOR * overall) / (events[bucket] + _PRIOR)
-    combination = evidence.size - 1
-    member = int(np.argmax(evidence))
-    return member if evidence[member] > evidence[combination] else combination
+    member = combination = int(gains.shape[1]) - 1
+    most = 0.0
+    for k in range(combination, -1, -1):
+        overall = gains[-1, k] / max(events[-1], 1.0)
+        evidence = (gains[bucket, k] + _PRIOR * overall) / (events[bucket] + _PRIOR)
+        if evidence > most:
+            member, most = k, evidence
+    return member
 
 
 @jit
@@ -123,15 +129,19 @@ def learn(knowledge: Knowledge, scores: Matrix, logits: npt.NDArray[np.bool_], p
     features = _describe(scores, logits)
     mixed = _combine(features, bucket, weights)
     for row in (-1, bucket):
-        gains[row] *= np.float32(_KEPT)
         events[row] = events[row] * np.float32(_KEPT) + np.float32(1.0)
+        for member in range(parts + 1):
+            gains[row, member] *= np.float32(_KEPT)
     for member in range(parts + 1):
         gain = np.float32(_gain(scores[member], position) if member < parts else _gain(mixed, position))
         gains[-1, member] += gain
         gains[bucket, member] += gain
     shares = np.exp(mixed - mixed.max())
-    gradient = features[position] - np.dot(shares / shares.sum(), features)
-    for row in (-1, bucket):
-        for f in range(gradient.size):
-            squares[row, f] += np.float32(gradient[f] ** 2)
-            weights[row, f] += np.float32(_RATE * gradient[f] / np.sqrt(squares[row, f]))
+    total = shares.sum()
+    for f in range(features.shape[1]):
+        gradient = features[position, f]
+        for c in range(mixed.size):
+            gradient -= shares[c] / total * features[c, f]
+        for row in (-1, bucket):
+            squares[row, f] += np.float32(gradient**2)
+            weights[row, f] += np.float32(_RATE * gradient / np.sqrt(squares[row, f]))
