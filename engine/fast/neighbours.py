@@ -156,8 +156,8 @@ def add(table: Neighbours, row: int, key: int, slow: float, fast: float) -> None
     """Add to the weights of a neighbour; in a row that may not grow a new one takes the place of the
     weakest.
 
-    The newcomer starts with its own weight. Starting with the weight that it replaces (the space-saving counter) keeps
-    more of what is frequent and puts chance neighbours at the top of the ranking: on ML-100k it halved the hits.
+    The newcomer starts with its own weight: with the weight that it replaces (the space-saving counter) chance
+    neighbours of rare items would top the ranking.
     """
     start, used = table.starts[row], table.used[row]
     for k in range(start, start + used):
