@@ -153,8 +153,7 @@ def _enlarge(table: Neighbours, row: int) -> bool:
 
 @jit
 def add(table: Neighbours, row: int, key: int, slow: float, fast: float) -> None:
-    """Add to the weights of a neighbour; in a row that may not grow a new one takes the place of the
-    weakest.
+    """Add to the weights of a neighbour; a new one takes the place of the weakest in a row that may not grow.
 
     The newcomer starts with its own weight: with the weight that it replaces (the space-saving counter) chance
     neighbours of rare items would top the ranking.
