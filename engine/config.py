@@ -130,7 +130,7 @@ class FastConfig(_Section, frozen=True):
     # last events of a user that a new one is paired with, and users for whom they are held in memory
     context: int = 20
     contexts: int = 65_536
-    snapshot_events: int = 50_000
+    snapshot_events: int = 200_000
 
 
 class MixConfig(_Section, frozen=True):
