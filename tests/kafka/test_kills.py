@@ -51,6 +51,8 @@ def test_kills_lose_and_repeat_nothing(address: str, topic: Any, produce: Any, s
         time.sleep(rng.uniform(0.3, 1.5))
         runner.kill()
     runner.start()
+    # everything may have been read before the last kill
+    runner.until_reading()
     runner.until_read(15_000)
     status, seconds = runner.terminate()
     assert status == 0, runner.log()
@@ -67,6 +69,7 @@ def test_a_stop_after_every_step_of_the_commit_order(address: str, topic: Any, p
         runner.start(RECURRA_FAILPOINT=f"{step}:4")
         assert runner.wait() == -9, runner.log()
     runner.start()
+    runner.until_reading()
     runner.until_read(6_000)
     assert runner.terminate()[0] == 0
     assert verdict(runner.data, source) == CLEAN | {"examples": []}
@@ -80,6 +83,7 @@ def test_a_build_with_two_writes_fails_the_same_audit(address: str, topic: Any, 
     runner.start(RECURRA_BREAK="two-writes", RECURRA_FAILPOINT="store.between_writes:5")
     assert runner.wait() == -9
     runner.start(RECURRA_BREAK="two-writes")
+    runner.until_reading()
     runner.until_read(6_000)
     assert runner.terminate()[0] == 0
     found = verdict(runner.data, source)
