@@ -1,7 +1,8 @@
-"""The streaming model: its training form, its time features, and the weights of its step."""
+"""The sequence models: their training form, their time features, and the weights of the streaming model's step."""
 
+from .base import SequenceModel
 from .streaming import StreamingModel
 from .time import gap_features
 from .weights import StepWeights, load, save
 
-__all__ = ["StepWeights", "StreamingModel", "gap_features", "load", "save"]
+__all__ = ["SequenceModel", "StepWeights", "StreamingModel", "gap_features", "load", "save"]

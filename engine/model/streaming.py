@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 from ...kernels import conv, ssd
 from ..config import ModelConfig
+from .base import SequenceModel
 from .time import FEATURES, gap_features
 
 __all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel"]
@@ -105,19 +106,19 @@ class StreamingLayer(nn.Module):
         nn.init.ones_(self.gate_norm)
 
 
-class StreamingModel(nn.Module):
+class StreamingModel(SequenceModel):
     """The whole model over a vocabulary of ``items`` items.
 
     ``generator`` draws the initial values; None means a generator with seed 0. Dropout and the random replacement of
     items by the unknown one draw from torch's own generator, which the training program seeds.
     """
 
+    streams = True
+
     gap_clip_s: torch.Tensor
 
     def __init__(self, config: ModelConfig, items: int, *, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.items = items
+        super().__init__(config, items)
         self.embedding = nn.Parameter(torch.empty(items + 2, config.d_model))
         self.in_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.layers = nn.ModuleList(StreamingLayer(config) for _ in range(config.layers))
@@ -125,11 +126,6 @@ class StreamingModel(nn.Module):
         # longest gap that a live query is modulated for: the trainer sets the 99.9th percentile of what it saw
         self.register_buffer("gap_clip_s", torch.tensor(30 * 86_400.0, dtype=torch.float64))
         self._reset(generator or torch.Generator().manual_seed(0))
-
-    @property
-    def unknown_row(self) -> int:
-        """Row of the vector that every item unknown to this version is read as."""
-        return self.items
 
     @property
     def start_row(self) -> int:
