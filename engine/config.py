@@ -13,6 +13,7 @@ __all__ = [
     "FastConfig",
     "GateConfig",
     "KafkaConfig",
+    "MODEL_NAMES",
     "MixConfig",
     "ModelConfig",
     "RetrievalConfig",
@@ -21,6 +22,21 @@ __all__ = [
     "TrainingConfig",
     "load_config",
 ]
+
+
+MODEL_NAMES = ("streaming", "paper", "sasrec", "gru4rec")
+_MODEL_SIZES = (
+    "d_model",
+    "layers",
+    "heads",
+    "head_dim",
+    "d_state",
+    "d_conv",
+    "time_hidden",
+    "max_length",
+    "attention_heads",
+    "gru_hidden",
+)
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,8 +65,13 @@ class StoreConfig(_Section, frozen=True):
 
 
 class ModelConfig(_Section, frozen=True):
-    """Shape of the streaming model."""
+    """Shape of a model; a model ignores the fields that it has no use for.
 
+    Raises ``ConfigError`` for a value that no model could be built with.
+    """
+
+    # streaming serves; paper, sasrec and gru4rec are there to be compared with: `recurra evaluate`
+    name: str = "streaming"
     d_model: int = 64
     layers: int = 2
     heads: int = 4
@@ -63,6 +84,37 @@ class ModelConfig(_Section, frozen=True):
     dropout: float = 0.2
     norm_eps: float = 1e-12
     unknown_rate: float = 0.02
+    # buckets that categories, words of titles and other attributes of items are hashed into; 0 reads ids alone
+    attributes: int = 0
+    # most events of a row that paper and sasrec read; the rows of paper are padded to it
+    max_length: int = 200
+    # heads of an attention layer of sasrec
+    attention_heads: int = 2
+    # width of the states of gru4rec
+    gru_hidden: int = 128
+    # dropout in the time branch of paper
+    time_dropout: float = 0.2
+    # paper: the gate between old and new time features differs by position
+    p2p_residual: bool = False
+    # paper: convolutions start from He's normal distribution, not from the framework's uniform one
+    kaiming_init: bool = True
+    # paper: SiLU after the convolutions, not hardswish
+    conv_silu: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in MODEL_NAMES:
+            raise ConfigError(f"model.name must be one of {', '.join(MODEL_NAMES)}, got {self.name!r}")
+        for field in _MODEL_SIZES:
+            if getattr(self, field) < 1:
+                raise ConfigError(f"model.{field} must be at least 1, got {getattr(self, field)}")
+        for field in ("dropout", "time_dropout", "unknown_rate"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ConfigError(f"model.{field} must be at least 0 and below 1, got {getattr(self, field)}")
+        if self.name == "sasrec" and self.d_model % self.attention_heads:
+            raise ConfigError(
+                "model.d_model must be a multiple of model.attention_heads, "
+                f"got {self.d_model} and {self.attention_heads}"
+            )
 
 
 class StateConfig(_Section, frozen=True):

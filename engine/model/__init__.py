@@ -1,8 +1,23 @@
 """The sequence models: their training form, their time features, and the weights of the streaming model's step."""
 
+from .attributes import Features, item_features
 from .base import SequenceModel
+from .gru4rec import GRU4RecModel
+from .registry import check_streams, create_model
+from .sasrec import SASRecModel
 from .streaming import StreamingModel
 from .time import gap_features
 from .weights import StepWeights, load, save
 
-__all__ = ["SequenceModel", "StepWeights", "StreamingModel", "gap_features", "load", "save"]
+__all__ = [
+    "GRU4RecModel",
+    "SASRecModel",
+    "SequenceModel",
+    "StepWeights",
+    "StreamingModel",
+    "check_streams",
+    "create_model",
+    "gap_features",
+    "load",
+    "save",
+]

@@ -1,0 +1,42 @@
+"""Which model a configuration names, and which of them the engine can serve."""
+
+import torch
+
+from ..config import ModelConfig
+from ..errors import ConfigError
+from .base import SequenceModel
+from .gru4rec import GRU4RecModel
+from .sasrec import SASRecModel
+from .streaming import StreamingModel
+
+__all__ = ["MODELS", "check_streams", "create_model"]
+
+MODELS: dict[str, type[SequenceModel]] = {
+    "streaming": StreamingModel,
+    "sasrec": SASRecModel,
+    "gru4rec": GRU4RecModel,
+}
+
+_WHY_NOT_SERVED = {
+    "paper": "its time module mixes a whole padded row, so it has no state that one more event could advance",
+    "sasrec": "attention reads the whole history again at every event, so it has no state of fixed size",
+    "gru4rec": "it is there to be compared with, and the engine keeps the states of the streaming model only",
+}
+
+
+def create_model(config: ModelConfig, items: int, *, generator: torch.Generator | None = None) -> SequenceModel:
+    """Create the model that ``config.name`` says, over a vocabulary of ``items`` items.
+
+    ``generator`` draws the initial values; None means a generator with seed 0.
+    """
+    model = MODELS[config.name]
+    return model(config, items, generator=generator)  # type: ignore[call-arg]  # the base takes none
+
+
+def check_streams(config: ModelConfig) -> None:
+    """Raise ``ConfigError`` if the engine cannot serve the model that ``config.name`` says."""
+    if not MODELS[config.name].streams:
+        raise ConfigError(
+            f"the model {config.name} cannot serve a stream: {_WHY_NOT_SERVED[config.name]}; "
+            f'`recurra evaluate --model {config.name}` measures it, model.name = "streaming" serves'
+        )
