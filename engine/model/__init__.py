@@ -10,6 +10,7 @@ from .time import gap_features
 from .weights import StepWeights, load, save
 
 __all__ = [
+    "Features",
     "GRU4RecModel",
     "SASRecModel",
     "SequenceModel",
@@ -18,6 +19,7 @@ __all__ = [
     "check_streams",
     "create_model",
     "gap_features",
+    "item_features",
     "load",
     "save",
 ]

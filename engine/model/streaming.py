@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 from ...kernels import conv, ssd
 from ..config import ModelConfig
+from .attributes import Features, ItemAttributes
 from .base import SequenceModel
 from .time import FEATURES, gap_features
 
@@ -110,16 +111,27 @@ class StreamingModel(SequenceModel):
     """The whole model over a vocabulary of ``items`` items.
 
     ``generator`` draws the initial values; None means a generator with seed 0. Dropout and the random replacement of
-    items by the unknown one draw from torch's own generator, which the training program seeds.
+    items by the unknown one draw from torch's own generator, which the training program seeds. ``features`` of the
+    items are read if ``config.attributes`` is not 0; None means that nothing is known of them.
     """
 
     streams = True
 
     gap_clip_s: torch.Tensor
 
-    def __init__(self, config: ModelConfig, items: int, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        items: int,
+        *,
+        features: Features | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__(config, items)
         self.embedding = nn.Parameter(torch.empty(items + 2, config.d_model))
+        self.attributes: ItemAttributes | None = None
+        if config.attributes:
+            self.attributes = ItemAttributes(config.attributes, config.d_model, items, features or Features.none(items))
         self.in_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.layers = nn.ModuleList(StreamingLayer(config) for _ in range(config.layers))
         self.query_time = _TimeMLP(config.time_hidden, 2 * config.d_model) if config.query_time else None
@@ -147,11 +159,8 @@ class StreamingModel(SequenceModel):
         ``lengths`` (b) is for padded rows: columns after it hold zeros. Training mode replaces items by the unknown one
         at ``config.unknown_rate``.
         """
-        if self.training and self.config.unknown_rate > 0:
-            lost = torch.rand(items.shape, device=items.device) < self.config.unknown_rate
-            items = torch.where(lost, self.unknown_row, items)
         start = items.new_full((items.shape[0], 1), self.start_row)
-        vectors = F.embedding(torch.cat([start, items], dim=1), self.embedding)
+        vectors = torch.cat([self.vectors(start), self._partly_unknown(items)], dim=1)
         a: torch.Tensor = self.in_norm(F.dropout(vectors, self.config.dropout, self.training))
         phi = F.pad(gap_features(times_ms).to(a.dtype), (0, 0, 1, 0))
         for layer in self.layers:
@@ -173,19 +182,47 @@ class StreamingModel(SequenceModel):
         modulated: torch.Tensor = hidden * (1 + gamma) + beta
         return modulated
 
-    def item_table(self) -> torch.Tensor:
-        """Search vectors (V, d): the score of an item is the inner product with the user's vector."""
-        return self.embedding[: self.items]
+    def vectors(self, rows: torch.Tensor, lost: torch.Tensor | None = None) -> torch.Tensor:
+        """Item vectors (..., d), before the norm, of version rows (...); V is the unknown item.
 
-    def grown(self, items: int, *, generator: torch.Generator | None = None) -> "StreamingModel":
-        """Return a copy for a vocabulary that has ``items - self.items`` more items at its end, with fresh vectors."""
+        Items are read as a new item with their attributes would be where ``lost`` (...) says so.
+        """
+        ids = rows if lost is None else torch.where(lost, self.unknown_row, rows)
+        vectors = F.embedding(ids, self.embedding)
+        return vectors if self.attributes is None else vectors + self.attributes(rows)
+
+    def item_table(self) -> torch.Tensor:
+        """Search vectors (V, d): the score of an item is the inner product with the user's vector.
+
+        A model with attributes learns to find new items by them: in training mode some items are as if new.
+        """
+        if self.attributes is None:
+            return self.embedding[: self.items]
+        return self._partly_unknown(torch.arange(self.items, device=self.embedding.device))
+
+    def _partly_unknown(self, rows: torch.Tensor) -> torch.Tensor:
+        """Item vectors, in training mode at ``config.unknown_rate`` those of unknown items with the same attributes."""
+        lost = None
+        if self.training and self.config.unknown_rate > 0:
+            lost = torch.rand(rows.shape, device=rows.device) < self.config.unknown_rate
+        return self.vectors(rows, lost)
+
+    def grown(
+        self, items: int, *, features: Features | None = None, generator: torch.Generator | None = None
+    ) -> "StreamingModel":
+        """Return a copy for a vocabulary that has ``items - self.items`` more items at its end, with fresh vectors.
+
+        ``features`` are those of the whole new vocabulary.
+        """
         if items < self.items:
             raise ValueError(f"a vocabulary only grows: {self.items} items now, {items} asked for")
-        other = StreamingModel(self.config, items, generator=generator).to(self.embedding)
+        other = StreamingModel(self.config, items, features=features, generator=generator).to(self.embedding)
         state = self.state_dict()
         table = other.embedding.detach().clone()
         table[: self.items] = state["embedding"][: self.items]
         table[items:] = state["embedding"][self.items :]
+        if other.attributes is not None:
+            state |= {f"attributes.{name}": tensor for name, tensor in other.attributes.named_buffers()}
         other.load_state_dict({**state, "embedding": table})
         return other
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional as F
 
 from ...kernels.block import LayerWeights
 from ..config import ModelConfig
 from ..errors import VersionError
+from .attributes import Features
 from .streaming import FFN_EPS, StreamingLayer, StreamingModel
 
 __all__ = ["StepWeights", "load", "save"]
@@ -43,7 +43,10 @@ def load(path: str | Path) -> StreamingModel:
         raise VersionError(f"{path}: weights of format {_FORMAT} expected, got {meta.get('format')!r}")
     try:
         config = msgspec.json.decode(meta["config"], type=ModelConfig)
-        model = StreamingModel(config, int(meta["items"]))
+        features = None
+        if config.attributes:
+            features = Features(tensors["attributes.buckets"].numpy(), tensors["attributes.starts"].numpy())
+        model = StreamingModel(config, int(meta["items"]), features=features)
     except (KeyError, ValueError, RuntimeError, msgspec.DecodeError) as error:
         raise VersionError(f"{path}: the configuration in the file is not usable: {error}") from None
     want = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -73,6 +76,26 @@ class QueryWeights(NamedTuple):
     time_out_bias: Array  # (2 d)
 
 
+class NewItems(NamedTuple):
+    """What the vectors of items that the version does not know are made of."""
+
+    buckets: Array  # (B, d)
+    unknown: Array  # (d): the unknown item's vector before the input norm
+    norm: Array  # (d)
+    norm_bias: Array  # (d)
+
+    def vectors(self, features: Features, eps: float) -> tuple[Array, Array]:
+        """Return the vectors (items, d) by which such items are read, after the input norm, and searched."""
+        parts = np.zeros((len(features.starts) - 1, self.buckets.shape[1]), np.float32)
+        for part, start, stop in zip(parts, features.starts[:-1], features.starts[1:], strict=True):
+            if stop > start:
+                part[:] = self.buckets[features.buckets[start:stop]].sum(axis=0) / np.sqrt(stop - start)
+        search = self.unknown + parts
+        centred = search - search.mean(axis=1, keepdims=True)
+        scale = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + eps)
+        return centred / scale * self.norm + self.norm_bias, search
+
+
 class StepWeights(NamedTuple):
     """Everything that ``StateSlab`` needs of one version, as numpy float32; immutable."""
 
@@ -82,6 +105,7 @@ class StepWeights(NamedTuple):
     item_table: Array  # (V, d): search vectors
     layers: LayerWeights
     query: QueryWeights | None
+    new_items: NewItems | None
     norm_eps: float
     ffn_eps: float
     gap_clip_s: float
@@ -91,22 +115,22 @@ class StepWeights(NamedTuple):
         """Take the weights out of a model; raises ``VersionError`` if a value is not finite."""
         check_finite(model.state_dict(), "model")
         with torch.no_grad():
-            read = F.layer_norm(
-                model.embedding,
-                (model.config.d_model,),
-                model.in_norm.weight,
-                model.in_norm.bias,
-                model.config.norm_eps,
-            )
+            vectors = model.vectors(torch.arange(model.items + 2, device=model.embedding.device))
+            norm = model.in_norm
+            new_items = None
+            if model.attributes is not None:
+                unknown = model.embedding[model.unknown_row]
+                new_items = NewItems(*map(_array, (model.attributes.table, unknown, norm.weight, norm.bias)))
             stacked = zip(*(_layer(layer) for layer in model.layers if isinstance(layer, StreamingLayer)), strict=True)
             query = None if model.query_time is None else QueryWeights(*map(_array, _mlp(model.query_time)))
             return cls(
                 config=model.config,
                 items=model.items,
-                read_table=_array(read),
-                item_table=_array(model.item_table()),
+                read_table=_array(norm(vectors)),
+                item_table=_array(vectors[: model.items]),
                 layers=LayerWeights(*(_array(torch.stack(parts)) for parts in stacked)),
                 query=query,
+                new_items=new_items,
                 norm_eps=model.config.norm_eps,
                 ffn_eps=FFN_EPS,
                 gap_clip_s=float(model.gap_clip_s),
