@@ -8,12 +8,12 @@ from .errors import ConfigError
 from .events import FieldNames
 
 __all__ = [
+    "MODEL_NAMES",
     "ApiConfig",
     "Config",
     "FastConfig",
     "GateConfig",
     "KafkaConfig",
-    "MODEL_NAMES",
     "MixConfig",
     "ModelConfig",
     "RetrievalConfig",

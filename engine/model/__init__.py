@@ -3,6 +3,8 @@
 from .attributes import Features, item_features
 from .base import SequenceModel
 from .gru4rec import GRU4RecModel
+from .official import load_official
+from .paper import PaperModel
 from .registry import check_streams, create_model
 from .sasrec import SASRecModel
 from .streaming import StreamingModel
@@ -12,6 +14,7 @@ from .weights import StepWeights, load, save
 __all__ = [
     "Features",
     "GRU4RecModel",
+    "PaperModel",
     "SASRecModel",
     "SequenceModel",
     "StepWeights",
@@ -21,5 +24,6 @@ __all__ = [
     "gap_features",
     "item_features",
     "load",
+    "load_official",
     "save",
 ]

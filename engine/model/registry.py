@@ -6,6 +6,7 @@ from ..config import ModelConfig
 from ..errors import ConfigError
 from .base import SequenceModel
 from .gru4rec import GRU4RecModel
+from .paper import PaperModel
 from .sasrec import SASRecModel
 from .streaming import StreamingModel
 
@@ -13,6 +14,7 @@ __all__ = ["MODELS", "check_streams", "create_model"]
 
 MODELS: dict[str, type[SequenceModel]] = {
     "streaming": StreamingModel,
+    "paper": PaperModel,
     "sasrec": SASRecModel,
     "gru4rec": GRU4RecModel,
 }
