@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from ..config import ModelConfig
 
@@ -42,6 +43,33 @@ class SequenceModel(nn.Module, ABC):
         ``lengths`` (b) says how many events they have, None that all are full. Models without a start token have zeros
         in column 0.
         """
+
+    def encode(
+        self,
+        items: torch.Tensor,
+        times_ms: torch.Tensor,
+        offsets: torch.Tensor,
+        *,
+        backend: str = "auto",
+        seed: int | None = None,
+    ) -> torch.Tensor:
+        """Hidden vectors (T + s, d) of s sequences one after another, without padding.
+
+        ``items`` and ``times_ms`` (T) int64; sequence i is ``offsets[i]:offsets[i + 1]``, ``offsets`` (s + 1) int64
+        from 0 to T. Its n_i + 1 vectors begin at row ``offsets[i] + i``: that of a user without events, then one after
+        each event. ``seed`` fixes what training mode draws at random where a model says so (here it does nothing); None
+        draws it from torch's own generator. This one pads and calls `forward`.
+        """
+        del seed
+        bounds = offsets.to(items.device)
+        lengths = bounds.diff()
+        column = torch.arange(int(lengths.max()) if len(lengths) else 0, device=items.device)
+        inside = column < lengths[:, None]  # (s, l)
+        # padding repeats the last time, so that it adds no gaps
+        place = torch.minimum(bounds[:-1, None] + column, (bounds[1:, None] - 1).clamp_min(0))
+        hidden = self(torch.where(inside, items[place], 0), times_ms[place], lengths, backend=backend)
+        vectors: torch.Tensor = hidden[F.pad(inside, (1, 0), value=True)]
+        return vectors
 
     @abstractmethod
     def item_table(self) -> torch.Tensor:

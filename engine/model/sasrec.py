@@ -47,9 +47,9 @@ class SASRecModel(SequenceModel):
     ) -> torch.Tensor:
         """Hidden vectors (b, l + 1, d), zeros in column 0; see the base class. Raises ``ValueError`` for long rows."""
         del times_ms, backend
-        return columns(self.encode(items), lengths)
+        return columns(self.attend(items), lengths)
 
-    def encode(self, items: torch.Tensor, *, last_only: bool = False) -> torch.Tensor:
+    def attend(self, items: torch.Tensor, *, last_only: bool = False) -> torch.Tensor:
         """Map full rows ``items`` (b, l) to the vectors (b, l, d) after each event.
 
         With ``last_only`` the last layer makes its query, its feed-forward block and its norms for the last position

@@ -28,6 +28,8 @@ uniform in -16..-1; D = 1; b = softplus^-1 of a log-uniform value in 0.001..0.1;
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -42,6 +44,9 @@ from .time import FEATURES, gap_features
 __all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel"]
 
 FFN_EPS = 1e-12
+# maps values to the values that are left of them
+Drop = Callable[[torch.Tensor], torch.Tensor]
+
 _A_MAX = 16.0
 _DT_MIN, _DT_MAX = 0.001, 0.1
 
@@ -72,24 +77,35 @@ class StreamingLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(d, eps=FFN_EPS)
         self.time = _TimeMLP(config.time_hidden, 2 * h) if config.time else None
 
-    def forward(self, a: torch.Tensor, phi: torch.Tensor, backend: str = "auto") -> torch.Tensor:
-        """Map ``a`` (b, l, d) and the gap features ``phi`` (b, l, 3) to the next layer's input (b, l, d)."""
+    def forward(
+        self, a: torch.Tensor, phi: torch.Tensor, bounds: torch.Tensor, drop: Drop, backend: str = "auto"
+    ) -> torch.Tensor:
+        """Map ``a`` (T, d) and the gap features ``phi`` (T, 3) to the next layer's input (T, d).
+
+        ``bounds`` (s + 1) says where the sequences begin and end; ``drop`` is called for the three dropouts, in order.
+        """
         e = self.heads * self.head_dim
         z, xbc, raw = torch.split(self.in_proj(a), [e, e + 2 * self.d_state, self.heads], dim=-1)
-        xbc, _ = conv(xbc, self.conv_weight, self.conv_bias, backend="naive" if backend == "naive" else "auto")
-        x, B, C = torch.split(xbc, [e, self.d_state, self.d_state], dim=-1)
+        xbc, _ = conv(
+            xbc[None],
+            self.conv_weight,
+            self.conv_bias,
+            cu_seqlens=bounds,
+            backend="naive" if backend == "naive" else "auto",
+        )
+        x, B, C = torch.split(xbc, [e, self.d_state, self.d_state], dim=-1)  # (1, T, ...)
         if self.time is not None:
-            gamma, beta = torch.chunk(self.time(phi), 2, dim=-1)  # (b, l, h) each
+            gamma, beta = torch.chunk(self.time(phi), 2, dim=-1)  # (T, h) each
             raw = raw * (1 + gamma) + beta
         x = x.reshape(*x.shape[:-1], self.heads, self.head_dim)
-        dt = F.softplus(raw + self.dt_bias)
-        y, _ = ssd(x, dt, -torch.exp(self.A_log), B, C, self.D, backend=backend)
-        v = y.flatten(-2) * F.silu(z)
+        dt = F.softplus(raw + self.dt_bias)[None]
+        y, _ = ssd(x, dt, -torch.exp(self.A_log), B, C, self.D, cu_seqlens=bounds, backend=backend)
+        v = y[0].flatten(-2) * F.silu(z)
         v = F.rms_norm(v, (e,), self.gate_norm, self.eps)
-        o = F.dropout(self.out_proj(v), self.dropout, self.training)
+        o = drop(self.out_proj(v))
         c: torch.Tensor = self.norm(o + a if self.residual else o)
-        f = F.dropout(F.hardswish(self.ffn_in(c)), self.dropout, self.training)
-        f = F.dropout(self.ffn_out(f), self.dropout, self.training)
+        f = drop(F.hardswish(self.ffn_in(c)))
+        f = drop(self.ffn_out(f))
         out: torch.Tensor = self.ffn_norm(f + c)
         return out
 
@@ -110,9 +126,8 @@ class StreamingLayer(nn.Module):
 class StreamingModel(SequenceModel):
     """The whole model over a vocabulary of ``items`` items.
 
-    ``generator`` draws the initial values; None means a generator with seed 0. Dropout and the random replacement of
-    items by the unknown one draw from torch's own generator, which the training program seeds. ``features`` of the
-    items are read if ``config.attributes`` is not 0; None means that nothing is known of them.
+    ``generator`` draws the initial values; None means a generator with seed 0. ``features`` of the items are read if
+    ``config.attributes`` is not 0; None means that nothing is known of them.
     """
 
     streams = True
@@ -152,23 +167,48 @@ class StreamingModel(SequenceModel):
         *,
         backend: str = "auto",
     ) -> torch.Tensor:
-        """Hidden vectors (b, l + 1, d) of rows read from their anchor.
+        """Hidden vectors (b, l + 1, d) of rows read from their anchor; see the base class and `encode`."""
+        b, length = items.shape
+        ends = items.new_full((b,), length) if lengths is None else lengths.to(items.device)
+        inside = torch.arange(-1, length, device=items.device) < ends[:, None]
+        hidden = items.new_zeros((b, length + 1, self.config.d_model), dtype=self.embedding.dtype)
+        packed = self.encode(
+            items[inside[:, 1:]], times_ms[inside[:, 1:]], F.pad(ends.cumsum(0), (1, 0)), backend=backend
+        )
+        return hidden.masked_scatter(inside[..., None], packed)
 
-        ``items`` (b, l) int64 version rows (V for unknown), ``times_ms`` (b, l) int64; the start token is put in front
-        here, so column 0 of the result is the vector of a user without events and column t that after t events.
-        ``lengths`` (b) is for padded rows: columns after it hold zeros. Training mode replaces items by the unknown one
-        at ``config.unknown_rate``.
+    def encode(
+        self,
+        items: torch.Tensor,
+        times_ms: torch.Tensor,
+        offsets: torch.Tensor,
+        *,
+        backend: str = "auto",
+        seed: int | None = None,
+    ) -> torch.Tensor:
+        """Hidden vectors (T + s, d) of s sequences one after another, each read from its anchor; see the base class.
+
+        The start token is put in front of each here. Training mode replaces items by the unknown one at
+        ``config.unknown_rate`` and drops values at ``config.dropout``, both as ``seed`` says.
         """
-        start = items.new_full((items.shape[0], 1), self.start_row)
-        vectors = torch.cat([self.vectors(start), self._partly_unknown(items)], dim=1)
-        a: torch.Tensor = self.in_norm(F.dropout(vectors, self.config.dropout, self.training))
-        phi = F.pad(gap_features(times_ms).to(a.dtype), (0, 0, 1, 0))
+        device = items.device
+        count = torch.arange(len(offsets), device=offsets.device)
+        bounds = offsets + count
+        place = torch.repeat_interleave(count[1:], offsets.diff()) + torch.arange(len(items), device=offsets.device)
+        place = place.to(device)
+        rows = items.new_full((int(bounds[-1]),), self.start_row).index_copy(0, place, items)
+        phi = self.embedding.new_zeros(len(rows), FEATURES)
+        phi = phi.index_copy(0, place, gap_features(times_ms, offsets).to(phi.dtype))
+        drop, lost = _keep, None
+        if self.training:
+            generator = torch.Generator(device).manual_seed(_drawn() if seed is None else seed)
+            lost = torch.rand(rows.shape, generator=generator, device=device) < self.config.unknown_rate
+            lost = lost & (rows != self.start_row)
+            drop = partial(_drop, self.config.dropout, generator)
+        a: torch.Tensor = self.in_norm(drop(self.vectors(rows, lost)))
         for layer in self.layers:
-            a = layer(a, phi, backend)
-        if lengths is None:
-            return a
-        inside = torch.arange(a.shape[1], device=a.device) <= lengths.to(a.device)[:, None]
-        return a * inside[..., None]
+            a = layer(a, phi, bounds, drop, backend)
+        return a
 
     def query(self, hidden: torch.Tensor, phi: torch.Tensor | None) -> torch.Tensor:
         """Modulate ``hidden`` (..., d) for a query after a gap with features ``phi`` (..., 3).
@@ -237,6 +277,21 @@ class StreamingModel(SequenceModel):
                 nn.init.zeros_(module.last.weight)
             if isinstance(module, StreamingLayer):
                 module.reset(generator)
+
+
+def _drawn() -> int:
+    """Draw a seed from torch's own generator."""
+    return int(torch.randint(1 << 62, ()))
+
+
+def _keep(values: torch.Tensor) -> torch.Tensor:
+    return values
+
+
+def _drop(rate: float, generator: torch.Generator, values: torch.Tensor) -> torch.Tensor:
+    """Dropout that draws from a generator of its own."""
+    kept = torch.rand(values.shape, generator=generator, device=values.device) >= rate
+    return values * kept / (1 - rate)
 
 
 class _TimeMLP(nn.Module):

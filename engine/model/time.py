@@ -18,20 +18,17 @@ FEATURES = 3
 _EPS = 1e-4
 
 
-def gap_features(times_ms: torch.Tensor) -> torch.Tensor:
+def gap_features(times_ms: torch.Tensor, offsets: torch.Tensor | None = None) -> torch.Tensor:
     """Features (b, l, 3), float64, of event times (b, l) int64 in milliseconds, each row from its anchor on.
 
+    With ``offsets`` (s + 1) from 0 to T the times are (T) and the features (T, 3), of sequences one after another.
     Feature t depends on the times up to t only, so a query at some time is one more column with that time.
     """
-    gap_ms = torch.zeros_like(times_ms)
-    gap_ms[:, 1:] = times_ms.diff(dim=1).clamp_min(0)
-    u = torch.log1p(gap_ms.double() / 1000.0) / 10.0
-    count = torch.arange(1, u.shape[1] + 1, device=u.device, dtype=torch.float64)
-    mean = u.cumsum(1) / count
-    before = torch.cat([torch.zeros_like(mean[:, :1]), mean[:, :-1]], dim=1)
-    # Welford's increments are never negative, so that this sum does not cancel as sums of squares do
-    variance = ((u - before) * (u - mean)).cumsum(1) / count
-    return torch.stack([u, (u - mean) / torch.sqrt(variance + _EPS), mean], dim=-1)
+    flat = np.ascontiguousarray(times_ms.cpu().numpy()).reshape(-1)
+    bounds = np.arange(times_ms.shape[0] + 1) * times_ms.shape[1] if offsets is None else offsets.cpu().numpy()
+    phi = np.empty((len(flat), FEATURES))
+    _fill(flat, bounds, phi)
+    return torch.from_numpy(phi).view(*times_ms.shape, FEATURES).to(times_ms.device)
 
 
 @njit(cache=True, nogil=True)
@@ -44,3 +41,13 @@ def gap_step(gap_ms: int, count: int, mean: float, m2: float) -> Any:
     new_mean = mean + (u - mean) / (count + 1)
     new_m2 = m2 + (u - mean) * (u - new_mean)
     return u, (u - new_mean) / np.sqrt(new_m2 / (count + 1) + _EPS), new_mean, new_mean, new_m2
+
+
+@njit(cache=True, nogil=True)
+def _fill(times_ms: Any, bounds: Any, phi: Any) -> None:
+    for i in range(len(bounds) - 1):
+        mean, m2 = 0.0, 0.0
+        for t in range(bounds[i], bounds[i + 1]):
+            count = t - bounds[i]
+            gap_ms = times_ms[t] - times_ms[t - 1] if count else 0
+            phi[t, 0], phi[t, 1], phi[t, 2], mean, m2 = gap_step(gap_ms, count, mean, m2)

@@ -1,13 +1,16 @@
+import itertools
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch.nn import functional as F
 
 from recurra.engine.config import ModelConfig
-from recurra.engine.model import StreamingModel, gap_features
+from recurra.engine.model import StreamingModel, create_model, gap_features
 
 ITEMS = 40
+LENGTHS = [1, 2, 63, 64, 65, 0, 200]
 SMALL = ModelConfig(d_model=8, heads=2, head_dim=6, d_state=4, time_hidden=5)
 
 
@@ -113,6 +116,27 @@ def test_nothing_looks_ahead_and_padding_changes_nothing() -> None:
     torch.testing.assert_close(other[1:, :12], hidden[1:, :12], rtol=1e-10, atol=1e-10)
     assert not other[0, 21:].any()
     assert not other[1, 12:].any()
+
+
+def packed(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Items, times and offsets of sequences of these lengths, one after another."""
+    items, times_ms = batch(len(lengths), max(lengths))
+    inside = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return items[inside], times_ms[inside], F.pad(torch.tensor(lengths).cumsum(0), (1, 0))
+
+
+@pytest.mark.parametrize("name", ["streaming", "sasrec", "gru4rec"])
+def test_packed_rows_equal_each_alone(name: str) -> None:
+    config = msgspec.structs.replace(SMALL, name=name)
+    model = create_model(config, ITEMS).double().eval()
+    items, times_ms, offsets = packed(LENGTHS)
+    with torch.no_grad():
+        got = model.encode(items, times_ms, offsets)
+        want = []
+        for begin, end in itertools.pairwise(offsets.tolist()):
+            row = slice(begin, max(end, begin + 1))  # not every model reads rows without events
+            want.append(model(items[None, row], times_ms[None, row])[0, : end - begin + 1])
+    torch.testing.assert_close(got, torch.cat(want), rtol=1e-9, atol=1e-9)
 
 
 def test_fresh_model_starts_without_time() -> None:
