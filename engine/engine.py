@@ -19,6 +19,7 @@ from .errors import ClosedError, InputError, VersionError
 from .events import Event, Forget, Item, event_problem
 from .ingest import Ingest, Refused
 from .metrics import Metrics
+from .model import check_streams
 from .query import Queries
 from .results import HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
 from .store import Store
@@ -35,7 +36,8 @@ def open(  # the name that people know from files and databases
     """Open the engine whose directory is ``path``, creating it if it is not there.
 
     ``read_only`` opens it beside a running engine: it answers from what was committed when it was opened. Raises
-    ``StoreInUseError`` if another process writes it, ``StoreFormatError``, ``StoreCorruptError``, ``StoreError``.
+    ``ConfigError`` if the configured model cannot serve, ``StoreInUseError`` if another process writes the directory,
+    ``StoreFormatError``, ``StoreCorruptError``, ``StoreError``.
     """
     return Engine(path, config or Config(), clock=clock or SystemClock(), read_only=read_only)
 
@@ -48,6 +50,7 @@ class Engine:
     """
 
     def __init__(self, path: str | Path, config: Config, *, clock: Clock, read_only: bool = False) -> None:
+        check_streams(config.model)
         # two spinning thread pools on few cores cost ten times, and a step's products are too small to share
         torch.set_num_threads(config.threads)
         threadpool_limits(1)
