@@ -1,0 +1,73 @@
+"""Cross entropy of one true row against many rivals, without ever holding all logits.
+
+    loss_t = log(exp(h_t . p_t) + sum_{s not barred for t} exp(h_t . r_s + bias_s)) - h_t . p_t
+
+Letters: t positions, s rivals, d width. Over a whole catalogue the rivals are all items and each position bars its own
+true item, which stands in p; over drawn items the bias is minus the logarithm of how often each is expected to be drawn
+(the logQ correction; Bengio and Senecal 2008), and a drawn item that is the true one is barred as well.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from .chunk import cross_entropy_chunk
+from .naive import cross_entropy_naive
+
+__all__ = ["BACKENDS", "PRECISIONS", "Barred", "cross_entropy"]
+
+BACKENDS = ("naive", "chunk", "numba", "auto")
+PRECISIONS = ("float32", "bfloat16")
+
+
+class Barred(NamedTuple):
+    """Pairs that do not count: rival ``columns[i]`` for position ``positions[i]``; positions ascend. int64 (pairs)."""
+
+    positions: torch.Tensor
+    columns: torch.Tensor
+
+
+def cross_entropy(
+    hidden: torch.Tensor,
+    true: torch.Tensor,
+    rivals: torch.Tensor,
+    barred: Barred,
+    *,
+    bias: torch.Tensor | None = None,
+    precision: str = "float32",
+    backend: str = "auto",
+) -> torch.Tensor:
+    """Return the mean loss over all positions, 0 if there are none; gradients go to the three vectors.
+
+    Shapes: ``hidden`` and ``true`` (t, d), ``rivals`` (s, d), ``bias`` (s), None for zeros. ``precision`` is that of
+    the products with the rivals; sums are float32. Backends: ``naive`` (the truth, any dtype, all logits at once),
+    ``chunk`` (a block of positions at a time, any device), ``numba`` (the same with one pass over the logits, CPU and
+    float32), ``auto`` (numba where it works). Raises ``ValueError`` for shapes that do not fit, an unknown backend or
+    precision.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if hidden.shape != true.shape or hidden.shape[1:] != rivals.shape[1:] or hidden.dim() != 2:
+        raise ValueError(
+            f"hidden and true must be (t, d) and rivals (s, d), got {tuple(hidden.shape)}, {tuple(true.shape)} and "
+            f"{tuple(rivals.shape)}"
+        )
+    if bias is not None and bias.shape != rivals.shape[:1]:
+        raise ValueError(f"bias must be ({len(rivals)},), got {tuple(bias.shape)}")
+    if backend == "naive":
+        return cross_entropy_naive(hidden, true, rivals, barred.positions, barred.columns, bias)
+    compiled = hidden.device.type == "cpu" and hidden.dtype == torch.float32
+    if backend == "numba" and not compiled:
+        raise ValueError(f"the numba backend needs float32 on the CPU, got {hidden.dtype} on {hidden.device}")
+    return cross_entropy_chunk(
+        hidden,
+        true,
+        rivals,
+        barred.positions,
+        barred.columns,
+        bias,
+        half=precision == "bfloat16",
+        compiled=compiled and backend != "chunk",
+    )

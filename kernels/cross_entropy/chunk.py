@@ -1,0 +1,103 @@
+"""A block of positions at a time: logits become probabilities, these the gradients, and then the block is forgotten.
+
+The gradients are made in the forward pass, since everything that they need is in the cache then; backward only scales
+them. The loss of a position is 0 and so are its gradients if all rivals are barred.
+"""
+
+from typing import Any
+
+import torch
+
+from .rows import softmax_rows
+
+__all__ = ["cross_entropy_chunk"]
+
+# logits of this many bytes at a time: on a CPU products with fewer rows repeat too much, with more they leave the cache
+_BLOCK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
+_LEAST_ROWS, _MOST_ROWS = 64, 16_384
+
+
+def cross_entropy_chunk(
+    hidden: torch.Tensor,
+    true: torch.Tensor,
+    rivals: torch.Tensor,
+    positions: torch.Tensor,
+    columns: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    half: bool,
+    compiled: bool,
+) -> torch.Tensor:
+    """Return the mean loss; arguments as in ``cross_entropy``; ``half``: products in bfloat16."""
+    loss: torch.Tensor = _CrossEntropy.apply(hidden, true, rivals, positions, columns, bias, half, compiled)
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        true: torch.Tensor,
+        rivals: torch.Tensor,
+        positions: torch.Tensor,
+        columns: torch.Tensor,
+        bias: torch.Tensor | None,
+        half: bool,
+        compiled: bool,
+    ) -> torch.Tensor:
+        dtype = torch.bfloat16 if half else hidden.dtype
+        table, vectors = rivals.to(dtype), hidden.to(dtype)
+        hidden_grad, rivals_grad = torch.empty_like(hidden), torch.zeros_like(rivals)
+        own = (hidden * true).sum(1)
+        excess, loss = torch.empty_like(own), torch.empty_like(own)
+        rows = min(_MOST_ROWS, max(_LEAST_ROWS, _BLOCK_BYTES[hidden.device.type] // (len(rivals) * dtype.itemsize + 1)))
+        logits = hidden.new_empty((min(rows, len(hidden)), len(rivals)), dtype=dtype)
+        begins = range(0, len(hidden), rows)
+        edges = torch.tensor([*begins, len(hidden)], device=positions.device)
+        bounds = torch.searchsorted(positions, edges).tolist()
+        bare = hidden.new_zeros(len(rivals)) if bias is None else bias.to(hidden.dtype)
+        for place, begin in enumerate(begins):
+            block = slice(begin, begin + rows)
+            pairs = slice(bounds[place], bounds[place + 1])
+            part = logits[: len(own[block])]
+            torch.mm(vectors[block], table.T, out=part)
+            step = softmax_rows if compiled else _softmax
+            step(part, own[block], bare, positions[pairs] - begin, columns[pairs], loss[block], excess[block])
+            hidden_grad[block] = part @ table
+            if half:
+                rivals_grad += part.T @ vectors[block]
+            else:
+                rivals_grad.addmm_(part.T, vectors[block])
+        hidden_grad.addcmul_(excess[:, None], true)
+        ctx.save_for_backward(hidden_grad, hidden * excess[:, None], rivals_grad)
+        ctx.scale = 1.0 / max(1, len(hidden))
+        mean: torch.Tensor = loss.sum() * ctx.scale
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        scale = grads[0] * ctx.scale
+        hidden_grad, true_grad, rivals_grad = ctx.saved_tensors
+        return hidden_grad * scale, true_grad * scale, rivals_grad * scale, None, None, None, None, None
+
+
+def _softmax(
+    logits: torch.Tensor,
+    own: torch.Tensor,
+    bias: torch.Tensor,
+    positions: torch.Tensor,
+    columns: torch.Tensor,
+    loss: torch.Tensor,
+    excess: torch.Tensor,
+) -> None:
+    """Turn ``logits`` into the rivals' probabilities; ``excess`` gets the true one's minus 1."""
+    wide = logits.to(bias.dtype) + bias
+    wide[positions, columns] = -torch.inf
+    top = torch.maximum(own, wide.amax(1)) if wide.shape[1] else own
+    wide = torch.exp(wide - top[:, None])
+    mine = torch.exp(own - top)
+    total = wide.sum(1) + mine
+    logits.copy_(wide / total[:, None])
+    loss.copy_(torch.log(total) + top - own)
+    excess.copy_(mine / total - 1)

@@ -1,0 +1,102 @@
+"""The loss by blocks equals the definition: value and all gradients, for every backend and precision."""
+
+import pytest
+import torch
+
+from recurra.kernels.cross_entropy import Barred, cross_entropy
+
+Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Barred, torch.Tensor]
+
+
+def case(positions: int, rivals: int, *, width: int = 16, seed: int = 0, dtype: torch.dtype = torch.float32) -> Case:
+    draw = torch.Generator().manual_seed(seed)
+    hidden, true, table = (
+        torch.randn(size, width, generator=draw, dtype=dtype) for size in (positions, positions, rivals)
+    )
+    bias = torch.randn(rivals, generator=draw, dtype=dtype)
+    barred = (torch.rand(positions, rivals, generator=draw) < 0.2).nonzero()
+    return hidden, true, table, Barred(barred[:, 0], barred[:, 1]), bias
+
+
+def solved(made: Case, *, biased: bool = True, **options: str) -> list[torch.Tensor]:
+    hidden, true, table, barred, bias = made
+    leaves = [part.clone().requires_grad_() for part in (hidden, true, table)]
+    loss = cross_entropy(*leaves, barred, bias=bias if biased else None, **options)
+    (3 * loss).backward()  # type: ignore[no-untyped-call]
+    return [loss.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+def close(got: list[torch.Tensor], want: list[torch.Tensor], tolerance: float) -> None:
+    assert len(got) == len(want) == 4
+    for one, other in zip(got, want, strict=True):
+        assert torch.isfinite(one).all()
+        scale = other.double().abs().max().clamp_min(1e-6)
+        assert (one.double() - other.double()).abs().max() / scale <= tolerance
+
+
+@pytest.mark.parametrize("backend", ["chunk", "numba", "auto"])
+@pytest.mark.parametrize("positions", [1, 2, 63, 200])
+@pytest.mark.parametrize("rivals", [1, 17, 300])
+@pytest.mark.parametrize("biased", [True, False])
+def test_float32_equals_the_definition_in_double(backend: str, positions: int, rivals: int, biased: bool) -> None:
+    made = case(positions, rivals)
+    double = case(positions, rivals)
+    truth = (*(part.double() for part in double[:3]), double[3], double[4].double())
+    want = solved(truth, biased=biased, backend="naive")  # type: ignore[arg-type]
+    close(solved(made, biased=biased, backend=backend), want, 2e-5)
+
+
+def test_double_by_blocks_equals_the_definition() -> None:
+    made = case(200, 300, dtype=torch.float64)
+    close(solved(made, backend="chunk"), solved(made, backend="naive"), 1e-12)
+
+
+@pytest.mark.parametrize("backend", ["chunk", "numba"])
+def test_bfloat16_products(backend: str) -> None:
+    made = case(200, 300)
+    close(solved(made, backend=backend, precision="bfloat16"), solved(made, backend="naive"), 3e-2)
+
+
+def test_more_positions_than_a_block_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recurra.kernels.cross_entropy.chunk._BLOCK_BYTES", {"cpu": 1})
+    made = case(200, 300)
+    for backend in ("chunk", "numba"):
+        close(solved(made, backend=backend), solved(made, backend="naive"), 2e-5)
+
+
+@pytest.mark.parametrize("backend", ["naive", "chunk", "numba"])
+def test_all_rivals_barred_leaves_nothing_to_learn(backend: str) -> None:
+    hidden, true, table, _, bias = case(3, 5)
+    everything = torch.ones(3, 5).nonzero()
+    got = solved((hidden, true, table, Barred(everything[:, 0], everything[:, 1]), bias), backend=backend)
+    assert all(float(part.abs().max()) < 1e-6 for part in got)
+
+
+@pytest.mark.parametrize("backend", ["naive", "chunk", "numba"])
+def test_large_logits_do_not_overflow(backend: str) -> None:
+    hidden, true, table, barred, bias = case(4, 50)
+    got = solved((hidden * 100, true, table, barred, bias), backend=backend)
+    close(got, solved((hidden * 100, true, table, barred, bias), backend="naive"), 1e-4)
+
+
+@pytest.mark.parametrize("backend", ["naive", "chunk", "numba"])
+def test_no_positions(backend: str) -> None:
+    hidden, true, table, _, bias = case(1, 5)
+    nothing = Barred(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+    got = solved((hidden[:0], true[:0], table, nothing, bias), backend=backend)
+    assert float(got[0]) == 0.0
+    assert not got[3].any()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    hidden, true, table, barred, bias = case(4, 5)
+    with pytest.raises(ValueError, match="hidden and true"):
+        cross_entropy(hidden, true[:3], table, barred)
+    with pytest.raises(ValueError, match="bias"):
+        cross_entropy(hidden, true, table, barred, bias=bias[:2])
+    with pytest.raises(ValueError, match="backend"):
+        cross_entropy(hidden, true, table, barred, backend="fast")
+    with pytest.raises(ValueError, match="precision"):
+        cross_entropy(hidden, true, table, barred, precision="int8")
+    with pytest.raises(ValueError, match="float32 on the CPU"):
+        cross_entropy(hidden.double(), true.double(), table.double(), barred, backend="numba")
