@@ -147,6 +147,10 @@ class TrainingConfig(_Section, frozen=True):
     # events of one optimiser step, padding included; fewer while the log is short
     batch_events: int = 2_048
     weight_decay: float = 0.0
+    # of the loss's matrix products: "float32", "bfloat16", or "auto" for what is fast here
+    precision: str = "auto"
+    # share of the windows that train the modulation for the time of the query; the others train the vector itself
+    query_time_share: float = 1.0
     # what a user had is never offered again, so it is no rival of the next item either
     exclude_seen: bool = True
     # catalogues beyond this many items are estimated from so many drawn ones

@@ -1,10 +1,12 @@
 """Kernels: one folder per operator, each with a naive truth and its fast paths.
 
-``ssd`` is the state space scan, ``conv`` the causal depthwise convolution, ``block`` the fused step of whole layers
-over a slab of states, ``scalar`` what compiled code shares. Nothing here knows of users, items or events.
+``ssd`` is the state space scan, ``conv`` the causal depthwise convolution, ``cross_entropy`` the loss over a table of
+vectors, ``block`` the fused step of whole layers over a slab of states, ``scalar`` what compiled code shares. Nothing
+here knows of users, items or events.
 """
 
 from .conv import conv
+from .cross_entropy import Barred, cross_entropy
 from .ssd import ssd
 
-__all__ = ["conv", "ssd"]
+__all__ = ["Barred", "conv", "cross_entropy", "ssd"]

@@ -1,5 +1,6 @@
 """The optimisation of one candidate: bounded steps, a warm-up and a decay, early stop, the best weights so far."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..config import TrainingConfig
 from ..errors import TrainingError
-from ..model import StreamingModel
-from .loss import Sampler, window_loss
-from .windows import UserLog, Windows, batches, cells
+from ..model import SequenceModel
+from .learner import Learner, cosine
+from .loss import Sampler, targets, window_loss
+from .windows import UserLog, Windows, batches, pack
 
 __all__ = ["MIN_VALIDATION", "Fitted", "Material", "fit"]
 
@@ -23,8 +25,6 @@ _PATIENCE = 3
 MIN_VALIDATION = 1_000
 _MIN_BATCH = 256
 _BATCHES_PER_PASS = 10
-_WARM_UP = 0.1
-_CLIP = 1.0
 
 Ints = NDArray[np.int64]
 
@@ -56,7 +56,7 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    model: StreamingModel,
+    model: SequenceModel,
     material: Material,
     config: TrainingConfig,
     *,
@@ -67,54 +67,38 @@ def fit(
 ) -> Fitted:
     """Train ``model`` in place on about ``tokens`` events with the peak learning rate ``rate``.
 
-    Raises ``TrainingError`` if the loss is not finite. Dropout draws from torch's generator, the rest from ``rng``.
+    Raises ``TrainingError`` if the loss is not finite.
     """
     # a short log read in large batches would be over in a few steps
     batch_events = min(config.batch_events, max(_MIN_BATCH, material.pass_events // _BATCHES_PER_PASS))
     steps = max(1, round(tokens / batch_events))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _shape(step, steps))
     sampler = _sampler(model, material, config)
+    learner = Learner(model, config, rate=rate, shape=cosine(steps), rng=rng, sampler=sampler, threads=config.threads)
     best = _Best(model, _validation(model, material, config))
-    done = events = 0
+    events = 0
     loss = math.nan
-    while done < steps and not best.exhausted:
-        for windows in batches(material.epoch(), batch_events, rng):
-            model.train()
-            batch = cells(material.log, windows, material.version_rows, rng)
-            drawn = None if sampler is None else sampler.draw(rng)
-            objective, counted = window_loss(model, batch, exclude_own=config.exclude_seen, negatives=drawn)
-            loss = objective.item()
-            if not math.isfinite(loss):
-                raise TrainingError(f"the training loss became {loss} at step {done + 1}; the live version stays")
-            optimizer.zero_grad(set_to_none=True)
-            objective.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
-            optimizer.step()
-            schedule.step()
-            done, events = done + 1, events + counted
-            if progress is not None:
-                progress(done / steps)
-            if done >= steps or done % max(1, steps // _CHECKS) == 0:
-                best.look(done)
-            if done >= steps or best.exhausted:
-                break
-    return best.finish(done, events, loss)
+    with contextlib.closing(learner):
+        while learner.done < steps and not best.exhausted:
+            for windows in batches(material.epoch(), batch_events, rng, padded=not model.streams):
+                loss, counted = learner.step(pack(material.log, windows, material.version_rows, rng))
+                events += counted
+                if progress is not None:
+                    progress(learner.done / steps)
+                if learner.done >= steps or learner.done % max(1, steps // _CHECKS) == 0:
+                    best.look(learner.done)
+                if learner.done >= steps or best.exhausted:
+                    break
+    return best.finish(learner.done, events, loss)
 
 
-def _shape(step: int, steps: int) -> float:
-    rise = min(1.0, (step + 1) / max(1.0, _WARM_UP * steps))
-    return rise * max(0.02, 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
-def _sampler(model: StreamingModel, material: Material, config: TrainingConfig) -> Sampler | None:
+def _sampler(model: SequenceModel, material: Material, config: TrainingConfig) -> Sampler | None:
     if model.items <= config.sampled_above:
         return None
     rows = material.version_rows[material.log.items]
     return Sampler.of(np.bincount(rows[rows < model.items], minlength=model.items), config.negatives)
 
 
-def _validation(model: StreamingModel, material: Material, config: TrainingConfig) -> Callable[[], float] | None:
+def _validation(model: SequenceModel, material: Material, config: TrainingConfig) -> Callable[[], float] | None:
     """Return what measures the loss on the users left out, None if they have too few new events."""
     log, windows = material.log, material.validation
     new = log.seqs > material.since_seq
@@ -130,13 +114,14 @@ def _validation(model: StreamingModel, material: Material, config: TrainingConfi
         total = count = 0.0
         model.eval()
         with torch.no_grad():
-            for part in batches(windows, config.batch_events, rng):
-                batch = cells(log, part, material.version_rows)
-                counted = new[batch.rows]
-                mean, events = window_loss(
-                    model, batch, counted=counted, exclude_own=config.exclude_seen, negatives=drawn
+            table = model.item_table()
+            for part in batches(windows, config.batch_events, rng, padded=not model.streams):
+                batch = pack(log, part, material.version_rows)
+                chosen = targets(
+                    batch, model.items, counted=new[batch.rows], exclude_own=config.exclude_seen, drawn=drawn
                 )
-                total, count = total + mean.item() * events, count + events
+                mean = window_loss(model, table, batch, chosen, drawn=drawn).item()
+                total, count = total + mean * len(chosen.events), count + len(chosen.events)
         return total / max(1.0, count)
 
     return measure
@@ -145,7 +130,7 @@ def _validation(model: StreamingModel, material: Material, config: TrainingConfi
 class _Best:
     """Keeps the weights with the least validation loss; without validation the last ones."""
 
-    def __init__(self, model: StreamingModel, measure: Callable[[], float] | None) -> None:
+    def __init__(self, model: SequenceModel, measure: Callable[[], float] | None) -> None:
         self._model, self._measure = model, measure
         self._state: dict[str, torch.Tensor] = {}
         self._step, self._loss, self._worse = 0, math.inf, 0

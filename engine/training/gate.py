@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import GateConfig
-from ..model import StreamingModel, gap_features
-from .loss import spans
-from .windows import UserLog, Windows, batches, cells
+from ..model import SequenceModel, gap_features
+from .loss import vectors_before
+from .windows import UserLog, Windows, batches, pack
 
 __all__ = ["Interval", "chance_ndcg", "judge", "ndcg_of_events", "popularity_ndcg", "ranks", "user_bootstrap"]
 
@@ -63,7 +63,7 @@ def chance_ndcg(candidates: int) -> float:
 
 
 def ranks(
-    model: StreamingModel, log: UserLog, targets: Ints, version_rows: Ints, anchor: int, *, exclude_own: bool = True
+    model: SequenceModel, log: UserLog, targets: Ints, version_rows: Ints, anchor: int, *, exclude_own: bool = True
 ) -> Floats:
     """Rank the events ``targets`` (rows of the log, ascending) among all items of the model, as serving would.
 
@@ -75,17 +75,19 @@ def ranks(
     order = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[order], np.arange(len(windows.starts) + 1))
     numbers = {start: number for number, start in enumerate(windows.starts.tolist())}
-    table = model.item_table().detach().numpy()
-    model.eval()
+    table = model.eval().item_table().detach().numpy()
     with torch.no_grad():
-        for part in batches(windows, _BATCH_EVENTS, np.random.default_rng(0)):
-            batch = cells(log, part, version_rows)
-            hidden = model.query(model(batch.items, batch.times_ms)[:, :-1], _phi(model, batch.times_ms)).numpy()
-            for row, start in enumerate(part.starts.tolist()):
+        for part in batches(windows, _BATCH_EVENTS, np.random.default_rng(0), padded=not model.streams):
+            batch = pack(log, part, version_rows)
+            hidden = vectors_before(model, batch)
+            if model.query_time is not None:
+                phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets))
+                hidden = model.query(hidden, phi)
+            for start, offset in zip(part.starts.tolist(), batch.offsets.tolist(), strict=False):
                 number = numbers[start]
                 mine = order[bounds[number] : bounds[number + 1]]
                 for chosen in np.array_split(mine, 1 + len(mine) * len(table) // _BLOCK):
-                    scores = hidden[row, targets[chosen] - start] @ table.T
+                    scores = hidden[offset + targets[chosen] - start].numpy() @ table.T
                     result[chosen] = _rank(scores, log, targets[chosen], version_rows, exclude_own)
     return result
 
@@ -101,10 +103,6 @@ def popularity_ndcg(log: UserLog, targets: Ints, until_seq: int, *, exclude_own:
         for part in np.split(targets, range(size, len(targets), size))
     ]
     return float(ndcg_of_events(np.concatenate(parts)).mean())
-
-
-def _phi(model: StreamingModel, times_ms: torch.Tensor) -> torch.Tensor | None:
-    return None if model.query_time is None else gap_features(times_ms)
 
 
 def _target_windows(log: UserLog, targets: Ints, anchor: int) -> tuple[Windows, Ints]:
@@ -124,7 +122,7 @@ def _rank(scores: NDArray[np.floating], log: UserLog, targets: Ints, version_row
     each = np.arange(len(targets))
     true = scores[each, np.where(known, wanted, 0)].copy()
     if exclude_own:
-        index, row = spans(log.starts[log.users[targets]], targets)
+        index, row = _spans(log.starts[log.users[targets]], targets)
         own = version_rows[log.items[row]]
         inside = own < scores.shape[1]
         index, own = index[inside], own[inside]
@@ -132,3 +130,11 @@ def _rank(scores: NDArray[np.floating], log: UserLog, targets: Ints, version_row
         scores[index, own] = -np.inf
     rank = (scores >= true[:, None]).sum(axis=1).astype(np.float64)
     return np.where(known & np.isfinite(true), rank, np.inf)
+
+
+def _spans(first: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """Return the pairs (i, j) with first[i] <= j < last[i], ordered by i and then j."""
+    count = np.maximum(0, last - first)
+    index = np.repeat(np.arange(len(count), dtype=np.int64), count)
+    offset = np.arange(len(index), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
+    return index, first[index] + offset

@@ -1,21 +1,27 @@
-"""Cross entropy over the items that a user can still be offered, exact or over sampled items."""
+"""Cross entropy of every event given those before it, against all items that can still be offered or drawn ones."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from ..model import StreamingModel, gap_features
-from .windows import Cells
+from ...kernels import Barred, cross_entropy
+from ..model import SequenceModel, gap_features
+from .windows import Batch
 
-__all__ = ["Sampler", "spans", "window_loss"]
-
-# logits of this many bytes at a time stay in the cache of a core
-_BLOCK_BYTES = 4 << 20
+__all__ = ["Drawn", "Sampler", "Targets", "targets", "vectors_before", "window_loss"]
 
 Ints = NDArray[np.int64]
+
+
+class Drawn(NamedTuple):
+    """Items that stand for the catalogue: rows (S), and the logarithms of how often each is expected among S draws."""
+
+    items: Ints
+    log_expected: NDArray[np.float32]
 
 
 class Sampler(NamedTuple):
@@ -34,120 +40,120 @@ class Sampler(NamedTuple):
         probability = 0.5 * counts / max(1, counts.sum()) + 0.5 / len(counts)
         return cls(np.cumsum(probability / probability.sum()), np.log(probability), size)
 
-    def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return drawn items (S) and the logarithms of how often each is expected among so many draws."""
-        items = np.searchsorted(self.cumulated[:-1], rng.random(self.size), side="right")
-        expected = self.log_probability[items] + np.log(self.size)
-        return torch.from_numpy(items), torch.from_numpy(expected).float()
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """Draw with replacement, sorted by row."""
+        items = np.sort(np.searchsorted(self.cumulated[:-1], rng.random(self.size), side="right"))
+        return Drawn(items, (self.log_probability[items] + np.log(self.size)).astype(np.float32))
 
 
-def spans(first: Ints, last: Ints) -> tuple[Ints, Ints]:
-    """Return the pairs (i, j) with first[i] <= j < last[i], ordered by i and then j."""
-    count = np.maximum(0, last - first)
-    index = np.repeat(np.arange(len(count), dtype=np.int64), count)
-    offset = np.arange(len(index), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
-    return index, first[index] + offset
+class Targets(NamedTuple):
+    """Events of a batch that count, ``events`` ascending; rival ``columns[i]`` is no rival for ``positions[i]``-th."""
+
+    events: Ints
+    positions: Ints
+    columns: Ints
 
 
-def window_loss(
-    model: StreamingModel,
-    batch: Cells,
+def targets(
+    batch: Batch,
+    items: int,
     *,
     counted: NDArray[np.bool_] | None = None,
     exclude_own: bool = True,
-    negatives: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> tuple[torch.Tensor, int]:
-    """Return the mean loss of the events of a batch, each given those before it and its time, and how many counted.
+    drawn: Drawn | None = None,
+) -> Targets:
+    """Choose the events of a batch that count: those of ``counted`` (T), None for all, whose item the model knows.
 
-    ``counted`` (b, l) picks events, None all of them; unknown items never count. With ``exclude_own`` the softmax
-    leaves out what the user had earlier in the window, as serving does, and a repeat does not count. ``negatives`` are
-    drawn items and the logarithms of their expected numbers of draws: the sum over the catalogue is then estimated from
-    them (importance sampling; the event's own item is always in it).
+    With ``exclude_own`` the rivals leave out what the user had earlier in the window, as serving does, and a repeat
+    does not count. Columns are the rivals' numbers: version rows, or places among the ``drawn``.
     """
-    width = batch.items.shape[1]
-    items = batch.items.numpy()
-    inside = batch.rows >= 0
-    chosen = inside & (items < model.items)
+    chosen = batch.items < items
     if counted is not None:
         chosen &= counted
-    row, column = np.nonzero(chosen)
-    index, earlier = spans(row * width, row * width + column)
-    own = items.reshape(-1)[earlier]
-    if exclude_own:
-        fresh = np.ones(len(row), np.bool_)
-        fresh[index[own == items[row[index], column[index]]]] = False
-        row, column = row[fresh], column[fresh]
-        index, earlier = spans(row * width, row * width + column)
-        own = items.reshape(-1)[earlier]
-        known = own < model.items
-        index, own = index[known], own[known]
-    else:
-        index, own = index[:0], own[:0]
-    hidden = model(batch.items, batch.times_ms)[:, :-1][row, column]
-    phi = gap_features(batch.times_ms)[row, column] if model.query_time is not None else None
-    hidden = model.query(hidden, phi)
-    targets = torch.from_numpy(items[row, column])
-    if negatives is not None:
-        return _sampled(hidden, model.item_table(), targets, index, own, *negatives), len(row)
-    loss: torch.Tensor = _Exact.apply(hidden, model.item_table(), targets, index, own)
-    return loss, len(row)
+    # where each item stands among the rivals
+    every = np.arange(items + 1)
+    first = every if drawn is None else np.searchsorted(drawn.items, every)
+    return Targets(*_choose(batch.items, batch.offsets, chosen, exclude_own, first))
 
 
-class _Exact(torch.autograd.Function):
-    """Mean over positions; logits and their gradients are made a block of positions at a time."""
+def vectors_before(model: SequenceModel, batch: Batch, *, seed: int | None = None) -> torch.Tensor:
+    """Return the vector (T, d) before each event, not modulated for the time of a query; see ``SequenceModel.encode``.
 
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, index: Ints, own: Ints
-    ) -> torch.Tensor:
-        wanted = ctx.needs_input_grad[0]
-        hidden_grad, table_grad = torch.zeros_like(hidden), torch.zeros_like(table)
-        total = hidden.new_zeros(())
-        block = max(16, _BLOCK_BYTES // (table.shape[0] * table.element_size()))
-        for begin in range(0, len(hidden), block):
-            part, target = hidden[begin : begin + block], targets[begin : begin + block]
-            pairs = slice(*np.searchsorted(index, [begin, begin + block]))
-            logits = part @ table.T
-            logits[torch.from_numpy(index[pairs] - begin), torch.from_numpy(own[pairs])] = -torch.inf
-            total += F.cross_entropy(logits, target, reduction="sum")
-            if wanted:
-                grad = torch.softmax(logits, dim=1)
-                grad[torch.arange(len(target)), target] -= 1.0
-                torch.mm(grad, table, out=hidden_grad[begin : begin + block])
-                table_grad.addmm_(grad.T, part)
-        ctx.save_for_backward(hidden_grad, table_grad)
-        ctx.scale = 1.0 / max(1, len(hidden))
-        mean: torch.Tensor = total * ctx.scale
-        return mean
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden_grad, table_grad = ctx.saved_tensors
-        scale = grads[0] * ctx.scale
-        return hidden_grad * scale, table_grad * scale, None, None, None
+    A model that is not causal gives a meaningful one before the last event of each window only.
+    """
+    # what follows the last event of a window is not asked for
+    last = np.zeros(len(batch.items), np.bool_)
+    last[batch.offsets[1:] - 1] = True
+    device = next(model.parameters()).device
+    inputs = (batch.items[~last], batch.times_ms[~last], batch.offsets - np.arange(len(batch.offsets)))
+    items, times_ms, offsets = (torch.from_numpy(part).to(device) for part in inputs)
+    return model.encode(items, times_ms, offsets, seed=seed)
 
 
-def _sampled(
-    hidden: torch.Tensor,
+def window_loss(
+    model: SequenceModel,
     table: torch.Tensor,
-    targets: torch.Tensor,
-    index: Ints,
-    own: Ints,
-    drawn: torch.Tensor,
-    expected: torch.Tensor,
+    batch: Batch,
+    chosen: Targets,
+    *,
+    drawn: Drawn | None = None,
+    precision: str = "float32",
+    seed: int | None = None,
+    query_time: NDArray[np.bool_] | None = None,
 ) -> torch.Tensor:
-    logits = hidden @ table[drawn].T - expected
-    logits = logits.masked_fill(drawn == targets[:, None], -torch.inf)
-    if len(own):
-        # an item may have been drawn more than once: its draws are neighbours in sorted order
-        order = np.argsort(drawn.numpy(), kind="stable")
-        ordered = drawn.numpy()[order]
-        first, last = np.searchsorted(ordered, own, "left"), np.searchsorted(ordered, own, "right")
-        pair, place = spans(first, last)
-        barred = torch.zeros(logits.shape, dtype=torch.bool)
-        barred[torch.from_numpy(index[pair]), torch.from_numpy(order[place])] = True
-        logits = logits.masked_fill(barred, -torch.inf)
-    true = (hidden * table[targets]).sum(1, keepdim=True)
-    logits = torch.cat([true, logits], dim=1)
-    loss: torch.Tensor = hidden.sum() * 0.0 if len(targets) == 0 else F.cross_entropy(logits, torch.zeros_like(targets))
-    return loss
+    """Return the mean loss of the chosen events of a batch, each given those before it and its time.
+
+    ``table`` (V, d) is ``model.item_table()``; with ``drawn`` the sum over it is estimated from the drawn items
+    (importance sampling). ``query_time`` (T) says which vectors are modulated for the time of their event, None all.
+    """
+    device = table.device
+    rows = torch.from_numpy(chosen.events).to(device)
+    hidden = vectors_before(model, batch, seed=seed)[rows]
+    if model.query_time is not None:
+        phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets)).to(device)[rows]
+        modulated = model.query(hidden, phi)
+        if query_time is not None:
+            modulated = torch.where(torch.from_numpy(query_time[chosen.events]).to(device)[:, None], modulated, hidden)
+        hidden = modulated
+    true = F.embedding(torch.from_numpy(batch.items[chosen.events]).to(device), table)
+    barred = Barred(*(torch.from_numpy(part).to(device) for part in (chosen.positions, chosen.columns)))
+    if drawn is None:
+        return cross_entropy(hidden, true, table, barred, precision=precision)
+    bias = -torch.from_numpy(drawn.log_expected).to(device)
+    rivals = F.embedding(torch.from_numpy(drawn.items).to(device), table)
+    return cross_entropy(hidden, true, rivals, barred, bias=bias, precision=precision)
+
+
+@njit(cache=True, nogil=True)
+def _choose(items: Any, offsets: Any, chosen: Any, exclude_own: bool, first: Any) -> Any:
+    # first (V + 1): the rivals of item v are columns first[v]:first[v + 1]
+    known = len(first) - 1
+    pairs = 0
+    for w in range(len(offsets) - 1):
+        for t in range(offsets[w], offsets[w + 1]):
+            if not chosen[t]:
+                continue
+            begin = offsets[w] if exclude_own else t
+            for j in range(begin, t):
+                if items[j] == items[t]:
+                    chosen[t] = False
+            if chosen[t]:
+                pairs += first[items[t] + 1] - first[items[t]]
+                for j in range(begin, t):
+                    if items[j] < known:
+                        pairs += first[items[j] + 1] - first[items[j]]
+    events = np.flatnonzero(chosen)
+    positions, columns = np.empty(pairs, np.int64), np.empty(pairs, np.int64)
+    filled = place = 0
+    for w in range(len(offsets) - 1):
+        for t in range(offsets[w], offsets[w + 1]):
+            if not chosen[t]:
+                continue
+            begin = offsets[w] if exclude_own else t
+            for j in range(begin, t + 1):
+                if items[j] < known:
+                    for column in range(first[items[j]], first[items[j] + 1]):
+                        positions[filled], columns[filled] = place, column
+                        filled += 1
+            place += 1
+    return events, positions, columns

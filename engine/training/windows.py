@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..store import LogChunk
 
-__all__ = ["Cells", "UserLog", "Windows", "all_windows", "batches", "cells", "last_windows"]
+__all__ = ["Batch", "UserLog", "Windows", "all_windows", "batches", "last_windows", "pack"]
 
 Ints = NDArray[np.int64]
 
@@ -101,52 +100,66 @@ def last_windows(log: UserLog, since_seq: int, anchor: int) -> Windows:
     return Windows(starts, log.starts[1:][users])
 
 
-def batches(windows: Windows, tokens: int, rng: np.random.Generator) -> Iterator[Windows]:
-    """Yield all windows once in random order, those of similar length together; at most ``tokens`` events, padding
-    included, unless one window alone has more."""
+def batches(windows: Windows, tokens: int, rng: np.random.Generator, *, padded: bool = False) -> Iterator[Windows]:
+    """Yield all windows once in random order; at most ``tokens`` events at a time, unless one window alone has more.
+
+    ``padded`` is for models that pad their rows: padding counts, and windows of similar length go together.
+    """
+    lengths = windows.lengths
     # a few events of noise, so that the same windows do not meet again in every epoch
-    order = np.argsort(windows.lengths + 8 * rng.random(len(windows.starts)), kind="stable")
+    keys = lengths + 8 * rng.random(len(lengths)) if padded else rng.random(len(lengths))
+    order = np.argsort(keys, kind="stable")
     groups: list[Ints] = []
-    begin = 0
-    longest = 0
-    for end, length in enumerate(windows.lengths[order].tolist()):
-        longest = max(longest, length)
-        if end > begin and longest * (end + 1 - begin) > tokens:
+    begin = longest = total = 0
+    for end, length in enumerate(lengths[order].tolist()):
+        longest, total = max(longest, length), total + length
+        if end > begin and (longest * (end + 1 - begin) if padded else total) > tokens:
             groups.append(order[begin:end])
-            begin, longest = end, length
+            begin, longest, total = end, length, length
     groups.append(order[begin:])
     for index in rng.permutation(len(groups)).tolist():
         if len(groups[index]):
             yield windows.take(groups[index])
 
 
-class Cells(NamedTuple):
-    """A padded batch: version rows, times, lengths; ``rows`` are the log's rows, -1 where there is padding."""
+class Batch(NamedTuple):
+    """Windows one after another, T events in all.
 
-    items: torch.Tensor
-    times_ms: torch.Tensor
-    lengths: torch.Tensor
+    ``items`` (T) version rows, ``times_ms`` (T), ``offsets`` (windows + 1) from 0 to T, ``rows`` (T) of the log.
+    """
+
+    items: Ints
+    times_ms: Ints
+    offsets: Ints
     rows: Ints
 
+    @property
+    def windows(self) -> Ints:
+        """Return the window of each event, counted from 0."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-def cells(log: UserLog, windows: Windows, version_rows: Ints, rng: np.random.Generator | None = None) -> Cells:
-    """Lay windows out as a batch (b, l).
+    def parts(self, count: int) -> list["Batch"]:
+        """Cut into at most ``count`` batches of whole windows with about as many events each."""
+        aims = len(self.items) * np.arange(1, count) / count
+        cuts = np.unique([0, *np.searchsorted(self.offsets, aims), len(self.offsets) - 1])
+        return [self._part(first, last) for first, last in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)]
+
+    def _part(self, first: int, last: int) -> "Batch":
+        inside = slice(self.offsets[first], self.offsets[last])
+        offsets = self.offsets[first : last + 1] - self.offsets[first]
+        return Batch(self.items[inside], self.times_ms[inside], offsets, self.rows[inside])
+
+
+def pack(log: UserLog, windows: Windows, version_rows: Ints, rng: np.random.Generator | None = None) -> Batch:
+    """Lay windows, none of them empty, one after another.
 
     ``version_rows`` maps store rows to rows of the model. With ``rng`` events of one user at one time are permuted:
     they have no order among themselves, and a model that sees only one learns it by heart.
     """
-    lengths = windows.lengths
-    width = int(lengths.max())
-    column = np.arange(width)
-    inside = column < lengths[:, None]
-    rows = np.where(inside, windows.starts[:, None] + column, -1)
+    offsets = np.append(0, np.cumsum(windows.lengths))
+    window = np.repeat(np.arange(len(windows.starts)), windows.lengths)
+    rows = np.arange(offsets[-1]) + (windows.starts - offsets[:-1])[window]
+    times_ms = log.times_ms[rows]
     if rng is not None:
-        # padding sorts behind everything: its time is later
-        times = np.where(inside, log.times_ms[rows], np.iinfo(np.int64).max)
-        order = np.lexsort((rng.random(times.shape), times), axis=1)
-        rows = np.take_along_axis(rows, order, axis=1)
-    items = np.where(inside, version_rows[log.items[rows]], 0)
-    last = np.take_along_axis(rows, lengths[:, None] - 1, axis=1)
-    # padding repeats the last time, so that it adds no gaps
-    times_ms = np.where(inside, log.times_ms[rows], log.times_ms[last])
-    return Cells(torch.from_numpy(items), torch.from_numpy(times_ms), torch.from_numpy(lengths), rows)
+        rows = rows[np.lexsort((rng.random(len(rows)), times_ms, window))]
+    return Batch(version_rows[log.items[rows]], times_ms, offsets, rows)

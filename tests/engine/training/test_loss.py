@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from recurra.engine.config import ModelConfig
 from recurra.engine.model import StreamingModel, gap_features
-from recurra.engine.training.loss import Sampler, spans, window_loss
-from recurra.engine.training.windows import Cells, UserLog, all_windows, cells
+from recurra.engine.training.loss import Drawn, Sampler, targets, window_loss
+from recurra.engine.training.windows import Batch, UserLog, all_windows, pack
 
 _ITEMS = 9
 
@@ -22,7 +20,7 @@ def _model(query_time: bool = True) -> StreamingModel:
     return model.eval()
 
 
-def _batch(seed: int, users: int = 5, events: int = 40) -> Cells:
+def _batch(seed: int, users: int = 5, events: int = 40) -> Batch:
     rng = np.random.default_rng(seed)
     log = UserLog.of(
         rng.integers(users, size=events),
@@ -31,29 +29,42 @@ def _batch(seed: int, users: int = 5, events: int = 40) -> Cells:
         np.arange(events),
     )
     # two items of the store are unknown to the model
-    return cells(log, all_windows(log, 8), np.minimum(np.arange(_ITEMS + 2), _ITEMS))
+    return pack(log, all_windows(log, 8), np.minimum(np.arange(_ITEMS + 2), _ITEMS))
 
 
 def _naive(
-    model: StreamingModel, batch: Cells, counted: np.ndarray | None, exclude_own: bool
+    model: StreamingModel, batch: Batch, counted: np.ndarray | None, exclude_own: bool
 ) -> tuple[torch.Tensor, int]:
     """One event at a time, as serving would do it."""
     losses = []
-    for row in range(len(batch.items)):
-        for t in range(int(batch.lengths[row])):
-            target = int(batch.items[row, t])
-            before = batch.items[row : row + 1, :t]
-            if target == _ITEMS or (counted is not None and not counted[row, t]):
+    all_items, all_times = torch.from_numpy(batch.items), torch.from_numpy(batch.times_ms)
+    for begin, end in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
+        for t in range(begin, end):
+            target = int(all_items[t])
+            before, times = all_items[None, begin:t], all_times[None, begin:t]
+            if target == _ITEMS or (counted is not None and not counted[t]):
                 continue
             if exclude_own and target in before:
                 continue
-            hidden = model(before, batch.times_ms[row : row + 1, :t])[:, -1]
+            hidden = model(before, times)[:, -1]
             if model.query_time is not None:
-                hidden = model.query(hidden, gap_features(batch.times_ms[row : row + 1, : t + 1])[:, t])
+                hidden = model.query(hidden, gap_features(all_times[None, begin : t + 1])[:, -1])
             logits = (hidden @ model.item_table().T)[0]
             left = [item for item in range(_ITEMS) if not exclude_own or item == target or item not in before]
             losses.append(torch.logsumexp(logits[left], 0) - logits[target])
     return torch.stack(losses).mean(), len(losses)
+
+
+def _loss(
+    model: StreamingModel,
+    batch: Batch,
+    *,
+    counted: np.ndarray | None = None,
+    exclude_own: bool = True,
+    drawn: Drawn | None = None,
+) -> tuple[torch.Tensor, int]:
+    chosen = targets(batch, model.items, counted=counted, exclude_own=exclude_own, drawn=drawn)
+    return window_loss(model, model.item_table(), batch, chosen, drawn=drawn), len(chosen.events)
 
 
 @pytest.mark.parametrize("exclude_own", [True, False])
@@ -64,7 +75,7 @@ def test_the_loss_and_its_gradients_are_those_of_single_events(exclude_own: bool
     counted = np.random.default_rng(4).random(batch.rows.shape) < 0.5 if some else None
     want, count = _naive(model, batch, counted, exclude_own)
     want_gradients = torch.autograd.grad(want, list(model.parameters()), allow_unused=True)
-    got, events = window_loss(model, batch, counted=counted, exclude_own=exclude_own)
+    got, events = _loss(model, batch, counted=counted, exclude_own=exclude_own)
     gradients = torch.autograd.grad(got, list(model.parameters()), allow_unused=True)
     assert events == count
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
@@ -76,14 +87,14 @@ def test_the_loss_and_its_gradients_are_those_of_single_events(exclude_own: bool
 @pytest.mark.parametrize("exclude_own", [True, False])
 def test_each_item_drawn_once_gives_the_exact_loss(exclude_own: bool) -> None:
     model, batch = _model(), _batch(5)
-    exact, events = window_loss(model, batch, exclude_own=exclude_own)
-    every = torch.arange(_ITEMS).flip(0), torch.zeros(_ITEMS)
-    sampled, counted = window_loss(model, batch, exclude_own=exclude_own, negatives=every)
+    exact, events = _loss(model, batch, exclude_own=exclude_own)
+    every = Drawn(np.arange(_ITEMS), np.zeros(_ITEMS, np.float32))
+    sampled, counted = _loss(model, batch, exclude_own=exclude_own, drawn=every)
     assert counted == events
     torch.testing.assert_close(sampled, exact, rtol=1e-6, atol=1e-6)
     # the same item drawn twice, each time expected twice
-    twice = torch.arange(_ITEMS).repeat(2), torch.full((2 * _ITEMS,), float(np.log(2.0)))
-    again, _ = window_loss(model, batch, exclude_own=exclude_own, negatives=twice)
+    twice = Drawn(np.arange(_ITEMS).repeat(2), np.full(2 * _ITEMS, np.log(2.0), np.float32))
+    again, _ = _loss(model, batch, exclude_own=exclude_own, drawn=twice)
     torch.testing.assert_close(again, exact, rtol=1e-6, atol=1e-6)
 
 
@@ -99,18 +110,22 @@ def test_the_sampler_draws_as_often_as_it_says() -> None:
 
 def test_a_batch_without_countable_events_has_no_loss() -> None:
     log = UserLog.of(np.zeros(3, np.int64), np.zeros(3, np.int64), np.arange(3), np.arange(3))
-    unknown = cells(log, all_windows(log, 8), np.array([_ITEMS]))
+    unknown = pack(log, all_windows(log, 8), np.array([_ITEMS]))
     model = _model()
-    for negatives in (None, (torch.arange(2), torch.zeros(2))):
-        loss, events = window_loss(model, unknown, negatives=negatives)
+    for drawn in (None, Drawn(np.arange(2), np.zeros(2, np.float32))):
+        loss, events = _loss(model, unknown, drawn=drawn)
         loss.backward()  # type: ignore[no-untyped-call]
         assert (events, loss.item()) == (0, 0.0)
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
-def test_spans_are_all_pairs(bounds: list[tuple[int, int]]) -> None:
-    first, last = (np.array([bound[side] for bound in bounds], np.int64) for side in (0, 1))
-    index, value = spans(first, last)
-    want = [(i, j) for i, (begin, end) in enumerate(bounds) for j in range(begin, end)]
-    assert list(zip(index.tolist(), value.tolist(), strict=True)) == want
+def test_windows_may_be_trained_without_the_time_of_the_query() -> None:
+    model, batch = _model(), _batch(6)
+    chosen = targets(batch, _ITEMS)
+    bare, modulated, mixed = (
+        window_loss(model, model.item_table(), batch, chosen, query_time=picked).item()
+        for picked in (np.zeros(len(batch.items), np.bool_), None, batch.windows % 2 == 0)
+    )
+    plain = _model()
+    plain.query_time = None
+    assert bare == pytest.approx(window_loss(plain, plain.item_table(), batch, chosen).item(), rel=1e-12)
+    assert len({bare, modulated, mixed}) == 3

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from recurra.engine.serving import anchor
 from recurra.engine.store import LogChunk
-from recurra.engine.training.windows import UserLog, Windows, all_windows, batches, cells, last_windows
+from recurra.engine.training.windows import UserLog, Windows, all_windows, batches, last_windows, pack
 
 _A = 4
 
@@ -72,15 +72,16 @@ def test_the_last_windows_are_those_of_users_with_new_events(events: list[tuple[
 
 
 @settings(deadline=None, max_examples=60)
-@given(_events, st.integers(1, 40), st.integers(0, 3))
+@given(_events, st.integers(1, 40), st.integers(0, 3), st.booleans())
 def test_batches_hold_every_window_once_and_little_more_than_asked(
-    events: list[tuple[int, int, int]], tokens: int, seed: int
+    events: list[tuple[int, int, int]], tokens: int, seed: int, padded: bool
 ) -> None:
     windows = all_windows(_log(events), _A)
-    parts = list(batches(windows, tokens, np.random.default_rng(seed)))
+    parts = list(batches(windows, tokens, np.random.default_rng(seed), padded=padded))
     assert sorted(row for part in parts for row in _rows(part)) == sorted(_rows(windows))
     for part in parts:
-        assert len(part.starts) == 1 or len(part.starts) * int(part.lengths.max()) <= tokens
+        size = len(part.starts) * int(part.lengths.max()) if padded else int(part.lengths.sum())
+        assert len(part.starts) == 1 or size <= tokens
 
 
 @settings(deadline=None, max_examples=60)
@@ -89,24 +90,34 @@ def test_a_batch_permutes_ties_and_nothing_else(events: list[tuple[int, int, int
     log = _log(events)
     version_rows = np.arange(10)[::-1].copy()
     windows = all_windows(log, _A)
-    plain = cells(log, windows, version_rows)
-    mixed = cells(log, windows, version_rows, np.random.default_rng(seed))
-    assert (mixed.times_ms == plain.times_ms).all()
-    for row, length in enumerate(windows.lengths.tolist()):
-        assert plain.rows[row, :length].tolist() == _rows(windows)[row]
-        assert sorted(mixed.rows[row, :length].tolist()) == _rows(windows)[row]
-        for batch in (plain, mixed):
-            inside = batch.rows[row, :length]
-            assert (batch.rows[row, length:] == -1).all()
-            assert batch.times_ms[row, :length].tolist() == log.times_ms[inside].tolist()
-            assert batch.items[row, :length].tolist() == (9 - log.items[inside]).tolist()
-            assert (batch.times_ms[row, length:] == batch.times_ms[row, length - 1]).all()
+    plain = pack(log, windows, version_rows)
+    mixed = pack(log, windows, version_rows, np.random.default_rng(seed))
+    assert plain.rows.tolist() == [row for window in _rows(windows) for row in window]
+    for batch in (plain, mixed):
+        assert batch.offsets.tolist() == [0, *np.cumsum(windows.lengths).tolist()]
+        assert (batch.times_ms == plain.times_ms).all()
+        assert (batch.times_ms == log.times_ms[batch.rows]).all()
+        assert (batch.items == 9 - log.items[batch.rows]).all()
+        for window, row in zip(_rows(windows), range(len(windows.starts)), strict=True):
+            assert sorted(batch.rows[batch.windows == row].tolist()) == window
+
+
+@settings(deadline=None, max_examples=60)
+@given(_events, st.integers(1, 5))
+def test_parts_of_a_batch_are_its_windows_in_order(events: list[tuple[int, int, int]], count: int) -> None:
+    log = _log(events)
+    whole = pack(log, all_windows(log, _A), np.arange(10))
+    parts = whole.parts(count)
+    assert len(parts) <= count
+    assert np.concatenate([part.rows for part in parts]).tolist() == whole.rows.tolist()
+    assert np.concatenate([np.diff(part.offsets) for part in parts]).tolist() == np.diff(whole.offsets).tolist()
+    assert all(part.offsets[0] == 0 and part.offsets[-1] == len(part.items) > 0 for part in parts)
 
 
 def test_ties_are_permuted_at_all() -> None:
     log = _log([(0, item, 7) for item in range(8)])
     orders = {
-        tuple(cells(log, all_windows(log, _A), np.arange(10), np.random.default_rng(seed)).rows[0].tolist())
+        tuple(pack(log, all_windows(log, _A), np.arange(10), np.random.default_rng(seed)).rows.tolist())
         for seed in range(5)
     }
     assert len(orders) > 1
