@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import bench, data, demo, doctor, model, replay, serve
+from . import bench, data, demo, doctor, evaluate, model, replay, serve
 from .notes import Notes
 
 __all__ = ["main"]
@@ -44,7 +44,7 @@ def _root(
     del version
 
 
-for part in (demo, serve, replay, data, model, doctor):
+for part in (demo, serve, replay, evaluate, data, model, doctor):
     part.add_to(app)
 app.add_typer(bench.app, name="bench")
 

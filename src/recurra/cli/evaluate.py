@@ -1,0 +1,115 @@
+"""The command that evaluates a model offline: evaluate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .output import Json, Quiet, duration, progress, say, table, write_json
+
+__all__ = ["add_to"]
+
+_MODELS = ("streaming", "paper", "sasrec", "gru4rec")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this subject."""
+    app.command(epilog="Example: recurra evaluate ml-100k.inter --model streaming --seed 1 --json result.json")(
+        evaluate
+    )
+
+
+def evaluate(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file of events, or a directory with one.")],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="streaming, paper, sasrec, gru4rec, popularity or item-knn.")
+    ] = "streaming",
+    protocol: Annotated[str, typer.Option(metavar="NAME", help="loo: leave one out.")] = "loo",
+    time: Annotated[str, typer.Option(metavar="on|off", help="Let the model see the times of events.")] = "on",
+    max_len: Annotated[int, typer.Option(metavar="L", min=2, help="Events of a user that the model reads.")] = 200,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many passes.")] = 100,
+    minutes: Annotated[float | None, typer.Option(metavar="M", min=0.0, help="At most so many minutes.")] = None,
+    patience: Annotated[int, typer.Option(metavar="N", min=1, help="Validations without a better one.")] = 10,
+    every: Annotated[int, typer.Option(metavar="K", min=1, help="Validate after every K-th epoch.")] = 1,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")] = "cpu",
+    format: Annotated[str, typer.Option(metavar="NAME", help="auto, inter, dat, csv, parquet or jsonl.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that may compute.")] = 1,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A recurra.toml: [model], [training].")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep every epoch here; a stopped run goes on from it.")
+    ] = None,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on a data set and test it offline, all items ranked."""
+    import msgspec
+
+    import recurra
+    from recurra.engine.errors import InputError
+    from recurra.simulations.datasets import load
+    from recurra.simulations.offline import COUNTING, evaluate_counting
+    from recurra.simulations.offline import evaluate as run
+
+    from .serve import one_of
+
+    one_of("--model", model, (*_MODELS, *COUNTING))
+    one_of("--protocol", protocol, ("loo",))
+    one_of("--time", time, ("on", "off"))
+    settings = recurra.load_config(config)
+    stream = load(path, format)
+    if not stream.clock and time == "on" and model in ("streaming", "paper"):
+        say(f"{stream.name} has an order and no times: the model is trained without them", json)
+    if model in COUNTING:
+        result = evaluate_counting(stream, model, seed=seed)
+    else:
+        use_time = time == "on"
+        query_time = use_time and settings.model.query_time
+        shape = msgspec.structs.replace(
+            settings.model, name=model, time=use_time, query_time=query_time, max_length=max_len
+        )
+        try:
+            with progress(f"{stream.name}, {model}", quiet=quiet) as bar:
+                result = run(
+                    stream,
+                    config=msgspec.structs.replace(settings, model=shape),
+                    max_len=max_len,
+                    epochs=epochs,
+                    minutes=minutes,
+                    patience=patience,
+                    every=every,
+                    device=device,
+                    seed=seed,
+                    threads=threads,
+                    checkpoint=checkpoint,
+                    progress=lambda done, total, now: bar(done, total, f"validation NDCG@10 {now['ndcg@10']:.4f}"),
+                )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+    write_json(result, json)
+    if json != "-":
+        _print(result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    say(
+        f"{result['dataset']}: {result['events']:,} events of {result['users']:,} users and {result['items']:,} items, "
+        f"leave one out, seed {result['seed']}, {duration(result['seconds'])}"
+    )
+    if "best_epoch" in result:
+        say(
+            f"{result['model']}, {result['parameters']:,} parameters: best of {result['epochs']} epochs is "
+            f"{result['best_epoch']}, {result['train_events_per_s']:,} events/s in training"
+        )
+    names = {
+        "valid": "validation",
+        "test": "test",
+        "test_masked": "test, history masked",
+        "test_query_time": "test, time of the query known",
+    }
+    rows = [
+        (label, *(f"{result[key][name]:.4f}" for name in ("hr@10", "hr@20", "ndcg@10", "mrr@10")))
+        for key, label in names.items()
+        if key in result
+    ]
+    table(rows, ("", "HR@10", "HR@20", "NDCG@10", "MRR@10"))
