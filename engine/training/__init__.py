@@ -1,6 +1,22 @@
-"""Background training: a program of its own that turns the log into gated versions, and the engine's side of it."""
+"""Training: a program of its own that turns the log into gated versions, the engine's side of it, and its parts."""
 
+from .learner import Learner, Step, cosine
+from .loss import Sampler, vectors_before
 from .protocol import TrainReport
 from .supervisor import Trainer
+from .windows import Batch, UserLog, Windows, batches, pack
 
-__all__ = ["TrainReport", "Trainer"]
+__all__ = [
+    "Batch",
+    "Learner",
+    "Sampler",
+    "Step",
+    "TrainReport",
+    "Trainer",
+    "UserLog",
+    "Windows",
+    "batches",
+    "cosine",
+    "pack",
+    "vectors_before",
+]
