@@ -81,10 +81,10 @@ class Caches:
         serving = self.serving
         if serving is None:
             return
-        if applied.new_items:
-            ids = self._store.items.ids(applied.new_items)
+        if applied.new_items or applied.catalogue:
             with self.lock:
-                serving.add_items([item or "" for item in ids])
+                serving.add_items(applied.new_items.stop)
+                serving.update_items(applied.catalogue)
         moves = _moves(applied, changed)
         try:
             serving.advance(moves, self._store.history, self.lock)

@@ -98,7 +98,7 @@ class Queries:
         with self._caches.lock:
             serving = self._caches.serving
             if serving is not None and row < serving.known.size and serving.known[row]:
-                allowed = serving.known & self._store.items.available[: serving.known.size]
+                allowed = _first(self._store.items.available, serving.known)
                 allowed[row] = False
                 rows, scores = serving.similar(row, k, allowed)
                 return self._list(rows, scores, serving.number, "model")
@@ -145,7 +145,8 @@ class Queries:
                 vector = self._vector(serving, who, at_ms)
                 slow = np.full(allowed.size, np.nan, np.float32)
                 if vector is not None:
-                    slow[: serving.known.size] = np.where(serving.known, serving.index.scores(vector), np.nan)
+                    size = min(slow.size, serving.known.size)
+                    slow[:size] = np.where(serving.known[:size], serving.index.scores(vector)[:size], np.nan)
                 parts[SLOW] = slow
         return Scores(ranked.rows, ranked.mix, parts, allowed, ranked.version)
 
@@ -181,6 +182,8 @@ class Queries:
             if serving is not None and vector is not None:
                 found.append(serving.index.search(vector, wanted, _first(allowed, serving.known))[0])
             rows = np.unique(np.concatenate(found))
+            # an item that came in since the mask was made is not allowed by it
+            rows = rows[rows < allowed.size]
             rows = rows[allowed[rows]]
             # few allowed, or the sources know too few of them: then all allowed items are scored
             count = int(np.count_nonzero(allowed))
@@ -265,8 +268,9 @@ class Queries:
 
 
 def _first(allowed: Mask, known: Mask) -> Mask:
-    """Limit a mask over all items to those that the index has and the version knows."""
-    return allowed[: known.size] & known
+    """Limit a mask over all items to those that the index has and the version knows; either may be of earlier."""
+    size = min(allowed.size, known.size)
+    return allowed[:size] & known[:size]
 
 
 def _attributes(record: Item | None) -> Mapping[str, Any]:

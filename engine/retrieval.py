@@ -76,9 +76,18 @@ class ItemIndex:
     def add(self, vectors: Vectors) -> None:
         """Append the vectors of the next store rows."""
         block = np.ascontiguousarray(vectors, dtype=np.float32)
+        rows = np.arange(len(self), len(self) + len(block))
         self._flat.add(block)
         if self._approximate is not None:
-            self._approximate.add(block)
+            self._approximate.add_with_ids(block, rows)
+
+    def replace(self, rows: npt.NDArray[np.int64], vectors: Vectors) -> None:
+        """Change the vectors of rows that are there; reads the whole approximate index, if there is one."""
+        block = np.ascontiguousarray(vectors, dtype=np.float32)
+        self.vectors[rows] = block
+        if self._approximate is not None:
+            self._approximate.remove_ids(rows)  # type: ignore[arg-type]
+            self._approximate.add_with_ids(block, rows)
 
     def scores(self, query: Vectors, rows: Rows | None = None) -> Vectors:
         """Return the inner products of a query [d] with the given rows, or with all."""
@@ -128,7 +137,7 @@ class ItemIndex:
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
         index.cp.seed = 1
         index.train(vectors[:: max(1, count // (40 * lists))])
-        index.add(vectors)
+        index.add_with_ids(vectors, np.arange(count))
         if queries is None or not len(queries):
             queries = vectors[:: max(1, count // _RECALL_QUERIES)]
         sample = np.ascontiguousarray(queries[:_RECALL_QUERIES], dtype=np.float32)

@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import Config
+from .events import Item
 from .locks import FairLock
-from .model import StepWeights
+from .model import NewItems, StepWeights, item_features
 from .residency import Residency
 from .retrieval import ItemIndex, top
 from .states import StateSlab
-from .store import History
+from .store import History, ItemTable
 
 __all__ = ["Move", "Serving", "anchor"]
 
@@ -22,6 +23,7 @@ Vector = npt.NDArray[np.float32]
 _SLICE_TOKENS = 512
 # a user that is not hot is still stepped at once if its fold is this short
 _SHORT_FOLD = 16
+_UNREAD = -1
 
 
 def anchor(n: int, interval: int) -> int:
@@ -51,12 +53,19 @@ class _Run(NamedTuple):
 class Serving:
     """The caches of one version. A state is kept with the counter ``n`` that it covers and is never used for another.
 
-    ``item_ids`` are the store's items by row: the version has rows of its own, and the two meet by id. Items that the
-    version does not know are read as its unknown item and have no vector to be searched by.
+    ``items`` returns the store's items: the version has rows of its own, and the two meet by id. An item that the
+    version does not know is read as its unknown item and has no vector to be searched by, unless the version reads
+    attributes. Then it is read by its record at its first event, which never changes, so that a state never depends on
+    when it was folded; and it is searched by its newest record.
     """
 
     def __init__(
-        self, number: int, weights: StepWeights, vocabulary: Sequence[str], item_ids: Sequence[str], config: Config
+        self,
+        number: int,
+        weights: StepWeights,
+        vocabulary: Sequence[str],
+        items: Callable[[], ItemTable],
+        config: Config,
     ) -> None:
         self.number = number
         self.weights = weights
@@ -73,26 +82,49 @@ class Serving:
         self._n = np.full(slots, -1, np.int64)
         self._vocabulary = {item: row for row, item in enumerate(vocabulary)}
         self._unknown = len(vocabulary)
+        self._items = items
+        # version rows by store row; `_UNREAD` for an item with attributes until somebody's history has it
         self._to_version = np.empty(0, np.int64)
+        # whether an item has a vector to be searched by
         self.known = np.empty(0, np.bool_)
+        # the records behind the search vectors of items that the version does not know
+        self._records: dict[int, Item | None] = {}
         self._table = weights.item_table
         self.index = ItemIndex(np.empty((0, self._table.shape[1]), np.float32), config.retrieval)
-        self.add_items(item_ids)
+        self.add_items(len(items()))
 
-    def add_items(self, ids: Sequence[str]) -> None:
-        """Take in the items of the next store rows."""
-        if not ids:
+    def add_items(self, count: int) -> None:
+        """Take in the items of further store rows, of which there are ``count`` now."""
+        first = self.known.size
+        if count <= first:
             return
-        rows = np.array([self._vocabulary.get(item, self._unknown) for item in ids], np.int64)
+        ids = self._items().ids(range(first, count))
+        rows = np.array([self._vocabulary.get(item or "", self._unknown) for item in ids], np.int64)
         known = rows != self._unknown
         vectors = np.zeros((len(ids), self._table.shape[1]), np.float32)
         vectors[known] = self._table[rows[known]]
+        if self.weights.new_items is not None:
+            new = np.flatnonzero(~known)
+            rows[new] = _UNREAD
+            vectors[new], known[new] = self._by_records((first + new).tolist(), self.weights.new_items)
         self._to_version = np.concatenate((self._to_version, rows))
         self.known = np.concatenate((self.known, known))
         if len(self.index):
             self.index.add(vectors)
         else:
             self.index = ItemIndex(vectors, self._config.retrieval)
+
+    def update_items(self, rows: Iterable[int]) -> None:
+        """Search those of the items in store rows ``rows`` by their newest records that are searched by records."""
+        if self.weights.new_items is None:
+            return
+        table = self._items()
+        changed = [row for row in rows if row in self._records and table.record(row) is not self._records[row]]
+        if changed:
+            vectors, known = self._by_records(changed, self.weights.new_items)
+            self.known = self.known.copy()
+            self.known[changed] = known
+            self.index.replace(np.array(changed, np.int64), vectors)
 
     def advance(self, moves: Iterable[Move], read: Callable[[int], History], lock: FairLock) -> None:
         """Bring the states of the moved users up to their new counters.
@@ -185,7 +217,7 @@ class Serving:
             return
         slots = np.array([run.slot for run in runs], np.int64)
         lengths = np.array([run.items.size for run in runs], np.int64)
-        items = self._to_version[np.concatenate([run.items for run in runs])]
+        items = self._version_rows(np.concatenate([run.items for run in runs]))
         # until the step is complete nothing may take these states for any counter
         self._n[slots] = -1
         self.slab.advance(
@@ -197,3 +229,32 @@ class Serving:
             np.concatenate([run.times_ms for run in runs]),
         )
         self._n[slots] = [run.n for run in runs]
+
+    def _version_rows(self, items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Return the version rows of store rows, which somebody's history has."""
+        if items.size and items.max() >= self.known.size:
+            # an event was committed and the caches have not taken it in yet
+            self.add_items(len(self._items()))
+        rows = self._to_version[items]
+        unread = np.unique(items[rows == _UNREAD])
+        if unread.size and self.weights.new_items is not None:
+            table = self._items()
+            features = item_features(map(table.first_record, unread.tolist()), self.weights.config.attributes)
+            described = features.counts > 0
+            read, _ = self.weights.new_items.vectors(features, self.weights.norm_eps)
+            first = self.slab.add_items(read[described])
+            self._to_version[unread] = self._unknown
+            self._to_version[unread[described]] = np.arange(first, first + int(described.sum()))
+            rows = self._to_version[items]
+        return rows
+
+    def _by_records(self, rows: list[int], new_items: NewItems) -> tuple[Vector, npt.NDArray[np.bool_]]:
+        """Return the search vectors of items that the version does not know, and whether their records say anything."""
+        table = self._items()
+        records = [table.record(row) for row in rows]
+        self._records.update(zip(rows, records, strict=True))
+        features = item_features(records, self.weights.config.attributes)
+        described = features.counts > 0
+        _, vectors = new_items.vectors(features, self.weights.norm_eps)
+        vectors[~described] = 0.0
+        return vectors, described

@@ -101,8 +101,7 @@ class Switch:
     def _load(self, number: int) -> Serving:
         version = self._versions.load(number)
         model = version.model()
-        ids = [item or "" for item in self._store.items.ids(range(len(self._store.items)))]
-        serving = Serving(number, StepWeights.of(model), version.vocabulary, ids, self._config)
+        serving = Serving(number, StepWeights.of(model), version.vocabulary, lambda: self._store.items, self._config)
         serving.slab.check(model)
         return serving
 
@@ -130,8 +129,8 @@ class Switch:
 
     def _exchange(self, serving: Serving) -> None:
         with self._write:
-            have, want = serving.known.size, len(self._store.items)
-            serving.add_items([item or "" for item in self._store.items.ids(range(have, want))])
+            serving.add_items(len(self._store.items))
+            serving.update_items(range(len(self._store.items)))
             # no event comes in between: what was overtaken since the last pass is folded when touched
             with self._caches.lock:
                 self._caches.serving = serving

@@ -9,11 +9,12 @@ from .registry import check_streams, create_model
 from .sasrec import SASRecModel
 from .streaming import StreamingModel
 from .time import gap_features
-from .weights import StepWeights, load, save
+from .weights import NewItems, StepWeights, load, save
 
 __all__ = [
     "Features",
     "GRU4RecModel",
+    "NewItems",
     "PaperModel",
     "SASRecModel",
     "SequenceModel",

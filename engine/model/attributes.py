@@ -23,6 +23,8 @@ __all__ = ["Features", "ItemAttributes", "item_features"]
 
 # a record may be as long as a message: its first features say enough
 _MAX_FEATURES = 64
+# longer texts are descriptions or addresses, which no two items share
+_MAX_TEXT = 64
 _WORD = re.compile(r"\w+")
 
 Ints = NDArray[np.int64]
@@ -34,6 +36,11 @@ class Features(NamedTuple):
     buckets: Ints  # (F)
     starts: Ints  # (items + 1)
 
+    @property
+    def counts(self) -> Ints:
+        """How many features each item has."""
+        return np.diff(self.starts)
+
     @classmethod
     def none(cls, items: int) -> Self:
         """Items of which nothing is known."""
@@ -43,8 +50,8 @@ class Features(NamedTuple):
 def item_features(records: Iterable[Item | None], buckets: int) -> Features:
     """Return the features of catalogue records, in their order, among ``buckets``; None has none.
 
-    Read are the categories, the words of the title, and every attribute that is a string, a truth value or an integer,
-    or a list of those. Availability and ids are not.
+    Read are the categories, the words of the title, and every attribute that is a short string, a truth value or an
+    integer, or a list of those. Availability and ids are not.
     """
     found = [sorted({_bucket(name, buckets) for name in _names(record)}) for record in records]
     starts = np.zeros(len(found) + 1, np.int64)
@@ -63,10 +70,9 @@ def _names(record: Item | None) -> list[str]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str | int):
-        yield str(value).casefold()
-    elif isinstance(value, list | tuple):
-        yield from (str(entry).casefold() for entry in value if isinstance(entry, str | int))
+    for entry in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(entry, int) or (isinstance(entry, str) and len(entry) <= _MAX_TEXT):
+            yield str(entry).casefold()
 
 
 def _bucket(name: str, buckets: int) -> int:

@@ -117,6 +117,8 @@ class Applied(NamedTuple):
     # rows that this commit gave out, and users that it erased
     new_users: range
     new_items: range
+    # rows of items of which this commit holds a catalogue record
+    catalogue: tuple[int, ...]
     forgotten: tuple[int, ...]
     # events of users that belong to another partition, applied nonetheless
     moved: int

@@ -146,6 +146,7 @@ class Planner:
             late=change.late,
             new_users=range(len(tables.users), len(tables.users) + len(rows.new_users)),
             new_items=range(len(tables.items), len(tables.items) + len(rows.new_items)),
+            catalogue=tuple(rows.catalogue),
             forgotten=tuple(forgotten),
             moved=int(change.moved),
             next_seq=first_seq + int(np.count_nonzero(done)),

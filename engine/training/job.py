@@ -9,6 +9,7 @@ import msgspec
 
 from ..config import Config
 from ..errors import RecurraError, StoreError, StoreFencedError, TrainingError
+from ..events import Item
 from ..store import Store
 from ..versions import VersionStore
 from .protocol import Request, TrainReport
@@ -27,10 +28,11 @@ def run_job(request: Request, store: Path, versions: VersionStore, progress: Cal
     everything published before are then as they were.
     """
     began, cpu_began = time.perf_counter(), time.process_time()
-    log, item_ids, store_id = _read(request, store, versions)
+    log, item_ids, records, store_id = _read(request, store, versions)
     number = versions.current()
     config = Config(store=request.store, model=request.model, training=request.training, gate=request.gate)
-    given = Round(log, item_ids, versions.load(number) if number else None, config, versions.attempted())
+    live = versions.load(number) if number else None
+    given = Round(log, item_ids, live, config, versions.attempted(), records)
     outcome = train_round(given, progress=progress)
 
     def finished(number: int) -> TrainReport:
@@ -64,8 +66,10 @@ def run_job(request: Request, store: Path, versions: VersionStore, progress: Cal
     return finished(published)
 
 
-def _read(request: Request, path: Path, versions: VersionStore) -> tuple[UserLog, list[str | None], str]:
-    """Read the log and the item ids as committed; tried again if the writer deletes a file meanwhile."""
+def _read(
+    request: Request, path: Path, versions: VersionStore
+) -> tuple[UserLog, list[str | None], list[Item | None], str]:
+    """Read log, item ids, item records and store id as committed; again if the writer deletes a file meanwhile."""
     for attempt in range(1, _READS + 1):
         try:
             with _reader(request, path, versions) as store:
@@ -73,7 +77,8 @@ def _read(request: Request, path: Path, versions: VersionStore) -> tuple[UserLog
                 if until is not None and until > last:
                     raise TrainingError(f"training up to event {until} was asked for, the log ends at {last}")
                 log = UserLog.read(store.log(), until)
-                return log, store.items.ids(range(len(store.items))), store.store_id
+                rows = range(len(store.items))
+                return log, store.items.ids(rows), [store.items.record(row) for row in rows], store.store_id
         except StoreError:
             if attempt == _READS:
                 raise

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import TrainingError
-from ..model import StreamingModel
+from ..events import Item
+from ..model import Features, StreamingModel, item_features
 from ..versions import Version
 from .fit import MIN_VALIDATION, Material, fit
 from .gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks
@@ -35,13 +36,15 @@ class Outcome(NamedTuple):
 
 class Round(NamedTuple):
     """What a round is given. ``item_ids`` are the store's items by row; ``attempted_seq`` is the newest event that the
-    round before saw, so that refused candidates do not make the next ones ever more expensive (-1: none was)."""
+    round before saw, so that refused candidates do not make the next ones ever more expensive (-1: none was);
+    ``records`` are the newest catalogue records by store row, read by models with attributes."""
 
     log: UserLog
     item_ids: Sequence[str | None]
     live: Version | None
     config: Config
     attempted_seq: int = -1
+    records: Sequence[Item | None] = ()
 
 
 def train_round(given: Round, *, progress: Callable[[float], None] | None = None) -> Outcome:
@@ -65,10 +68,12 @@ def train_round(given: Round, *, progress: Callable[[float], None] | None = None
     torch.manual_seed(int(sequence.generate_state(1)[0]))
     vocabulary, version_rows = _vocabulary(trained, given.item_ids, live)
     generator = torch.Generator().manual_seed(int(sequence.generate_state(2)[1]))
+    buckets = config.model.attributes if live is None else live.model().config.attributes
+    features = _features(vocabulary, given, buckets) if buckets else None
     if live is None:
-        model = StreamingModel(config.model, len(vocabulary), generator=generator)
+        model = StreamingModel(config.model, len(vocabulary), features=features, generator=generator)
     else:
-        model = live.model().grown(len(vocabulary), generator=generator)
+        model = live.model().grown(len(vocabulary), features=features, generator=generator)
     _set_gap_clip(model, trained)
     facts |= {"items": len(vocabulary), "trained_events": len(trained)}
     facts |= _fit(model, trained, version_rows, given, rng, progress)
@@ -114,6 +119,11 @@ def _vocabulary(log: UserLog, item_ids: Sequence[str | None], live: Version | No
             vocabulary.append(name)
     unknown = len(vocabulary)
     return vocabulary, np.array([unknown if name is None else rows.get(name, unknown) for name in item_ids], np.int64)
+
+
+def _features(vocabulary: Sequence[str], given: Round, buckets: int) -> Features:
+    records = dict(zip(given.item_ids, given.records, strict=False))
+    return item_features((records.get(item) for item in vocabulary), buckets)
 
 
 def _set_gap_clip(model: StreamingModel, log: UserLog) -> None:

@@ -20,7 +20,7 @@ from recurra.engine.config import (
     StoreConfig,
     TrainingConfig,
 )
-from recurra.engine.model import StreamingModel
+from recurra.engine.model import Features, StreamingModel
 from recurra.engine.versions import VersionStore
 
 MODEL = ModelConfig(d_model=16, layers=2, heads=2, head_dim=8, d_state=8)
@@ -39,10 +39,17 @@ def small_config(**changes: object) -> Config:
     return Config(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def publish(path: Path, vocabulary: Sequence[str], *, seed: int = 0) -> int:
+def publish(
+    path: Path,
+    vocabulary: Sequence[str],
+    *,
+    seed: int = 0,
+    config: ModelConfig = MODEL,
+    features: Features | None = None,
+) -> int:
     """Publish a version with random weights, none of them at a value that hides it, over the given items."""
     torch.manual_seed(seed)
-    model = StreamingModel(MODEL, len(vocabulary))
+    model = StreamingModel(config, len(vocabulary), features=features)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
