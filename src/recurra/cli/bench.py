@@ -103,3 +103,30 @@ def kernels(
     write_json(result, json)
     for name, figures in result.items():
         say(f"{name}: {figures}", json)
+
+
+@app.command(epilog="Example: recurra bench train --threads 2 --json train.json")
+def train(
+    items: Annotated[int, typer.Option(min=10, help="Size of the catalogue.")] = 3_416,
+    length: Annotated[int, typer.Option(min=2, metavar="L", help="Events of a window.")] = 200,
+    threads: Threads = 1,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")] = "cpu",
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Learning the events of whole windows, against learning one event from each padded prefix."""
+    from recurra.simulations.bench.train import bench_train
+
+    with progress("bench train", quiet=quiet) as report:
+        result = bench_train(
+            items=items,
+            length=length,
+            threads=threads,
+            device=device,
+            progress=lambda words: report(0, 0, words),
+        )
+    write_json(result, json)
+    peer = result["peer"]
+    say(f"windows of {length}: {result['train_events_per_s']:,.0f} events/s", json)
+    say(f"prefixes padded to {length} ({peer['name']}): {peer['train_events_per_s']:,.0f} events/s", json)
+    say(f"ratio {result['ratio']:.0f}; {100 * result['limit_share']:.0f} % of the machine's multiply-adds", json)
