@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 __all__ = [
     "MISS",
+    "NOT_RANKED",
     "Owned",
     "Ranks",
     "Tally",
     "cohorts",
+    "gains",
     "metrics",
     "over_time",
     "rank_among_known",
@@ -22,8 +24,12 @@ __all__ = [
 
 # the rank of an event that nobody could have got right: an item never seen before, or one excluded by rule
 MISS = 0
+# the rank of an event that a competitor was not asked about: it counts nowhere
+NOT_RANKED = -1
 # users and items with fewer events than this are new
 _NEW_EVENTS = 5
+# the head of the catalogue; all other items are the tail
+_HEAD_SHARE = 0.2
 _NAMES = ("hr@10", "hr@20", "ndcg@10", "mrr")
 
 IntArray = NDArray[np.int32]
@@ -33,13 +39,24 @@ _NONE: IntArray = np.zeros(0, dtype=np.int32)
 
 
 def metrics(ranks: IntArray) -> dict[str, float]:
-    """Return HR@10, HR@20, NDCG@10 and MRR over ``ranks`` (1 = best, ``MISS`` counts in the denominator only)."""
-    if len(ranks) == 0:
+    """Return HR@10, HR@20, NDCG@10 and MRR over ``ranks``.
+
+    A rank of 1 is the best, ``MISS`` counts in the denominator only, ``NOT_RANKED`` nowhere.
+    """
+    asked = int(np.count_nonzero(ranks != NOT_RANKED))
+    if asked == 0:
         return dict.fromkeys(_NAMES, 0.0)
     hit = ranks[ranks > 0].astype(np.float64)
-    top10 = hit[hit <= 10]
-    sums = np.array([len(top10), np.count_nonzero(hit <= 20), np.sum(1 / np.log2(top10 + 1)), np.sum(1 / hit)])
-    return {name: round(float(mean), 6) for name, mean in zip(_NAMES, sums / len(ranks), strict=True)}
+    sums = np.array([np.count_nonzero(hit <= 10), np.count_nonzero(hit <= 20), np.sum(gains(ranks)), np.sum(1 / hit)])
+    return {name: round(float(mean), 6) for name, mean in zip(_NAMES, sums / asked, strict=True)}
+
+
+def gains(ranks: IntArray) -> NDArray[np.float64]:
+    """Return what every rank adds to NDCG@10: 1 / log2(rank + 1) up to rank 10, else 0."""
+    gained = np.zeros(len(ranks))
+    top10 = (ranks > 0) & (ranks <= 10)
+    gained[top10] = 1 / np.log2(ranks[top10] + 1)
+    return gained
 
 
 def over_time(ranks: IntArray, positions: NDArray[np.int64], edges: NDArray[np.int64]) -> list[dict[str, float]]:
@@ -127,24 +144,25 @@ class Owned:
 
 
 def cohorts(users: IntArray, items: IntArray, times_ms: NDArray[np.int64]) -> dict[str, BoolArray]:
-    """Return, for every event of a stream, which cohorts it belongs to.
+    """Return, for every event of a stream, which cohorts it belongs to; they come in pairs of which it is in one.
 
-    ``new_user`` and ``new_item``: fewer than 5 events of the user (of the item) came before; ``tail``: fewer events of
-    the item came before than of the average item seen so far; ``with_gap``: the user's previous event has another time.
+    ``new_user`` and ``new_item``: fewer than 5 events of the user (of the item) came before; ``old_user`` and
+    ``old_item`` otherwise. ``head``: fewer than a fifth of the items so far have more events than the item; ``tail``
+    otherwise. ``with_gap``: the user's previous event has an earlier time; ``without_gap``: the same, or there is none.
     """
-    user_before = _count_before(users)
     item_before = _count_before(items)
-    known_items = np.cumsum(item_before == 0) - (item_before == 0)
-    average = np.arange(len(items)) / np.maximum(1, known_items)
     order = np.argsort(users, kind="stable")
     gap = np.zeros(len(users), dtype=np.bool_)
     follows = users[order][1:] == users[order][:-1]
     gap[order[1:]] = follows & (times_ms[order][1:] > times_ms[order][:-1])
+    pairs = {
+        ("new_user", "old_user"): _count_before(users) < _NEW_EVENTS,
+        ("new_item", "old_item"): item_before < _NEW_EVENTS,
+        ("tail", "head"): _more_popular(item_before) >= _HEAD_SHARE,
+        ("with_gap", "without_gap"): gap,
+    }
     return {
-        "new_user": user_before < _NEW_EVENTS,
-        "new_item": item_before < _NEW_EVENTS,
-        "tail": item_before < average,
-        "with_gap": gap,
+        name: members for (one, other), is_one in pairs.items() for name, members in ((one, is_one), (other, ~is_one))
     }
 
 
@@ -156,6 +174,20 @@ def _count_before(codes: IntArray) -> NDArray[np.int64]:
     before = np.empty(len(codes), dtype=np.int64)
     before[order] = np.arange(len(codes)) - np.repeat(starts, lengths)
     return before
+
+
+@njit(cache=True, nogil=True)
+def _more_popular(item_before: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of the items so far that have more events than the event's item, which had ``item_before``."""
+    shares = np.ones(len(item_before))
+    # at [c]: items with more than c events
+    above = np.zeros(len(item_before) + 1)
+    for place in range(len(item_before)):
+        before = item_before[place]
+        if above[0] > 0 and before > 0:
+            shares[place] = above[before] / above[0]
+        above[before] += 1
+    return shares
 
 
 @njit(cache=True, nogil=True)

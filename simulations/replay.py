@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ..engine.clock import EventClock
 from ..engine.config import Config
@@ -48,6 +49,7 @@ def replay(
     every: int = 1,
     via: str = "memory",
     speed: str | float = "max",
+    label_delay_ms: int = 0,
     train: str = "auto",
     query_time: bool = True,
     baselines: str = "all",
@@ -61,19 +63,21 @@ def replay(
     ``repeats`` keeps the user's own items candidates. ``train`` is ``auto`` (a version at the end of the warm part and
     at growing distances after it) or ``off`` (one version at the end of the warm part, which then stays). ``via`` is
     ``memory`` or ``kafka://HOST:PORT/TOPIC``: events then reach the engine through the topic. ``speed`` is ``max`` or
-    how many times faster than event time to go. ``data_dir`` must be new; None uses a temporary one. Raises
-    ``InputError`` for arguments that are not acceptable.
+    how many times faster than event time to go. ``label_delay_ms``: an event is learnt only when that much event time
+    has passed. ``data_dir`` must be new; None uses a temporary one. Raises ``InputError`` for arguments that are not
+    acceptable.
     """
     pace = _pace(speed)
-    _check(warm, every, train)
+    _check(warm, every, label_delay_ms, train)
     settings = _configured(config or Config(), repeats, query_time and stream.clock, seed, threads)
-    contest = Contest(stream, chosen(baselines), repeats=repeats)
+    first = int(len(stream) * warm)
+    contest = Contest(stream, chosen(baselines), np.arange(first, len(stream), every), repeats=repeats)
     clock = EventClock(int(stream.time_ms[0]))
     with Usage() as usage, _folder(data_dir) as folder, Engine(folder, settings, clock=clock) as engine:
         with open_feed(via, engine, stream, clock) as feed:
             run = _Run(stream, engine, clock, contest, feed, usage, settings)
-            run.warm_up(int(len(stream) * warm))
-            run.go(every, pace, learning=train == "auto", progress=progress)
+            run.warm_up(_due(stream, first, label_delay_ms))
+            run.go(first, every, pace, label_delay_ms, learning=train == "auto", progress=progress)
         result = {**_facts(stream, seed), **contest.result(), **run.result()}
     result["timeline"]["mix_weights"] = run.mix_weights
     result["settings"] = {
@@ -82,6 +86,7 @@ def replay(
         "every": every,
         "via": via,
         "speed": speed,
+        "label_delay_ms": label_delay_ms,
         "train": train,
         "query_time": settings.model.query_time,
         "baselines": baselines,
@@ -97,11 +102,13 @@ def replay(
     }
 
 
-def _check(warm: float, every: int, train: str) -> None:
+def _check(warm: float, every: int, label_delay_ms: int, train: str) -> None:
     if not 0 <= warm < 1:
         raise InputError(f"expected a warm share of at least 0 and below 1, got {warm}")
     if every < 1:
         raise InputError(f"expected to rank every K-th event with K at least 1, got {every}")
+    if label_delay_ms < 0:
+        raise InputError(f"expected a label delay of at least 0, got {label_delay_ms} ms")
     if train not in ("auto", "off"):
         raise InputError(f"expected training to be auto or off, got {train!r}")
 
@@ -114,8 +121,15 @@ def _facts(stream: Stream, seed: int) -> dict[str, Any]:
         "events": len(stream),
         "users": len(stream.user_ids),
         "items": len(stream.item_ids),
-        "drift": [],
     }
+
+
+def _due(stream: Stream, position: int, delay_ms: int) -> int:
+    """Return how many events are to be learnt before the one at ``position``."""
+    if delay_ms == 0:
+        return position
+    passed_ms = int(stream.time_ms[position]) - delay_ms
+    return min(position, int(np.searchsorted(stream.time_ms, passed_ms, side="right")))
 
 
 class _Run:
@@ -142,39 +156,35 @@ class _Run:
         # one entry per training: position in the stream and what came of it
         self.trainings: list[dict[str, Any]] = []
         self.mix_weights: list[dict[str, Any]] = []
-        self._warm = 0
+        self._learnt = 0
+        self._next_training = 0
 
     def warm_up(self, events: int) -> None:
         """Learn the first events without ranking them, then train a first version."""
         for start in range(0, events, _WARM_BATCH):
-            end = min(events, start + _WARM_BATCH)
-            self._feed.learn(start, end)
-            for position in range(start, end):
-                self._contest.learn(position)
-        self._warm = events
+            self._learn(min(events, start + _WARM_BATCH))
         if events >= self._config.training.min_events:
-            self._train(events)
+            self._train()
+        self._plan_training()
 
-    def go(self, every: int, pace: "_Pace", *, learning: bool, progress: Progress | None) -> None:
-        """Rank and learn the rest."""
-        stream, times = self._stream, self._stream.time_ms
-        next_training = self._next_training(self._warm)
+    def go(
+        self, first: int, every: int, pace: "_Pace", delay_ms: int, *, learning: bool, progress: Progress | None
+    ) -> None:
+        """Rank and learn the events from ``first`` on."""
+        stream = self._stream
         # the mixture is looked at as often as there are points in the report's curves
-        look = max(1, (len(stream) - self._warm) // 40)
-        for position in range(self._warm, len(stream)):
-            pace.wait(int(times[position]))
-            if (position - self._warm) % every == 0:
+        look = max(1, (len(stream) - first) // 40)
+        for position in range(first, len(stream)):
+            pace.wait(int(stream.time_ms[position]))
+            self._learn_up_to(_due(stream, position, delay_ms), learning=learning)
+            if (position - first) % every == 0:
                 self._judge(position)
-            self._feed.learn(position, position + 1)
-            self._contest.learn(position)
             done = position + 1
-            if (done - self._warm) % look == 0:
+            if (done - first) % look == 0:
                 self.mix_weights.append({"position": done, "ndcg@10": self._engine.mix_weights()["ndcg@10"]})
-            if learning and done >= next_training and done < len(stream):
-                self._train(done)
-                next_training = self._next_training(done)
             if progress is not None and (done % 100 == 0 or done == len(stream)):
                 progress(done, len(stream), self._contest.recent())
+        self._learn(len(stream))
 
     def result(self) -> dict[str, Any]:
         """Return the parts of the JSON that the engine knows."""
@@ -192,7 +202,24 @@ class _Run:
         scores = self._engine.scores(stream.user_ids[stream.users[position]], now_ms)
         self._contest.judge(position, scores, self._engine.item_row(stream.item_ids[stream.items[position]]))
 
-    def _train(self, position: int) -> None:
+    def _learn_up_to(self, end: int, *, learning: bool) -> None:
+        while self._learnt < end:
+            self._learn(self._learnt + 1)
+            if learning and self._learnt >= self._next_training:
+                self._train()
+                self._plan_training()
+
+    def _learn(self, end: int) -> None:
+        """Learn what is missing of the first ``end`` events, at once."""
+        stream = self._stream
+        if end == self._learnt:
+            return
+        self._feed.learn(self._learnt, end)
+        for position in range(self._learnt, end):
+            self._contest.learn(position, self._engine.item_row(stream.item_ids[stream.items[position]]))
+        self._learnt = end
+
+    def _train(self) -> None:
         started = time.perf_counter()
         # states are folded under the new version when their users come again, instead of all at once
         report = self._engine.train(active_users=0)
@@ -200,11 +227,11 @@ class _Run:
         self.train_s += seconds
         self._usage.sample()
         verdict = "promoted" if report.published else "refused"
-        self.trainings.append({"position": position, "verdict": verdict, "seconds": round(seconds, 2)})
+        self.trainings.append({"position": self._learnt, "verdict": verdict, "seconds": round(seconds, 2)})
 
-    def _next_training(self, done: int) -> int:
-        distance = max(self._config.training.every_events, int(done * _TRAIN_SHARE))
-        return max(self._config.training.min_events, done + distance)
+    def _plan_training(self) -> None:
+        distance = max(self._config.training.every_events, int(self._learnt * _TRAIN_SHARE))
+        self._next_training = max(self._config.training.min_events, self._learnt + distance)
 
 
 class _Pace:

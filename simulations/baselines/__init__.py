@@ -1,4 +1,4 @@
-"""What recurra has to beat: counting baselines that learn every event, as the protocol's reference states them."""
+"""What recurra has to beat: baselines that learn every event, as the protocol's reference states them."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -9,15 +9,19 @@ from .decayed_popularity import DecayedPopularity
 from .item_knn import ItemKnn
 from .markov import Markov
 from .popularity import Popularity
+from .river_mf import RiverBiasedMf, RiverFunkMf
 from .sequential_rules import SequentialRules
 
 __all__ = [
     "BASELINES",
+    "SAMPLED",
     "Baseline",
     "DecayedPopularity",
     "ItemKnn",
     "Markov",
     "Popularity",
+    "RiverBiasedMf",
+    "RiverFunkMf",
     "SequentialRules",
     "chosen",
 ]
@@ -38,14 +42,17 @@ class Baseline(Protocol):
         """Return the score of every item learnt so far, float64 by item code; asked any number of times."""
         ...
 
-    def learn(self, user: int, item: int) -> None:
-        """Learn one event; called once per event, in the order of the stream."""
+    def learn(self, user: int, item: int, weight: float = 1.0) -> None:
+        """Learn one event and its weight, 1 when it has none; called once per event, in the order of the stream."""
         ...
 
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
-    made.name: made for made in (Popularity, DecayedPopularity, Markov, SequentialRules, ItemKnn)
+    made.name: made
+    for made in (Popularity, DecayedPopularity, Markov, SequentialRules, ItemKnn, RiverBiasedMf, RiverFunkMf)
 }
+# those that take milliseconds to rank: they are asked about a sample of the events, and no best baseline
+SAMPLED = frozenset({RiverBiasedMf.name, RiverFunkMf.name})
 
 
 def chosen(names: str | Sequence[str]) -> list[Baseline]:

@@ -26,7 +26,7 @@ class DecayedPopularity:
         self._counts.write(scores, 1.0)
         return scores
 
-    def learn(self, user: int, item: int) -> None:  # noqa: ARG002
+    def learn(self, user: int, item: int, weight: float = 1.0) -> None:  # noqa: ARG002
         """Count one event."""
         self._counts.add(item)
         self._items = max(self._items, item + 1)

@@ -41,7 +41,7 @@ class ItemKnn:
         scores += ties
         return scores
 
-    def learn(self, user: int, item: int) -> None:
+    def learn(self, user: int, item: int, weight: float = 1.0) -> None:  # noqa: ARG002 - counts only
         """Count ``item`` with the last items of ``user``."""
         context = self._contexts.of(user)
         others = np.where(context == item, -1, context)

@@ -25,7 +25,7 @@ class Popularity:
         scores += self._counts[: self._items]
         return scores
 
-    def learn(self, user: int, item: int) -> None:  # noqa: ARG002
+    def learn(self, user: int, item: int, weight: float = 1.0) -> None:  # noqa: ARG002
         """Count one event."""
         self._counts = grown(self._counts, item)
         self._counts[item] += 1

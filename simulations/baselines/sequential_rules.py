@@ -35,7 +35,7 @@ class SequentialRules:
         self._rules.accumulate(self._contexts.of(user), self._reading, cells)
         return cells[1:]
 
-    def learn(self, user: int, item: int) -> None:
+    def learn(self, user: int, item: int, weight: float = 1.0) -> None:  # noqa: ARG002 - counts only
         """Learn that ``item`` is the next one of ``user``."""
         context = self._contexts.of(user)
         self._rules.add(context, np.full(len(context), item, dtype=np.int32), self._learning)

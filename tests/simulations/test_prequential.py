@@ -1,6 +1,7 @@
 """The protocol's arithmetic, against figures worked out by hand and against slow definitions."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from recurra.simulations.prequential import (
     MISS,
+    NOT_RANKED,
     Owned,
     Ranks,
     Tally,
@@ -33,7 +35,14 @@ def test_metrics_by_hand() -> None:
 
 
 def test_metrics_of_nothing_are_zero() -> None:
-    assert metrics(np.zeros(0, np.int32)) == {"hr@10": 0.0, "hr@20": 0.0, "ndcg@10": 0.0, "mrr": 0.0}
+    nothing = {"hr@10": 0.0, "hr@20": 0.0, "ndcg@10": 0.0, "mrr": 0.0}
+    assert metrics(np.zeros(0, np.int32)) == nothing
+    assert metrics(np.full(3, NOT_RANKED, np.int32)) == nothing
+
+
+def test_events_that_a_competitor_was_not_asked_about_count_nowhere() -> None:
+    asked = np.array([1, 12, MISS], np.int32)
+    assert metrics(np.insert(asked, [0, 2, 3], NOT_RANKED)) == metrics(asked)
 
 
 @given(st.lists(st.integers(0, 40), max_size=60))
@@ -129,9 +138,17 @@ def test_cohorts_look_only_at_what_came_before(steps: list[tuple[int, int, int]]
     for at in range(len(steps)):
         before = slice(0, at)
         own = np.flatnonzero(users[before] == users[at])
-        of_item = int(np.count_nonzero(items[before] == items[at]))
-        known = len(set(items[before].tolist()))
+        counts = Counter(items[before].tolist())
+        of_item = counts[int(items[at])]
+        more = sum(count > of_item for count in counts.values())
         assert groups["new_user"][at] == (len(own) < 5)
         assert groups["new_item"][at] == (of_item < 5)
-        assert groups["tail"][at] == (of_item < at / max(1, known))
+        assert groups["head"][at] == (of_item > 0 and more < 0.2 * len(counts))
         assert groups["with_gap"][at] == (len(own) > 0 and times[own[-1]] < times[at])
+    for one, other in (
+        ("new_user", "old_user"),
+        ("new_item", "old_item"),
+        ("head", "tail"),
+        ("with_gap", "without_gap"),
+    ):
+        assert (groups[one] ^ groups[other]).all()

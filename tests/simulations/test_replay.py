@@ -54,7 +54,7 @@ def test_a_replay_has_everything_that_the_interface_names(result: dict[str, Any]
     assert result["protocol"] == "preq-v1"
     assert result["events"] == len(stream)
     assert result["evaluated"] == len(stream) - int(len(stream) * 0.2)
-    assert set(result["recurra"]) == {"hr@10", "hr@20", "ndcg@10", "mrr"}
+    assert set(result["recurra"]) == {"hr@10", "hr@20", "ndcg@10", "mrr", "coverage@10", "novelty@10"}
     assert list(result["baselines"]) == [
         "popularity",
         "decayed-popularity",

@@ -29,7 +29,7 @@ def result(stream_of: Callable[[Sequence[tuple[int, int]]], Stream]) -> dict[str
     items: dict[str, int] = {}
     pairs = [(users.setdefault(event.user, len(users)), items.setdefault(event.item, len(items))) for event in events]
     stream = stream_of(pairs)
-    contest = Contest(stream, chosen("popularity,markov"))
+    contest = Contest(stream, chosen("popularity,markov"), np.arange(300, len(stream)))
     rng = np.random.default_rng(0)
     for position in range(len(stream)):
         if position >= 300:

@@ -1,13 +1,20 @@
 """The command that plays a data set as a stream: replay."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .output import Json, Quiet, duration, progress, say, table, write_json
 
+if TYPE_CHECKING:
+    from recurra.simulations.datasets import Stream
+
 __all__ = ["add_to"]
+
+_SYNTHETIC_EVENTS = 20_000
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,7 +23,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def replay(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file of events, or a directory with one.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A file of events, a directory with one, or a generated synthetic:KIND."),
+    ],
     format: Annotated[str, typer.Option(metavar="NAME", help="auto, inter, dat, csv, parquet or jsonl.")] = "auto",
     warm: Annotated[
         float, typer.Option(metavar="SHARE", help="Share that is learnt before any event is ranked.")
@@ -29,6 +39,9 @@ def replay(
     limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N events.")] = None,
     via: Annotated[str, typer.Option(metavar="memory|kafka://...", help="How events reach the engine.")] = "memory",
     speed: Annotated[str, typer.Option(metavar="max|X", help="X times as fast as the events' time.")] = "max",
+    label_delay: Annotated[
+        str, typer.Option(metavar="DURATION", help="Learn an event only after so much event time: 30s, 10m, 2h, 1d.")
+    ] = "0s",
     train: Annotated[str, typer.Option(metavar="auto|off", help="Train as the stream goes on.")] = "auto",
     query_time: Annotated[str, typer.Option(metavar="on|off", help="Use the time of the query.")] = "on",
     baselines: Annotated[str, typer.Option(metavar="all|none|a,b", help="What to compare with.")] = "all",
@@ -42,14 +55,13 @@ def replay(
 ) -> None:
     """Replay a data set as a stream: every event is ranked, then learnt (protocol preq-v1)."""
     import recurra
-    from recurra.simulations.datasets import load
     from recurra.simulations.replay import replay as run_replay
 
     from .serve import one_of
 
     one_of("--query-time", query_time, ("on", "off"))
     settings = recurra.load_config(config)
-    stream = load(path, format, shuffle_ties=shuffle_ties, limit=limit)
+    stream = _stream(path, format, shuffle_ties, limit, seed)
     with progress(stream.name, quiet=quiet) as bar:
         result = run_replay(
             stream,
@@ -60,6 +72,7 @@ def replay(
             every=every,
             via=via,
             speed=speed,
+            label_delay_ms=_duration_ms("--label-delay", label_delay),
             train=train,
             query_time=query_time == "on",
             baselines=baselines,
@@ -74,6 +87,26 @@ def replay(
     write_json(result, json)
     if json != "-":
         _print_result(result)
+
+
+def _stream(path: Path, format: str, shuffle_ties: int | None, limit: int | None, seed: int) -> "Stream":
+    from recurra.simulations.datasets import load
+    from recurra.simulations.synthetic import kind_of, stream
+
+    kind = kind_of(str(path))
+    if kind is not None:
+        return stream(kind, _SYNTHETIC_EVENTS if limit is None else limit, seed)
+    return load(path, format, shuffle_ties=shuffle_ties, limit=limit)
+
+
+def _duration_ms(flag: str, text: str) -> int:
+    """Return a time span in ms; raises ``InputError`` naming the flag."""
+    from recurra.engine.errors import InputError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if found is None:
+        raise InputError(f"{flag} expects a time span such as 30s, 10m, 2h or 1d, got {text!r}")
+    return round(float(found[1]) * _UNITS_MS[found[2]])
 
 
 def _print_result(result: dict[str, Any]) -> None:

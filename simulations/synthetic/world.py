@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-from ..engine.events import Event, Item
-from .titles import CATEGORIES, titles
+from ...engine.events import Event, Item
+from ..titles import CATEGORIES, titles
 
 __all__ = ["World", "generate"]
 
