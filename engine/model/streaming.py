@@ -28,14 +28,18 @@ uniform in -16..-1; D = 1; b = softplus^-1 of a log-uniform value in 0.001..0.1;
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from ...kernels import conv, ssd
+from ...kernels.block.train import LayerParameters, drop_norm, supported
+from ...kernels.block.train import layer as fused_layer
 from ..config import ModelConfig
 from .attributes import Features, ItemAttributes
 from .base import SequenceModel
@@ -108,6 +112,43 @@ class StreamingLayer(nn.Module):
         f = drop(self.ffn_out(f))
         out: torch.Tensor = self.ffn_norm(f + c)
         return out
+
+    def fused(
+        self, a: torch.Tensor, phi: torch.Tensor, bounds: torch.Tensor, dropout: float, seed: int
+    ) -> torch.Tensor:
+        """The same as the forward pass, by compiled code; float32 on the CPU, dropout by ``seed``."""
+        parameters = LayerParameters(
+            self.in_proj.weight,
+            self.in_proj.bias,
+            self.conv_weight,
+            self.conv_bias,
+            self.dt_bias,
+            self.A_log,
+            self.D,
+            self.gate_norm,
+            self.out_proj.weight,
+            self.out_proj.bias,
+            self.norm.weight,
+            self.norm.bias,
+            self.ffn_in.weight,
+            self.ffn_in.bias,
+            self.ffn_out.weight,
+            self.ffn_out.bias,
+            self.ffn_norm.weight,
+            self.ffn_norm.bias,
+        )
+        modulation = a.new_zeros(len(a), 2 * self.heads) if self.time is None else self.time(phi)
+        return fused_layer(
+            a,
+            modulation,
+            bounds,
+            parameters,
+            residual=self.residual,
+            norm_eps=self.eps,
+            ffn_eps=FFN_EPS,
+            dropout=dropout,
+            seed=seed,
+        )
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw the initial values of the parameters that are not linear maps."""
@@ -199,15 +240,30 @@ class StreamingModel(SequenceModel):
         rows = items.new_full((int(bounds[-1]),), self.start_row).index_copy(0, place, items)
         phi = self.embedding.new_zeros(len(rows), FEATURES)
         phi = phi.index_copy(0, place, gap_features(times_ms, offsets).to(phi.dtype))
-        drop, lost = _keep, None
+        lost = None
         if self.training:
-            generator = torch.Generator(device).manual_seed(_drawn() if seed is None else seed)
+            seed = int(torch.randint(1 << 62, ())) if seed is None else seed
+            generator = torch.Generator(device).manual_seed(seed)
             lost = torch.rand(rows.shape, generator=generator, device=device) < self.config.unknown_rate
             lost = lost & (rows != self.start_row)
-            drop = partial(_drop, self.config.dropout, generator)
-        a: torch.Tensor = self.in_norm(drop(self.vectors(rows, lost)))
+        vectors = self.vectors(rows, lost)
+        can = supported(vectors, self.config.d_conv, self.config.d_state)
+        if backend == "numba" or (backend == "auto" and can):
+            return self._fused(vectors, phi, bounds, seed or 0)
+        drop = partial(_drop, self.config.dropout, generator) if self.training else _keep
+        a: torch.Tensor = self.in_norm(drop(vectors))
         for layer in self.layers:
             a = layer(a, phi, bounds, drop, backend)
+        return a
+
+    def _fused(self, vectors: torch.Tensor, phi: torch.Tensor, bounds: torch.Tensor, seed: int) -> torch.Tensor:
+        rate = self.config.dropout if self.training else 0.0
+        first, *seeds = np.random.SeedSequence(seed).generate_state(1 + len(self.layers), np.uint64).tolist()
+        norm = self.in_norm
+        a = drop_norm(vectors, norm.weight, norm.bias, eps=norm.eps, dropout=rate, seed=first)
+        layers = cast(Iterable[StreamingLayer], self.layers)
+        for layer, key in zip(layers, seeds, strict=True):
+            a = layer.fused(a, phi, bounds, rate, key)
         return a
 
     def query(self, hidden: torch.Tensor, phi: torch.Tensor | None) -> torch.Tensor:
@@ -277,11 +333,6 @@ class StreamingModel(SequenceModel):
                 nn.init.zeros_(module.last.weight)
             if isinstance(module, StreamingLayer):
                 module.reset(generator)
-
-
-def _drawn() -> int:
-    """Draw a seed from torch's own generator."""
-    return int(torch.randint(1 << 62, ()))
 
 
 def _keep(values: torch.Tensor) -> torch.Tensor:

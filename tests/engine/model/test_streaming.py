@@ -1,3 +1,4 @@
+import copy
 import itertools
 from typing import Any
 
@@ -137,6 +138,44 @@ def test_packed_rows_equal_each_alone(name: str) -> None:
             row = slice(begin, max(end, begin + 1))  # not every model reads rows without events
             want.append(model(items[None, row], times_ms[None, row])[0, : end - begin + 1])
     torch.testing.assert_close(got, torch.cat(want), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("time", [True, False])
+def test_compiled_model_gives_the_naive_one_with_gradients(layers: int, time: bool) -> None:
+    items, times_ms, offsets = packed(LENGTHS)
+    truth = moved(msgspec.structs.replace(SMALL, layers=layers, time=time))
+    single = copy.deepcopy(truth).float()
+    weights = torch.randn(len(items) + len(LENGTHS), SMALL.d_model, dtype=torch.float64)
+    results = []
+    for model, backend in ((truth, "naive"), (single, "numba")):
+        hidden = model.encode(items, times_ms, offsets, backend=backend)
+        (hidden * weights).sum().backward()  # type: ignore[no-untyped-call]
+        results.append((hidden.detach().double(), {name: p.grad for name, p in model.named_parameters()}))
+    (want, want_grads), (got, got_grads) = results
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
+    for name, grad in want_grads.items():
+        other = got_grads[name]
+        if grad is None:
+            assert other is None
+        else:
+            assert other is not None
+            torch.testing.assert_close(other.double(), grad, rtol=0, atol=1e-4 * grad.abs().max().item(), msg=name)
+
+
+@pytest.mark.parametrize("backend", ["chunk", "numba"])
+def test_what_training_draws_depends_on_the_seed(backend: str) -> None:
+    model = moved().float().train()
+    cells = packed([30, 20])
+    with torch.no_grad():
+        first, same, other = (model.encode(*cells, backend=backend, seed=seed) for seed in (1, 1, 2))
+        torch.manual_seed(0)
+        drawn = model.encode(*cells, backend=backend)
+        torch.manual_seed(0)
+        again = model.encode(*cells, backend=backend)
+    assert torch.equal(first, same)
+    assert torch.equal(drawn, again)
+    assert not torch.equal(first, other)
 
 
 def test_fresh_model_starts_without_time() -> None:

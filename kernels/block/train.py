@@ -1,0 +1,379 @@
+"""A layer's training on the CPU (float32): matrix products by torch, one compiled pass over the rows between them.
+
+The truth is the model's own layer with the naive scan. Sequences lie one after another, without padding. Nothing is
+kept for the backward pass that is cheaper to make again: dropout's masks are a hash, states are saved once a segment.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.autograd.function import once_differentiable
+
+from .train_rows import add_norm, add_norm_grad, dropout_mask, hardswish, hardswish_grad, threshold
+from .train_scan import Scan, scan, segments, steps, steps_grad
+
+__all__ = ["LayerParameters", "drop_norm", "layer", "layer_masks", "supported"]
+
+_TAPS = 4
+
+
+class LayerParameters(NamedTuple):
+    """The parameters of a layer as modules keep them; letters as in ``LayerWeights``."""
+
+    in_weight: torch.Tensor  # (r, d)
+    in_bias: torch.Tensor  # (r)
+    conv_weight: torch.Tensor  # (w, K)
+    conv_bias: torch.Tensor  # (w)
+    dt_bias: torch.Tensor  # (h)
+    A_log: torch.Tensor  # (h)
+    D: torch.Tensor  # (h)
+    gate_norm: torch.Tensor  # (e)
+    out_weight: torch.Tensor  # (d, e)
+    out_bias: torch.Tensor  # (d)
+    norm_weight: torch.Tensor  # (d)
+    norm_bias: torch.Tensor  # (d)
+    ffn_in: torch.Tensor  # (4 d, d)
+    ffn_in_bias: torch.Tensor  # (4 d)
+    ffn_out: torch.Tensor  # (d, 4 d)
+    ffn_out_bias: torch.Tensor  # (d)
+    ffn_norm_weight: torch.Tensor  # (d)
+    ffn_norm_bias: torch.Tensor  # (d)
+
+
+class _Settings(NamedTuple):
+    bounds: NDArray[np.int64]
+    residual: bool
+    norm_eps: np.float32
+    ffn_eps: np.float32
+    keys: tuple[np.uint32, ...]
+    below: np.uint32
+    scale: np.float32
+    saves: bool
+
+
+def supported(a: torch.Tensor, d_conv: int, d_state: int) -> bool:
+    """Say whether `layer` can do this: float32 on the CPU, a filter of four taps, a state of a multiple of four."""
+    return a.dtype == torch.float32 and a.device.type == "cpu" and d_conv == _TAPS and d_state % 4 == 0
+
+
+def layer(
+    a: torch.Tensor,
+    modulation: torch.Tensor,
+    bounds: torch.Tensor,
+    parameters: LayerParameters,
+    *,
+    residual: bool,
+    norm_eps: float,
+    ffn_eps: float,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Map ``a`` (T, d) to the next layer's input (T, d), with gradients to all tensors but ``bounds``.
+
+    ``modulation`` (T, 2 h): gamma and beta of the step sizes; ``bounds`` (s + 1) int64: where sequences begin and end.
+    Dropout at the rate ``dropout`` falls on the same values whenever ``seed`` is the same; see `layer_masks`. Raises
+    ``ValueError`` for what is not `supported`.
+    """
+    n = (parameters.conv_weight.shape[0] - parameters.gate_norm.shape[0]) // 2
+    taps = parameters.conv_weight.shape[1]
+    if not supported(a, taps, n):
+        raise ValueError(
+            f"backend 'numba' needs float32 on cpu, d_conv = {_TAPS} and d_state a multiple of 4, got {a.dtype} on "
+            f"{a.device}, d_conv = {taps} and d_state = {n}; use 'chunk'"
+        )
+    settings = _Settings(
+        bounds.numpy(),
+        residual,
+        np.float32(norm_eps),
+        np.float32(ffn_eps),
+        _keys(seed),
+        threshold(dropout),
+        np.float32(1 / (1 - dropout)),
+        torch.is_grad_enabled(),
+    )
+    out: torch.Tensor = _Layer.apply(settings, a, modulation, *parameters)
+    return out
+
+
+def drop_norm(
+    a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float, dropout: float = 0.0, seed: int = 0
+) -> torch.Tensor:
+    """LN(dropout(``a``)), (T, d) float32 on the CPU, by the same passes; the mask is the first of `layer_masks`."""
+    settings = (np.float32(eps), _keys(seed)[0], threshold(dropout), np.float32(1 / (1 - dropout)))
+    out: torch.Tensor = _DropNorm.apply(settings, a, weight, bias)
+    return out
+
+
+def layer_masks(seed: int, rows: int, d: int, rate: float) -> tuple[torch.Tensor, ...]:
+    """What `layer` multiplies by for dropout, in its order: (rows, d), (rows, 4 d), (rows, d)."""
+    columns = (d, 4 * d, d)
+    return tuple(
+        torch.from_numpy(dropout_mask(key, rows, size, rate)) for key, size in zip(_keys(seed), columns, strict=True)
+    )
+
+
+def _keys(seed: int) -> tuple[np.uint32, ...]:
+    """Three independent keys of a seed."""
+    return tuple(np.random.SeedSequence(seed).generate_state(3, np.uint32))
+
+
+class _Layer(torch.autograd.Function):
+    """Intermediate results are kept as arrays beside the context: none of them is an argument or a result."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, settings: _Settings, a: torch.Tensor, modulation: torch.Tensor, *tensors: torch.Tensor
+    ) -> torch.Tensor:
+        at = LayerParameters(*tensors)
+        ctx.save_for_backward(a, modulation, *tensors)
+        ctx.settings, ctx.kept = settings, {}
+        rows, d = a.shape
+        keys, below, scale = settings.keys, settings.below, settings.scale
+        mixed = _mix(ctx, a, modulation, at)
+        product = mixed @ at.out_weight.T
+        kept = ctx.kept
+        kept["mixed"] = mixed
+        kept["middle"] = middle = torch.empty(rows, d)
+        kept["centred"], kept["spread"] = torch.empty(rows, d), torch.empty(rows)
+        add_norm(
+            _array(product),
+            _array(at.out_bias),
+            _array(a),
+            settings.residual,
+            keys[0],
+            below,
+            scale,
+            _array(at.norm_weight),
+            _array(at.norm_bias),
+            settings.norm_eps,
+            kept["centred"].numpy(),
+            kept["spread"].numpy(),
+            middle.numpy(),
+        )
+        kept["inner"] = inner = middle @ at.ffn_in.T
+        kept["active"] = active = torch.empty(inner.shape)
+        hardswish(inner.numpy(), _array(at.ffn_in_bias), keys[1], below, scale, active.numpy())
+        torch.mm(active, at.ffn_out.T, out=product)
+        kept["ffn_centred"], kept["ffn_spread"] = torch.empty(rows, d), torch.empty(rows)
+        out = torch.empty(rows, d)
+        add_norm(
+            product.numpy(),
+            _array(at.ffn_out_bias),
+            middle.numpy(),
+            True,
+            keys[2],
+            below,
+            scale,
+            _array(at.ffn_norm_weight),
+            _array(at.ffn_norm_bias),
+            settings.ffn_eps,
+            kept["ffn_centred"].numpy(),
+            kept["ffn_spread"].numpy(),
+            out.numpy(),
+        )
+        if not settings.saves:
+            kept.clear()
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        a, modulation, *tensors = ctx.saved_tensors
+        at, settings, kept = LayerParameters(*tensors), ctx.settings, ctx.kept
+        rows, d = a.shape
+        keys, below, scale = settings.keys, settings.below, settings.scale
+        result = {}
+        product_grad, middle_grad = torch.empty(rows, d), torch.empty(rows, d)
+        sums = torch.empty(3, d)
+        add_norm_grad(
+            _array(grads[0]),
+            kept["ffn_centred"].numpy(),
+            kept["ffn_spread"].numpy(),
+            _array(at.ffn_norm_weight),
+            keys[2],
+            below,
+            scale,
+            middle_grad.numpy(),
+            product_grad.numpy(),
+            sums.numpy(),
+        )
+        result["ffn_norm_weight"], result["ffn_norm_bias"], result["ffn_out_bias"] = sums.unbind()
+        result["ffn_out"] = product_grad.T @ kept["active"]
+        inner_grad = product_grad @ at.ffn_out
+        result["ffn_in_bias"] = torch.empty(4 * d)
+        hardswish_grad(inner_grad.numpy(), kept["inner"].numpy(), keys[1], below, scale, result["ffn_in_bias"].numpy())
+        result["ffn_in"] = inner_grad.T @ kept["middle"]
+        middle_grad.addmm_(inner_grad, at.ffn_in)
+        a_grad = torch.empty(rows, d)
+        sums = torch.empty(3, d)
+        add_norm_grad(
+            middle_grad.numpy(),
+            kept["centred"].numpy(),
+            kept["spread"].numpy(),
+            _array(at.norm_weight),
+            keys[0],
+            below,
+            scale,
+            a_grad.numpy(),
+            product_grad.numpy(),
+            sums.numpy(),
+        )
+        result["norm_weight"], result["norm_bias"], result["out_bias"] = sums.unbind()
+        result["out_weight"] = product_grad.T @ kept["mixed"]
+        projected_grad, modulation_grad = _mix_grad(ctx, product_grad @ at.out_weight, modulation, at, result)
+        result["in_weight"] = projected_grad.T @ a
+        result["in_bias"] = projected_grad.sum(0)
+        a_grad = a_grad.addmm_(projected_grad, at.in_weight, beta=1.0 if settings.residual else 0.0)
+        return None, a_grad, modulation_grad, *(result[name] for name in LayerParameters._fields)
+
+
+class _DropNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, settings: tuple[Any, ...], a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        eps, key, below, scale = settings
+        centred, spread, out = torch.empty(a.shape), torch.empty(len(a)), torch.empty(a.shape)
+        v = _array(a)
+        nothing = np.zeros(a.shape[1], np.float32)
+        add_norm(
+            v,
+            nothing,
+            v,
+            False,
+            key,
+            below,
+            scale,
+            _array(weight),
+            _array(bias),
+            eps,
+            centred.numpy(),
+            spread.numpy(),
+            out.numpy(),
+        )
+        ctx.dropout, ctx.kept = (key, below, scale), (centred, spread)
+        ctx.save_for_backward(weight)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        centred, spread = ctx.kept
+        key, below, scale = ctx.dropout
+        a_grad, sums = torch.empty(centred.shape), torch.empty(3, centred.shape[1])
+        add_norm_grad(
+            _array(grads[0]),
+            centred.numpy(),
+            spread.numpy(),
+            _array(weight),
+            key,
+            below,
+            scale,
+            torch.empty(centred.shape).numpy(),
+            a_grad.numpy(),
+            sums.numpy(),
+        )
+        return None, a_grad, sums[0], sums[1]
+
+
+def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameters) -> torch.Tensor:
+    """The first half of a layer up to the output projection, (T, e)."""
+    settings, kept = ctx.settings, ctx.kept
+    rows, h, e = len(a), len(at.D), len(at.gate_norm)
+    passes = _passes(at)
+    kept["projected"] = projected = torch.addmm(at.in_bias, a, at.in_weight.T)
+    kept["raw"], kept["step"], kept["keep"] = torch.empty(rows, h), torch.empty(rows, h), torch.empty(rows, h)
+    kept["filters"] = torch.cat([at.conv_weight.T.flatten(), at.conv_bias])
+    kept["A"] = -torch.exp(at.A_log)
+    kept["y"] = torch.empty(rows, e)
+    n = (len(at.conv_bias) - e) // 2
+    kept["saved"] = torch.empty(segments(settings.bounds) if settings.saves else 0, n * e)
+    mixed = torch.empty(rows, e)
+    steps(
+        projected.numpy(),
+        _array(modulation),
+        _array(at.dt_bias),
+        kept["A"].numpy(),
+        kept["raw"].numpy(),
+        kept["step"].numpy(),
+        kept["keep"].numpy(),
+    )
+    passes.forward(
+        projected.numpy(),
+        kept["step"].numpy(),
+        kept["keep"].numpy(),
+        settings.bounds,
+        kept["filters"].numpy(),
+        _array(at.D),
+        _array(at.gate_norm),
+        settings.norm_eps,
+        kept["saved"].numpy(),
+        kept["y"].numpy(),
+        mixed.numpy(),
+    )
+    return mixed
+
+
+def _mix_grad(
+    ctx: Any, grad: torch.Tensor, modulation: torch.Tensor, at: LayerParameters, result: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of the projected columns and of the modulation; those of parameters go to ``result``."""
+    settings, kept = ctx.settings, ctx.kept
+    projected = kept["projected"]
+    projected_grad = torch.empty(projected.shape)
+    step_grad, keep_grad = torch.empty(kept["step"].shape), torch.empty(kept["keep"].shape)
+    filter_grad = torch.empty(kept["filters"].shape)
+    modulation_grad = torch.empty(modulation.shape)
+    A_grad = torch.empty(len(at.D))
+    for name in ("D", "gate_norm", "dt_bias"):
+        result[name] = torch.empty(getattr(at, name).shape)
+    _passes(at).backward(
+        grad.numpy(),
+        projected.numpy(),
+        kept["step"].numpy(),
+        kept["keep"].numpy(),
+        settings.bounds,
+        kept["filters"].numpy(),
+        _array(at.D),
+        _array(at.gate_norm),
+        settings.norm_eps,
+        kept["saved"].numpy(),
+        kept["y"].numpy(),
+        projected_grad.numpy(),
+        step_grad.numpy(),
+        keep_grad.numpy(),
+        filter_grad.numpy(),
+        result["D"].numpy(),
+        result["gate_norm"].numpy(),
+    )
+    steps_grad(
+        projected.numpy(),
+        _array(modulation),
+        kept["A"].numpy(),
+        kept["raw"].numpy(),
+        kept["step"].numpy(),
+        kept["keep"].numpy(),
+        step_grad.numpy(),
+        keep_grad.numpy(),
+        projected_grad.numpy(),
+        modulation_grad.numpy(),
+        result["dt_bias"].numpy(),
+        A_grad.numpy(),
+    )
+    w = len(at.conv_bias)
+    result["conv_weight"], result["conv_bias"] = filter_grad[: _TAPS * w].view(_TAPS, w).T, filter_grad[_TAPS * w :]
+    result["A_log"] = A_grad * kept["A"]
+    return projected_grad, modulation_grad
+
+
+def _passes(at: LayerParameters) -> Scan:
+    e = len(at.gate_norm)
+    return scan(e, (len(at.conv_bias) - e) // 2, len(at.D))
+
+
+def _array(v: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = v.detach().contiguous().numpy()
+    return array
