@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -119,15 +120,17 @@ def test_gradients_reach_every_parameter_and_row() -> None:
 
 def test_dropout_falls_where_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
-    dropout, attention = F.dropout, F.scaled_dot_product_attention
+    dropout = F.dropout
+    attention: Any = F.scaled_dot_product_attention
 
-    def seen_dropout(values: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-        rates.append(p if training else 0.0)
-        return dropout(values, p, training)
+    def seen_dropout(values: torch.Tensor, p: float) -> torch.Tensor:
+        rates.append(p)
+        return dropout(values, p)
 
-    def seen_attention(*given: torch.Tensor, dropout_p: float, is_causal: bool) -> torch.Tensor:
-        rates.append(dropout_p)
-        return attention(*given, dropout_p=dropout_p, is_causal=is_causal)
+    def seen_attention(*given: torch.Tensor, **options: Any) -> torch.Tensor:
+        rates.append(options["dropout_p"])
+        attended: torch.Tensor = attention(*given, **options)
+        return attended
 
     monkeypatch.setattr(F, "dropout", seen_dropout)
     monkeypatch.setattr(F, "scaled_dot_product_attention", seen_attention)
