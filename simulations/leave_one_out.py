@@ -72,7 +72,7 @@ class Ranks(NamedTuple):
 
 def split(stream: Stream) -> Split:
     """Filter and order a stream. Raises ``ValueError`` if nothing is left."""
-    kept = np.arange(len(stream))
+    kept: Ints = np.arange(len(stream), dtype=np.int64)
     while True:
         users, items = stream.users[kept], stream.items[kept]
         enough = (np.bincount(users)[users] >= _CORE) & (np.bincount(items)[items] >= _CORE)
@@ -81,9 +81,9 @@ def split(stream: Stream) -> Split:
         kept = kept[enough]
         if not len(kept):
             raise ValueError(f"{stream.name}: nobody has {_CORE} events with items that have {_CORE} events")
-    _, items = np.unique(stream.items[kept], return_inverse=True)
-    log = UserLog.of(stream.users[kept].astype(np.int64), items.astype(np.int64), stream.time_ms[kept], kept)
-    return Split(log, int(items.max()) + 1, log.seqs)
+    _, rows = np.unique(stream.items[kept], return_inverse=True)
+    log = UserLog.of(stream.users[kept].astype(np.int64), rows.astype(np.int64), stream.time_ms[kept], kept)
+    return Split(log, int(rows.max()) + 1, log.seqs)
 
 
 def rank_events(model: SequenceModel, log: UserLog, events: Ints, length: int, *, query_time: bool = False) -> Ranks:

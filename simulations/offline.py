@@ -233,8 +233,8 @@ class _Run:
 
     def _save(self, best: _Best, history: list[dict[str, float]]) -> None:
         assert self._checkpoint is not None
-        facts = {"epoch": self.epoch, "events": self.events, "worse": self._worse, "train_s": self.train_s}
-        facts |= {"seconds": self.seconds, "history": history}
+        facts: dict[str, Any] = {"epoch": self.epoch, "events": self.events, "worse": self._worse}
+        facts |= {"train_s": self.train_s, "seconds": self.seconds, "history": history}
         kept = {"epoch": best.epoch, "valid": best.valid, "weights": best.weights}
         self._learner.save(self._checkpoint, {"run": facts, "best": kept})
 

@@ -1,6 +1,7 @@
 """One optimiser step at a time: the loss of a batch, its gradients on one or more threads, the update, checkpoints."""
 
 import math
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,8 +141,9 @@ class Learner:
                 raise TrainingError(f"{path}: a checkpoint of format {_FORMAT} expected, got {state['format']!r}")
             self.model.load_state_dict(state["model"])
             self._optimizer.load_state_dict(state["optimizer"])
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise TrainingError(f"cannot go on from the checkpoint {path}: {error}") from None
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise TrainingError(f"cannot go on from the checkpoint {path}: {reason}") from None
         self.done = state["done"]
         self._rng.bit_generator.state = state["rng"]
         extra: dict[str, Any] = state["extra"]
