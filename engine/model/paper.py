@@ -81,15 +81,14 @@ class PaperModel(SequenceModel):
         """
         check_length(items, self.config.max_length)
         b, length = items.shape
-        missing = (0, self.config.max_length - length)
         ends = items.new_full((b,), length) if lengths is None else lengths.to(items.device)
-        inside = torch.arange(self.config.max_length, device=items.device) < ends[:, None]  # (b, L)
-        rows = torch.where(inside, F.pad(items, missing) + 1, 0)
+        inside = torch.arange(length, device=items.device) < ends[:, None]
+        rows = torch.where(inside, items + 1, 0)
         a: torch.Tensor = self.in_norm(self._drop(F.embedding(rows, self.embedding)))
-        tau = self._time(F.pad(times_ms, missing), inside)
+        tau = self._tau(torch.where(inside, times_ms.double() / 1000.0, 0.0))
         for layer in self.layers:
             a, tau = layer(a, tau, backend)
-        return columns(a[:, :length], lengths)
+        return columns(a, lengths)
 
     def item_table(self) -> torch.Tensor:
         """Search vectors (V, d): the score of an item is the inner product with the user's vector."""
@@ -99,12 +98,12 @@ class PaperModel(SequenceModel):
         """Vectors (V + 1, d) of the published code's candidates: the padding, then the items."""
         return self.embedding[: self.items + 1]
 
-    def _time(self, times_ms: torch.Tensor, inside: torch.Tensor) -> torch.Tensor | None:
-        """Return tau_0 (b, h, L); None without time."""
+    def _tau(self, seconds: torch.Tensor) -> torch.Tensor | None:
+        """Return tau_0 (b, h, L) of the times ``seconds`` (b, l), 0 in the padding; None without time."""
         if self.time_norm is None:
             return None
-        seconds = torch.where(inside, times_ms.double() / 1000.0, 0.0).to(self.embedding.dtype)
-        steps = F.pad(seconds.diff(dim=1), (1, 0))
+        row = F.pad(seconds.to(self.embedding.dtype), (0, self.config.max_length - seconds.shape[1]))
+        steps = F.pad(row.diff(dim=1), (1, 0))
         tau: torch.Tensor = self.time_norm(self._drop(steps))
         return tau[:, None].expand(-1, self.config.heads, -1)
 
@@ -146,14 +145,17 @@ class _Layer(nn.Module):
     def forward(
         self, a: torch.Tensor, tau: torch.Tensor | None, backend: str
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Map ``a`` (b, L, d) and ``tau`` (b, h, L) to those of the next layer."""
+        """Map ``a`` (b, l, d) and ``tau`` (b, h, L) to those of the next layer.
+
+        The scan looks back only: padding beyond the batch's longest row matters to the time branch alone.
+        """
         e = self.out_proj.in_features
         z, xbc, r = torch.split(self.in_proj(a), [e, e + 2 * self.d_state, self.heads], dim=-1)
         x, B, C = torch.split(self.conv(xbc, backend), [e, self.d_state, self.d_state], dim=-1)
         if self.time is not None:
             q, tau = self.time(tau, backend)
-            r = r * q
-        x = x.reshape(*x.shape[:-1], self.heads, -1)  # (b, L, h, p)
+            r = r * q[:, : r.shape[1]]
+        x = x.reshape(*x.shape[:-1], self.heads, -1)  # (b, l, h, p)
         dt = F.softplus(r + self.dt_bias)
         y, _ = ssd(x, dt, -torch.exp(self.A_log), B, C, self.D, backend=backend)
         v = F.rms_norm(y.flatten(-2) * F.silu(z), (e,), self.gate_norm, self.eps)
@@ -207,7 +209,7 @@ class _Conv(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
 
     def forward(self, x: torch.Tensor, backend: str) -> torch.Tensor:
-        """Map (b, L, channels) to the same shape."""
+        """Map (b, l, channels) to the same shape."""
         y, _ = conv(x, self.weight, self.bias, silu=self.silu, backend="naive" if backend == "naive" else "auto")
         return y if self.silu else F.hardswish(y)
 
