@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from recurra.engine.errors import (
     UnknownUserError,
     VersionError,
 )
+from recurra.engine.query import Queries
 
 from .conftest import publish, small_config, stream, vocabulary
 
@@ -102,6 +104,29 @@ def test_a_new_item_is_recommended_after_its_first_event(opened: Open, tmp_path:
     assert "brand-new" not in everything
     assert "brand-new" in engine.recommend("u3", 100, at=AT + 3).items
     assert "brand-new" in engine.recommend("nobody", 100, at=AT + 3).items
+
+
+@pytest.mark.parametrize("verb", ["recommend", "scores"])
+def test_an_item_that_comes_in_during_a_query_does_not_disturb_it(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    publish(tmp_path / "engine", vocabulary(EVENTS))
+    engine = opened(config=small_config(retrieval=RetrievalConfig(candidates=10)))
+    engine.ingest(EVENTS)
+    allowed = Queries._allowed
+
+    def interrupted(self: Queries, *arguments: Any) -> Any:
+        mask = allowed(self, *arguments)
+        engine.ingest([Event(user, "brand-new", AT + 1) for user in ("u1", "u3")])
+        return mask
+
+    monkeypatch.setattr(Queries, "_allowed", interrupted)
+    if verb == "recommend":
+        answer = engine.recommend("u3", 100, at=AT)
+        assert answer.items
+        assert "brand-new" not in answer.items
+    else:
+        assert engine.scores("u3", AT).parts["slow"].size == len(vocabulary(EVENTS))
 
 
 def test_explain_gives_the_score_of_every_part(opened: Open, tmp_path: Path) -> None:

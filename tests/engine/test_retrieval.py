@@ -69,6 +69,19 @@ def test_added_items_are_found_at_once(index: ItemIndex) -> None:
     assert grown.vectors.shape == (ITEMS + 1, 64)
 
 
+def test_changed_vectors_are_found_where_they_are_now(index: ItemIndex) -> None:
+    changed = ItemIndex(index.vectors.copy(), RetrievalConfig(exact_items=1_000 if index.kind == "ivf" else ITEMS * 2))
+    query = _vectors(1, seed=3)[0]
+    changed.replace(np.array([7, 19_000]), np.stack([query * 10, query * 9]))
+    assert changed.search(query, 2)[0].tolist() == [7, 19_000]
+    changed.replace(np.array([7]), -query[None])
+    assert changed.search(query, 1)[0].tolist() == [19_000]
+    # rows that are added afterwards do not take the place of those that were changed
+    changed.add(query[None] * 11)
+    assert changed.search(query, 2)[0].tolist() == [ITEMS, 19_000]
+    np.testing.assert_array_equal(changed.vectors[8], index.vectors[8])
+
+
 def test_empty_index_answers_nothing() -> None:
     index = ItemIndex(np.empty((0, 8), np.float32), RetrievalConfig())
     assert index.search(np.ones(8, np.float32), 5)[0].size == 0
