@@ -58,11 +58,12 @@ def replay(
     from recurra.simulations.replay import replay as run_replay
 
     from .serve import one_of
+    from .signals import terminable
 
     one_of("--query-time", query_time, ("on", "off"))
     settings = recurra.load_config(config)
     stream = _stream(path, format, shuffle_ties, limit, seed)
-    with progress(stream.name, quiet=quiet) as bar:
+    with terminable(), progress(stream.name, quiet=quiet) as bar:
         result = run_replay(
             stream,
             config=settings,
