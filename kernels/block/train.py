@@ -1,7 +1,7 @@
 """A layer's training on the CPU (float32): matrix products by torch, one compiled pass over the rows between them.
 
 The truth is the model's own layer with the naive scan. Sequences lie one after another, without padding. Nothing is
-kept for the backward pass that is cheaper to make again: dropout's masks are a hash, states are saved once a segment.
+kept for the backward pass that is cheaper to make again: neither dropout's masks, which are a hash, nor states.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
 from .train_rows import add_norm, add_norm_grad, dropout_mask, hardswish, hardswish_grad, threshold
-from .train_scan import Scan, scan, segments, steps, steps_grad
+from .train_scan import Scan, scan, steps, steps_grad
 
 __all__ = ["LayerParameters", "drop_norm", "layer", "layer_masks", "supported"]
 
@@ -284,16 +284,15 @@ def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameter
     settings, kept = ctx.settings, ctx.kept
     rows, h, e = len(a), len(at.D), len(at.gate_norm)
     passes = _passes(at)
-    kept["projected"] = projected = torch.addmm(at.in_bias, a, at.in_weight.T)
+    kept["projected"] = projected = a @ at.in_weight.T
     kept["raw"], kept["step"], kept["keep"] = torch.empty(rows, h), torch.empty(rows, h), torch.empty(rows, h)
     kept["filters"] = torch.cat([at.conv_weight.T.flatten(), at.conv_bias])
     kept["A"] = -torch.exp(at.A_log)
     kept["y"] = torch.empty(rows, e)
-    n = (len(at.conv_bias) - e) // 2
-    kept["saved"] = torch.empty(segments(settings.bounds) if settings.saves else 0, n * e)
     mixed = torch.empty(rows, e)
     steps(
         projected.numpy(),
+        _array(at.in_bias),
         _array(modulation),
         _array(at.dt_bias),
         kept["A"].numpy(),
@@ -303,6 +302,7 @@ def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameter
     )
     passes.forward(
         projected.numpy(),
+        _array(at.in_bias),
         kept["step"].numpy(),
         kept["keep"].numpy(),
         settings.bounds,
@@ -310,7 +310,6 @@ def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameter
         _array(at.D),
         _array(at.gate_norm),
         settings.norm_eps,
-        kept["saved"].numpy(),
         kept["y"].numpy(),
         mixed.numpy(),
     )
@@ -324,7 +323,7 @@ def _mix_grad(
     settings, kept = ctx.settings, ctx.kept
     projected = kept["projected"]
     projected_grad = torch.empty(projected.shape)
-    step_grad, keep_grad = torch.empty(kept["step"].shape), torch.empty(kept["keep"].shape)
+    step_grad, log_grad = torch.empty(kept["step"].shape), torch.empty(kept["keep"].shape)
     filter_grad = torch.empty(kept["filters"].shape)
     modulation_grad = torch.empty(modulation.shape)
     A_grad = torch.empty(len(at.D))
@@ -340,11 +339,10 @@ def _mix_grad(
         _array(at.D),
         _array(at.gate_norm),
         settings.norm_eps,
-        kept["saved"].numpy(),
         kept["y"].numpy(),
         projected_grad.numpy(),
         step_grad.numpy(),
-        keep_grad.numpy(),
+        log_grad.numpy(),
         filter_grad.numpy(),
         result["D"].numpy(),
         result["gate_norm"].numpy(),
@@ -355,9 +353,8 @@ def _mix_grad(
         kept["A"].numpy(),
         kept["raw"].numpy(),
         kept["step"].numpy(),
-        kept["keep"].numpy(),
         step_grad.numpy(),
-        keep_grad.numpy(),
+        log_grad.numpy(),
         projected_grad.numpy(),
         modulation_grad.numpy(),
         result["dt_bias"].numpy(),
