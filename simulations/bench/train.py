@@ -31,10 +31,11 @@ def bench_train(
     threads: int = 1,
     device: str = "cpu",
     rounds: int = 5,
+    round_s: float = 1.0,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure optimiser steps of ours and of the peers in one run, interleaved, ``rounds`` times each.
+    """Measure optimiser steps of ours and of the peers in one run, interleaved, ``rounds`` times ``round_s`` seconds.
 
     A step of ours learns all events of windows of ``length`` events with a softmax over all ``items``. A peer learns
     one event from each row: the events before it, padded to ``length``, as RecBole trains sequential models; so it
@@ -50,7 +51,7 @@ def bench_train(
             for place in range(rounds + 1):
                 say(f"round {place} of {rounds}")
                 for name, run in runs.items():
-                    figures[name].append(_rate(run, device))
+                    figures[name].append(_rate(run, device, round_s))
                 figures["peak"].append(_peak(threads, device))
         # the first round compiles and warms up
         return _report({name: values[1:] for name, values in figures.items()}, items, length, threads, device, rounds)
@@ -109,10 +110,10 @@ def _stepping(
     return run
 
 
-def _rate(run: Run, device: str) -> float:
+def _rate(run: Run, device: str, round_s: float) -> float:
     # events per second over enough steps for the clock
     begin, events = time.perf_counter(), 0
-    while time.perf_counter() - begin < 1.0:
+    while time.perf_counter() - begin < round_s:
         events += run()
         if device == "cuda":
             torch.cuda.synchronize()

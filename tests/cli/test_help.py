@@ -18,6 +18,7 @@ COMMANDS = [
     "init",
     "run",
     "replay",
+    "evaluate",
     "recommend",
     "similar",
     "history",
@@ -31,6 +32,7 @@ COMMANDS = [
     "bench step",
     "bench ingest",
     "bench query",
+    "bench train",
     "bench kernels",
 ]
 

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import Run
+
+_KEYS = {
+    "protocol",
+    "model",
+    "test",
+    "test_masked",
+    "valid",
+    "best_epoch",
+    "epoch_s",
+    "train_events_per_s",
+    "parameters",
+    "seed",
+}
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    file = tmp_path / "events.jsonl"
+    with file.open("w") as out:
+        for number in range(900):
+            event = {"user": int(rng.integers(40)), "item": int(rng.integers(30)), "time": 1_700_000_000_000 + number}
+            out.write(json.dumps(event) + "\n")
+    return file
+
+
+@pytest.mark.parametrize("model", ["streaming", "sasrec"])
+def test_the_json_has_what_scripts_ask_for(model: str, events: Path, tmp_path: Path, run: Run) -> None:
+    arguments = ["evaluate", events, "--model", model, "--max-len", "16", "--epochs", "1", "--seed", "5"]
+    done = run(*arguments, "--checkpoint", tmp_path / "run.pt", "--json", "-")
+    assert done.code == 0, done.err
+    assert done.json.keys() >= _KEYS
+    assert done.json["test"].keys() == {"hr@10", "hr@20", "ndcg@10", "mrr@10"}
+    assert (done.json["model"], done.json["seed"], done.json["best_epoch"]) == (model, 5, 1)
+    assert ("test_query_time" in done.json) == (model == "streaming")
+
+
+def test_counting_models_and_the_table(events: Path, run: Run) -> None:
+    done = run("evaluate", events, "--model", "item-knn")
+    assert done.code == 0
+    assert "test, history masked" in done.out
+
+
+def test_without_time(events: Path, run: Run) -> None:
+    done = run("evaluate", events, "--time", "off", "--max-len", "8", "--epochs", "1", "--json", "-")
+    assert not done.json["time"]
+    assert "test_query_time" not in done.json
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "magic"], "--model expects streaming or paper"),
+        (["--protocol", "all"], "--protocol expects"),
+        (["--time", "maybe"], "--time expects"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments: list[str], words: str, events: Path, run: Run) -> None:
+    assert words in run("evaluate", events, *arguments).sentence
+
+
+def test_too_little_data_is_said(tmp_path: Path, run: Run) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(json.dumps({"user": "a", "item": str(k), "time": k}) + "\n" for k in range(9)))
+    assert "nobody has 5 events" in run("evaluate", few).sentence
+    assert "no-such-file" in run("evaluate", tmp_path / "no-such-file").sentence
