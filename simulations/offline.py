@@ -48,6 +48,7 @@ def evaluate(
     minutes: float | None = None,
     patience: int = 10,
     every: int = 1,
+    permute_ties: bool = False,
     device: str = "cpu",
     seed: int = 0,
     threads: int = 1,
@@ -58,9 +59,11 @@ def evaluate(
     """Train ``config.model`` on a stream and test it by protocol loo; the keys are those of the command line's JSON.
 
     The learning rate rises and falls once over ``epochs``, or over ``minutes`` if these end first (then the result
-    depends on the machine's speed). Validation every ``every`` epochs; ``patience`` validations without a better
-    NDCG@10 end the training. With ``checkpoint`` (a file) every epoch is kept and a run that was stopped goes on; the
-    file is removed at the end. ``progress`` is called with the epoch, the epochs and the validation.
+    depends on the speed of the machine). ``permute_ties`` learns events of one user at one time in new orders; the
+    test keeps the order of the file, from which some models learn more than from the times. Validation every ``every``
+    epochs; ``patience`` validations without a better NDCG@10 end the training. With ``checkpoint`` (a file) every epoch
+    is kept and a run that was stopped goes on; the file is removed at the end. ``progress`` is called with the epoch,
+    the epochs and the validation.
     """
     torch.set_num_threads(1 if config.model.name == "streaming" else threads)
     data = split(stream)
@@ -69,7 +72,9 @@ def evaluate(
     model = create_model(config.model, data.items, generator=torch.Generator().manual_seed(seed)).to(device)
     training = msgspec.structs.replace(config.training, exclude_seen=False)
     config = msgspec.structs.replace(config, training=training)
-    run = _Run(data, model, config, max_len, epochs, minutes, patience, every, seed, threads, checkpoint, clock)
+    run = _Run(
+        data, model, config, max_len, epochs, minutes, patience, every, permute_ties, seed, threads, checkpoint, clock
+    )
     best, history = run.train(progress)
     model.load_state_dict(best.weights)
     test = rank_events(model, data.log, data.train_stops + 1, max_len)
@@ -100,6 +105,7 @@ def evaluate(
         "device": device,
         "history": history,
         "settings": {"max_len": max_len, "epochs": epochs, "minutes": minutes, "patience": patience}
+        | {"permute_ties": permute_ties}
         | {"model": msgspec.to_builtins(config.model), "training": msgspec.to_builtins(training)},
     }
 
@@ -151,6 +157,7 @@ class _Run:
         minutes: float | None,
         patience: int,
         every: int,
+        permute_ties: bool,
         seed: int,
         threads: int,
         checkpoint: Path | None,
@@ -158,6 +165,7 @@ class _Run:
     ) -> None:
         self._data, self._model, self._length, self._epochs = data, model, max_len, epochs
         self._minutes, self._patience, self._every = minutes, patience, every
+        self._permute_ties = permute_ties
         self._checkpoint, self._clock = checkpoint, clock
         self._batch_events = config.training.batch_events
         self._rng = np.random.default_rng(seed)
@@ -219,7 +227,7 @@ class _Run:
         rows = np.arange(data.items)
         total = count = 0.0
         for part in batches(windows, self._batch_events, rng, padded=not self._model.streams):
-            batch = pack(data.log, part, rows, rng)
+            batch = pack(data.log, part, rows, rng if self._permute_ties else None)
             counted = None
             if not self._model.causal:
                 counted = np.zeros(len(batch.items), np.bool_)

@@ -31,6 +31,9 @@ def evaluate(
     minutes: Annotated[float | None, typer.Option(metavar="M", min=0.0, help="At most so many minutes.")] = None,
     patience: Annotated[int, typer.Option(metavar="N", min=1, help="Validations without a better one.")] = 10,
     every: Annotated[int, typer.Option(metavar="K", min=1, help="Validate after every K-th epoch.")] = 1,
+    permute_ties: Annotated[
+        bool, typer.Option("--permute-ties", help="Learn events of a user at the same time in a random order.")
+    ] = False,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")] = "cpu",
     format: Annotated[str, typer.Option(metavar="NAME", help="auto, inter, dat, csv, parquet or jsonl.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -78,6 +81,7 @@ def evaluate(
                     minutes=minutes,
                     patience=patience,
                     every=every,
+                    permute_ties=permute_ties,
                     device=device,
                     seed=seed,
                     threads=threads,
