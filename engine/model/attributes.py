@@ -100,6 +100,11 @@ class ItemAttributes(nn.Module):
         self.register_buffer("buckets", torch.from_numpy(features.buckets))
         self.register_buffer("starts", torch.from_numpy(features.starts))
 
+    @property
+    def described(self) -> torch.Tensor:
+        """bool (V): the items that have features."""
+        return self.starts.diff() > 0
+
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the parts (..., d) of the items ``rows`` (...); rows beyond the vocabulary have zeros."""
         asked, place = torch.unique(rows, return_inverse=True)

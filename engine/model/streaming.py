@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import cast
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
@@ -292,34 +293,38 @@ class StreamingModel(SequenceModel):
 
         A model with attributes learns to find new items by them: in training mode some items are as if new.
         """
-        if self.attributes is None:
+        if self.attributes is None or not self.attributes.described.any():
             return self.embedding[: self.items]
-        return self._partly_unknown(torch.arange(self.items, device=self.embedding.device))
-
-    def _partly_unknown(self, rows: torch.Tensor) -> torch.Tensor:
-        """Item vectors, in training mode at ``config.unknown_rate`` those of unknown items with the same attributes."""
         lost = None
         if self.training and self.config.unknown_rate > 0:
-            lost = torch.rand(rows.shape, device=rows.device) < self.config.unknown_rate
-        return self.vectors(rows, lost)
+            lost = torch.rand(self.items, device=self.embedding.device) < self.config.unknown_rate
+            lost &= self.attributes.described
+        return self.vectors(torch.arange(self.items, device=self.embedding.device), lost)
 
     def grown(
-        self, items: int, *, features: Features | None = None, generator: torch.Generator | None = None
+        self,
+        items: int,
+        *,
+        attributes: int = 0,
+        features: Features | None = None,
+        generator: torch.Generator | None = None,
     ) -> "StreamingModel":
         """Return a copy for a vocabulary that has ``items - self.items`` more items at its end, with fresh vectors.
 
-        ``features`` are those of the whole new vocabulary.
+        ``features`` are those of the whole new vocabulary; a model without attributes gets ``attributes`` buckets.
         """
         if items < self.items:
             raise ValueError(f"a vocabulary only grows: {self.items} items now, {items} asked for")
-        other = StreamingModel(self.config, items, features=features, generator=generator).to(self.embedding)
+        config = msgspec.structs.replace(self.config, attributes=self.config.attributes or attributes)
+        other = StreamingModel(config, items, features=features, generator=generator).to(self.embedding)
         state = self.state_dict()
         table = other.embedding.detach().clone()
         table[: self.items] = state["embedding"][: self.items]
         table[items:] = state["embedding"][self.items :]
+        fresh = {name: tensor for name, tensor in other.state_dict().items() if name not in state}
         if other.attributes is not None:
-            state |= {f"attributes.{name}": tensor for name, tensor in other.attributes.named_buffers()}
-        other.load_state_dict({**state, "embedding": table})
+            fresh |= {f"attributes.{name}": tensor for name, tensor in other.attributes.named_buffers()}
+        other.load_state_dict({**state, **fresh, "embedding": table})
         return other
 
     def _reset(self, generator: torch.Generator) -> None:

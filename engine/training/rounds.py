@@ -68,12 +68,12 @@ def train_round(given: Round, *, progress: Callable[[float], None] | None = None
     torch.manual_seed(int(sequence.generate_state(1)[0]))
     vocabulary, version_rows = _vocabulary(trained, given.item_ids, live)
     generator = torch.Generator().manual_seed(int(sequence.generate_state(2)[1]))
-    buckets = config.model.attributes if live is None else live.model().config.attributes
+    buckets = config.model.attributes if live is None else live.model().config.attributes or config.model.attributes
     features = _features(vocabulary, given, buckets) if buckets else None
     if live is None:
         model = StreamingModel(config.model, len(vocabulary), features=features, generator=generator)
     else:
-        model = live.model().grown(len(vocabulary), features=features, generator=generator)
+        model = live.model().grown(len(vocabulary), attributes=buckets, features=features, generator=generator)
     _set_gap_clip(model, trained)
     facts |= {"items": len(vocabulary), "trained_events": len(trained)}
     facts |= _fit(model, trained, version_rows, given, rng, progress)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -99,6 +100,33 @@ def test_a_new_item_gets_the_vectors_that_the_model_would_give_it() -> None:
     np.testing.assert_allclose(read[1], ours.read_table[5], atol=1e-6)
     # what the model knew before reads as before
     np.testing.assert_allclose(ours.item_table, theirs.item_table[:5], atol=1e-6)
+
+
+def test_a_version_without_attributes_learns_to_read_them() -> None:
+    torch.manual_seed(2)
+    old = StreamingModel(msgspec.structs.replace(CONFIG, attributes=0), 5).eval()
+    new = old.grown(6, attributes=BUCKETS, features=item_features([*RECORDS, RECORDS[0]], BUCKETS))
+    # until it is trained it reads as before
+    torch.testing.assert_close(new.item_table()[:5], old.item_table(), rtol=0, atol=0)
+    new.item_table().sum().backward()
+    assert new.attributes is not None
+    assert new.attributes.table.grad is not None
+    assert new.attributes.table.grad.abs().sum() > 0
+
+
+def test_a_catalogue_that_says_nothing_changes_nothing() -> None:
+    items, times_ms = torch.randint(0, 6, (3, 9)), torch.arange(27).reshape(3, 9) * 1_000
+    found = []
+    for attributes in (0, BUCKETS):
+        model = StreamingModel(msgspec.structs.replace(CONFIG, attributes=attributes, dropout=0.3), 5).train()
+        torch.manual_seed(3)
+        loss = (model(items, times_ms) @ model.item_table().T).square().sum()
+        loss.backward()
+        found.append((loss, model.embedding.grad, torch.rand(1)))
+    for without, silent in zip(*found, strict=True):
+        assert without is not None
+        assert silent is not None
+        assert torch.equal(without, silent)
 
 
 def test_a_version_holds_the_features_of_its_items(tmp_path: Path) -> None:
