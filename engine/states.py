@@ -46,6 +46,9 @@ class StateSlab:
         rows = slots + 1
         self.weights = weights
         self.slots = slots
+        # the version's items, then those that were added to it
+        self._table: Floats = weights.read_table
+        self._rows = len(self._table)
         self.state: NDArray[Any] = np.zeros((rows, config.layers, config.d_state, e), _STORED[dtype])
         self.window: NDArray[Any] = np.zeros((rows, config.layers, config.d_conv - 1, w), _STORED[dtype])
         self._vectors: Floats = np.zeros((rows, config.d_model), np.float32)
@@ -83,6 +86,17 @@ class StateSlab:
         arrays = (self.state, self.window, self._vectors, self._mean, self._m2, self._count, self._last_ms)
         return sum(array[0].nbytes for array in arrays)
 
+    def add_items(self, vectors: Floats) -> int:
+        """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
+        first, rows = self._rows, self._rows + len(vectors)
+        if rows > len(self._table):
+            table = np.empty((max(rows, 2 * first), vectors.shape[1]), np.float32)
+            table[:first] = self._table[:first]
+            self._table = table
+        self._table[first:rows] = vectors
+        self._rows = rows
+        return first
+
     def advance(
         self,
         slots: ArrayLike,
@@ -94,18 +108,21 @@ class StateSlab:
     ) -> None:
         """Consume R runs of events: one step, several events of a user, and a re-encode are the same call.
 
-        Run r takes events ``starts[r] : starts[r] + lengths[r]`` of ``items`` (version rows, V for unknown) and
-        ``times_ms``, in that order, into slot ``slots[r]``; slots are distinct within a call. With ``resets[r]`` it
-        begins at an anchor: from the state after the start token, which with length 0 is all it does. A slot's first
-        use must be a reset. Raises ``InputError`` for rows or slots out of range; nothing is changed then.
+        Run r takes events ``starts[r] : starts[r] + lengths[r]`` of ``items`` (version rows, V for unknown, or rows of
+        added items) and ``times_ms``, in that order, into slot ``slots[r]``; slots are distinct within a call. With
+        ``resets[r]`` it begins at an anchor: from the state after the start token, which with length 0 is all it does.
+        A slot's first use must be a reset. Raises ``InputError`` for rows or slots out of range; nothing is changed
+        then.
         """
         slots, starts, lengths = _longs(slots), _longs(starts), _longs(lengths)
         items, times_ms = _longs(items), _longs(times_ms)
         offsets = np.zeros(len(slots) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        if not _in_range(slots, starts, lengths, items, self.slots, self.weights.items, len(times_ms)):
+        unknown = self.weights.items
+        if not _in_range(slots, starts, lengths, items, self.slots, unknown, self._rows, len(times_ms)):
             raise InputError(
-                f"slots must be in 0..{self.slots - 1}, item rows in 0..{self.weights.items}, runs inside the events"
+                f"slots must be in 0..{self.slots - 1}, item rows in 0..{unknown} or those of added items, "
+                "runs inside the events"
             )
         _reset(
             slots,
@@ -188,7 +205,7 @@ class StateSlab:
             offsets,
             items,
             times_ms,
-            weights.read_table,
+            self._table,
             self._mean,
             self._m2,
             self._count,
@@ -217,7 +234,9 @@ def _longs(values: ArrayLike) -> Longs:
 
 
 @njit(cache=True, nogil=True)
-def _in_range(slots: Any, starts: Any, lengths: Any, items: Any, slot_count: int, item_count: int, times: int) -> bool:
+def _in_range(
+    slots: Any, starts: Any, lengths: Any, items: Any, slot_count: int, unknown: int, rows: int, times: int
+) -> bool:
     if not (slots.shape[0] == starts.shape[0] == lengths.shape[0] and items.shape[0] == times):
         return False
     for i in range(slots.shape[0]):
@@ -226,7 +245,8 @@ def _in_range(slots: Any, starts: Any, lengths: Any, items: Any, slot_count: int
         if starts[i] < 0 or lengths[i] < 0 or starts[i] + lengths[i] > items.shape[0]:
             return False
         for j in range(starts[i], starts[i] + lengths[i]):
-            if items[j] < 0 or items[j] > item_count:
+            # the row after the unknown item is the start token's, which no event has
+            if items[j] < 0 or items[j] == unknown + 1 or items[j] >= rows:
                 return False
     return True
 

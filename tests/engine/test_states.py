@@ -181,6 +181,20 @@ def test_query_without_query_time_is_the_vector() -> None:
     assert np.array_equal(slab.query([1, 0], 10**13), slab.vectors[[1, 0]])
 
 
+def test_added_items_are_read_by_the_vectors_given() -> None:
+    slab, items = StateSlab(WEIGHTS, 2), np.array([[3, 7, 9, 3]])
+    times_ms = np.array([[10, 2_000, 50_000, 60_000]])
+    rows = [slab.add_items(WEIGHTS.read_table[[row]]) for row in (3, 7, 9)]
+    assert rows == [ITEMS + 2, ITEMS + 3, ITEMS + 4]
+    encode(slab, np.array([0]), items, times_ms)
+    encode(slab, np.array([1]), np.array([[rows[0], rows[1], rows[2], rows[0]]]), times_ms)
+    np.testing.assert_array_equal(slab.vectors[0], slab.vectors[1])
+    with pytest.raises(InputError, match="item rows"):
+        encode(slab, np.array([0]), np.array([[rows[2] + 1]]), times_ms[:, :1])
+    # the version's own weights, which other slabs share, are as they were
+    assert WEIGHTS.read_table.shape == (ITEMS + 2, 64)
+
+
 def test_unknown_items_are_read_as_one_vector() -> None:
     slab = StateSlab(WEIGHTS, 3)
     for slot, item in enumerate([ITEMS, ITEMS, 3]):
