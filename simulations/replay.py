@@ -181,7 +181,7 @@ class _Run:
                 self._judge(position)
             done = position + 1
             if (done - first) % look == 0:
-                self.mix_weights.append({"position": done, "ndcg@10": self._engine.mix_weights()["ndcg@10"]})
+                self.mix_weights.append({"position": done, **self._engine.mix_weights()})
             if progress is not None and (done % 100 == 0 or done == len(stream)):
                 progress(done, len(stream), self._contest.recent())
         self._learn(len(stream))

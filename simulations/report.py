@@ -8,22 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.errors import InputError
-from .plots import Mark, Style, line_plot
+from .plots import Mark, Span, Style, bar_plot, line_plot
 
 __all__ = ["write_report"]
 
 _METRICS = (("hr@10", "HR@10"), ("hr@20", "HR@20"), ("ndcg@10", "NDCG@10"), ("mrr", "MRR"))
+# what is known of some only
+_MORE = (("coverage@10", "coverage", "{:.3f}"), ("novelty@10", "novelty, bits", "{:.1f}"))
 _COMPONENT = "component "
+_TRUTH = "truth"
 # told apart on light and dark ground; the first is recurra's
 _ACCENT = "#e4572e"
-_COMPONENT_COLOURS = ("#2e86ab", "#1b998b", "#8f5fbf", "#c28f00", "#5d8a3a", "#d36ba6", "#4c6ef5", "#a0522d")
-_BASELINE_COLOURS = ("#8a8f98", "#a3a8b0", "#6f7680", "#b08968", "#7d8ca3", "#94a187")
+_COLOURS = ("#2e86ab", "#1b998b", "#8f5fbf", "#c28f00", "#6d8f3a", "#d36ba6", "#4c6ef5", "#a0663c", "#7d8694")
 _VERDICT_COLOURS = {"promoted": "#1b998b", "refused": "#c28f00", "failed": "#c0392b"}
+_DRIFT, _CHANGE = "#d9483b", "#8f5fbf"
 _COHORT_NAMES = {
-    "new_user": "new users (fewer than 5 events)",
-    "new_item": "new items (fewer than 5 events)",
-    "tail": "tail (item below average)",
-    "with_gap": "after a gap (not the same instant)",
+    "new_user": "new users (under 5 events)",
+    "old_user": "other users",
+    "new_item": "new items (under 5 events)",
+    "old_item": "other items",
+    "tail": "tail (80 % of the items)",
+    "head": "head (the most popular 20 %)",
+    "with_gap": "after a gap in time",
+    "without_gap": "no gap, or first event",
 }
 
 
@@ -46,9 +53,11 @@ def _page(result: Mapping[str, Any]) -> str:
             _heading(result),
             _summary(result),
             *(_over_stream(result, key, name) for key, name in (("hr@10", "HR@10"), ("ndcg@10", "NDCG@10"))),
-            _mixture(result),
-            _cohorts(result),
-            _trainings(result),
+            _marks_legend(result),
+            _members(result),
+            _weights(result),
+            _cohort_bars(result),
+            _cohort_table(result),
             _settings(result),
         )
     )
@@ -76,6 +85,9 @@ def _heading(result: Mapping[str, Any]) -> str:
     if best and best["hr@10"]:
         lead += f", {result['recurra']['hr@10'] / best['hr@10']:.2f} times the best baseline ({escape(best_name)}, "
         lead += f"{best['hr@10']:.4f})"
+    if _TRUTH in result and result[_TRUTH]["hr@10"]:
+        possible = result[_TRUTH]["hr@10"]
+        lead += f", {result['recurra']['hr@10'] / possible:.0%} of what is possible ({possible:.4f})"
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
         f"<h1>{escape(str(result['dataset']))}</h1><p class='lead'>{lead}</p>"
@@ -88,52 +100,110 @@ def _summary(result: Mapping[str, Any]) -> str:
     rows = [("recurra", "recurra", result["recurra"])]
     rows += [(name, "component", entry) for name, entry in result["components"].items()]
     rows += [(name, "baseline", entry) for name, entry in result["baselines"].items()]
-    best = {key: max(entry[key] for _, _, entry in rows) for key, _ in _METRICS}
-    head = "".join(f"<th>{name}</th>" for _, name in _METRICS)
+    best = {key: max(entry[key] for _, _, entry in rows if "n" not in entry) for key, _ in _METRICS}
+    if _TRUTH in result:
+        rows.append((_TRUTH, "best possible", result[_TRUTH]))
+    head = "".join(f"<th>{name}</th>" for name in [*(name for _, name in _METRICS), *(name for _, name, _ in _MORE)])
     lines = []
     for name, kind, entry in rows:
         cells = "".join(
             f"<td{' class=best' if entry[key] == best[key] else ''}>{entry[key]:.4f}</td>" for key, _ in _METRICS
         )
-        lines.append(f"<tr class={kind}><th scope=row>{escape(name)}</th><td class=kind>{kind}</td>{cells}</tr>")
-    return f"<table><thead><tr><th></th><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        cells += "".join(f"<td>{form.format(entry[key]) if key in entry else ''}</td>" for key, _, form in _MORE)
+        words = f"{kind}, of {entry['n']:,} events" if "n" in entry else kind
+        lines.append(
+            f"<tr class={kind.split()[0]}><th scope=row>{escape(name)}</th><td class=kind>{words}</td>{cells}</tr>"
+        )
+    return (
+        f"<div class=wide><table><thead><tr><th></th><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+        "</table></div>"
+    )
 
 
 def _over_stream(result: Mapping[str, Any], key: str, name: str) -> str:
+    """Draw recurra, its model, the baselines and the truth; the other parts have plots of their own."""
     timeline = result["timeline"]
     edges = timeline["positions"]
     centres = [(start + end) / 2 for start, end in itertools.pairwise(edges)]
+    others = [series for series in timeline["series"] if not series.startswith(_COMPONENT) and series != "recurra"]
     # recurra is drawn last, over the others
-    names = sorted(timeline["series"], key=lambda series: (series == "recurra", series.startswith(_COMPONENT)))
+    names = [*others, *(series for series in (f"{_COMPONENT}slow", "recurra") if series in timeline["series"])]
     lines = {_shown(series): [point[key] for point in timeline["series"][series]] for series in names}
-    marks = [
+    styles = {_shown(each): Style(_COLOURS[place % len(_COLOURS)], dashed=True) for place, each in enumerate(others)}
+    styles |= {_shown(f"{_COMPONENT}slow"): Style("#4c6ef5", 2.0), "recurra": Style(_ACCENT, 3.0)}
+    styles[_TRUTH] = Style("#7d8694", 1.0)
+    return line_plot(f"{name} over the stream", centres, lines, styles, _trainings(result), _drifts(result))
+
+
+def _trainings(result: Mapping[str, Any]) -> list[Mark]:
+    first = result["timeline"]["positions"][0]
+    return [
         Mark(
             training["position"],
             f"training after {training['position']:,} events: {training['verdict']}",
             _VERDICT_COLOURS.get(training["verdict"], "#888"),
         )
         for training in result["trainings"]
-        if training["position"] >= edges[0]
+        if training["position"] >= first
     ]
-    return line_plot(f"{name} over the stream", centres, lines, _styles(names), marks)
 
 
-def _mixture(result: Mapping[str, Any]) -> str:
+def _drifts(result: Mapping[str, Any]) -> list[Span]:
+    changes = result.get(_TRUTH, {}).get("drifts", [])
+    spans = [Span(start, end, f"the stream changed at event {start:,} to {end:,}", _CHANGE) for start, end in changes]
+    return spans + [Span(at, at, f"drift found at event {at:,}", _DRIFT) for at in result["drift"]]
+
+
+def _marks_legend(result: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{escape(name.replace('_', ' '))} {count}" for name, count in result["versions"].items())
+    text = f"Versions: {counts}. Ticks on the axis: <b class=yes>promoted</b>, <b class=no>refused</b>."
+    text += " Drift found (<b class=drift>red dotted lines</b>): "
+    text += (", ".join(f"{at:,}" for at in result["drift"]) or "nowhere") + "."
+    if result.get(_TRUTH, {}).get("drifts"):
+        text += " What the generator changed: <b class=change>violet</b>."
+    return f"<p class=legend>{text}</p>"
+
+
+def _members(result: Mapping[str, Any]) -> str:
     """Draw by what the mixture chooses: the decayed NDCG@10 of its members on the candidates that it ranks."""
     looks = result["timeline"].get("mix_weights", [])
-    if not looks:
-        return ""
-    names = [name for name in looks[0]["ndcg@10"] if any(look["ndcg@10"][name] > 0 for look in looks)]
-    lines = {name: [look["ndcg@10"][name] for look in looks] for name in names}
-    styles = {
-        name: Style(_COMPONENT_COLOURS[place % len(_COMPONENT_COLOURS)], 2.0 if name.startswith("learnt") else 1.5)
-        for place, name in enumerate(names)
-    }
+    lines = {name: [look["ndcg@10"][name] for look in looks] for name in (looks[0]["ndcg@10"] if looks else ())}
     title = "Members of the mixture: recent NDCG@10, by which one of them answers"
-    return line_plot(title, [look["position"] for look in looks], lines, styles)
+    return _looked(result, title, {name: line for name, line in lines.items() if any(line)})
 
 
-def _cohorts(result: Mapping[str, Any]) -> str:
+def _weights(result: Mapping[str, Any]) -> str:
+    """Draw what the combination learnt: per part the sum of its two weights."""
+    looks = result["timeline"].get("mix_weights", [])
+    names = looks[0]["weights"] if looks else ()
+    lines = {name: [sum(look["weights"][name]) for look in looks] for name in names}
+    return _looked(result, "Weights of the parts in the combination", lines)
+
+
+def _looked(result: Mapping[str, Any], title: str, lines: Mapping[str, Sequence[float]]) -> str:
+    if not lines:
+        return ""
+    names = list(result["timeline"]["mix_weights"][0]["ndcg@10"])
+    colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
+    # a second round of colours is dashed
+    styles = {name: Style(colours[name], 1.5, dashed=names.index(name) >= len(_COLOURS)) for name in lines}
+    styles |= {"slow": Style("#4c6ef5", 2.5), "combination": Style(_ACCENT, 2.5)}
+    positions = [look["position"] for look in result["timeline"]["mix_weights"]]
+    return line_plot(title, positions, lines, styles, spans=_drifts(result))
+
+
+def _cohort_bars(result: Mapping[str, Any]) -> str:
+    series = result["timeline"]["series"]
+    best, _ = _best_baseline(result)
+    names = [name for name in ("recurra", f"{_COMPONENT}slow", best, _TRUTH) if name in series]
+    cohorts = result["cohorts"]
+    groups = [f"{_COHORT_NAMES.get(cohort, cohort)}" for cohort in cohorts]
+    bars = {_shown(name): [entry[name]["hr@10"] for entry in cohorts.values()] for name in names}
+    styles = {"recurra": Style(_ACCENT), _shown(f"{_COMPONENT}slow"): Style("#4c6ef5"), best: Style("#7d8694")}
+    return bar_plot("HR@10 by cohort", groups, bars, styles | {_TRUTH: Style("#b9bfc8")})
+
+
+def _cohort_table(result: Mapping[str, Any]) -> str:
     series = result["timeline"]["series"]
     shown = [name for name in ("recurra", f"{_COMPONENT}slow") if name in series]
     names = shown + [name for name in series if name in result["baselines"]]
@@ -148,15 +218,9 @@ def _cohorts(result: Mapping[str, Any]) -> str:
         label = _COHORT_NAMES.get(cohort, cohort)
         lines.append(f"<tr><th scope=row>{escape(label)}</th><td class=kind>{entry['n']:,}</td>{cells}</tr>")
     return (
-        "<h2>HR@10 by cohort</h2><div class=wide><table><thead><tr><th></th><th>events</th>"
-        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        "<details><summary>All figures by cohort (HR@10)</summary><div class=wide><table><thead><tr><th></th>"
+        f"<th>events</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div></details>"
     )
-
-
-def _trainings(result: Mapping[str, Any]) -> str:
-    counts = result["versions"]
-    legend = ", ".join(f"{escape(name.replace('_', ' '))} {count}" for name, count in counts.items())
-    return f"<h2>Versions</h2><p>{legend}. Ticks in the plots: <b class=yes>promoted</b>, <b class=no>refused</b>.</p>"
 
 
 def _settings(result: Mapping[str, Any]) -> str:
@@ -165,7 +229,8 @@ def _settings(result: Mapping[str, Any]) -> str:
 
 
 def _best_baseline(result: Mapping[str, Any]) -> tuple[str, Mapping[str, float] | None]:
-    baselines: Mapping[str, Mapping[str, float]] = result["baselines"]
+    # a baseline that was asked about a sample of the events is not compared with the others
+    baselines = {name: entry for name, entry in result["baselines"].items() if "n" not in entry}
     if not baselines:
         return "", None
     name = max(baselines, key=lambda each: baselines[each]["hr@10"])
@@ -174,17 +239,6 @@ def _best_baseline(result: Mapping[str, Any]) -> tuple[str, Mapping[str, float] 
 
 def _shown(series: str) -> str:
     return f"{series.removeprefix(_COMPONENT)} (part)" if series.startswith(_COMPONENT) else series
-
-
-def _styles(names: Sequence[str]) -> dict[str, Style]:
-    components = [name for name in names if name.startswith(_COMPONENT)]
-    baselines = [name for name in names if not name.startswith(_COMPONENT) and name != "recurra"]
-    styles = {"recurra": Style(_ACCENT, 3.0)}
-    for place, name in enumerate(components):
-        styles[_shown(name)] = Style(_COMPONENT_COLOURS[place % len(_COMPONENT_COLOURS)])
-    for place, name in enumerate(baselines):
-        styles[_shown(name)] = Style(_BASELINE_COLOURS[place % len(_BASELINE_COLOURS)], 1.5, dashed=True)
-    return styles
 
 
 _CSS = """
@@ -204,6 +258,8 @@ tr.recurra th, tr.recurra td { font-weight: 600 } td.kind { color: var(--soft); 
 td.best { color: var(--accent); font-weight: 600 }
 figure { margin: 28px 0 } figcaption { font-weight: 600; margin-bottom: 6px } svg { width: 100%; height: auto }
 .grid { stroke: var(--line); stroke-width: 1 } .mark { stroke-width: 2 }
-.tick { fill: var(--soft); font-size: 11px } .label { font-size: 12px }
-.yes { color: #1b998b } .no { color: #c28f00 } pre { overflow-x: auto; font-size: 12px } summary { cursor: pointer }
+.tick { fill: var(--soft); font-size: 11px } .label { fill: var(--ink); font-size: 12px }
+.legend { color: var(--soft); font-size: 13px } .yes { color: #1b998b } .no { color: #c28f00 }
+.drift { color: #d9483b } .change { color: #8f5fbf } tr.best th, tr.best td { color: var(--soft) }
+pre { overflow-x: auto; font-size: 12px } summary { cursor: pointer }
 """

@@ -17,7 +17,7 @@ from recurra.engine.results import Scores
 from recurra.simulations.baselines import chosen
 from recurra.simulations.contest import Contest
 from recurra.simulations.datasets import Stream
-from recurra.simulations.plots import Style, line_plot
+from recurra.simulations.plots import Style, bar_plot, line_plot
 from recurra.simulations.report import write_report
 from recurra.simulations.synthetic import generate
 
@@ -39,8 +39,10 @@ def result(stream_of: Callable[[Sequence[tuple[int, int]]], Stream]) -> dict[str
             contest.judge(position, Scores(rows, rng.random(len(items)), parts, allowed, 1), pairs[position][1])
         contest.learn(position)
     judged = contest.result()
+    evidence = {"slow": 0.05, "item-knn": 0.1, "idle": 0.0, "combination": 0.12}
+    weights = {"slow": [0.5, -1.2], "item-knn": [1.0, 0.5], "idle": [0.0, 0.0]}
     judged["timeline"]["mix_weights"] = [
-        {"position": position, "ndcg@10": {"slow": 0.05, "item-knn": 0.1, "idle": 0.0}} for position in (400, 800)
+        {"position": position, "ndcg@10": evidence, "weights": weights} for position in (400, 800)
     ]
     return {
         "protocol": "preq-v1",
@@ -50,7 +52,7 @@ def result(stream_of: Callable[[Sequence[tuple[int, int]]], Stream]) -> dict[str
         "items": len(items),
         **judged,
         "mix_weights": {"slow": 0.5, "item-knn": 0.5},
-        "drift": [],
+        "drift": [500, 700],
         "versions": {"trained": 2, "promoted": 1, "refused": 1, "rolled_back": 0},
         "trainings": [
             {"position": 300, "verdict": "promoted", "seconds": 1.0},
@@ -73,11 +75,36 @@ def test_a_report_is_one_page_and_the_json(result: dict[str, Any], tmp_path: Pat
     # nothing is fetched from anywhere
     assert not re.search(r"(src|href)=|url\(|@import|<script", text)
     plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(plots) == 3
     for plot in plots:
         ElementTree.fromstring(plot)
-    assert plots[0].count("<polyline") == 4
-    assert plots[0].count('class="mark"') == 2
+    hits, gains, members, weights, cohorts = plots
+    # recurra, its model and two baselines
+    assert hits.count("<polyline") == gains.count("<polyline") == 4
+    assert hits.count('class="mark"') == 2
+    assert hits.count("drift found at event") == members.count("drift found at event") == 2
+    # a member that never gained anything is left out
+    assert members.count("<polyline") == weights.count("<polyline") == 3
+    # recurra, its model and the best baseline in eight cohorts
+    assert cohorts.count('class="bar"') == 24
+    assert "Drift found" in text
+
+
+def test_the_truth_is_shown_and_a_sampled_baseline_is_not_the_best(result: dict[str, Any], tmp_path: Path) -> None:
+    figures = {"hr@10": 0.9, "hr@20": 0.95, "ndcg@10": 0.8, "mrr": 0.7}
+    truth = {**figures, "drifts": [[600, 600], [1_000, 1_200], [10, 20]]}
+    timeline = result["timeline"] | {"series": {**result["timeline"]["series"]}}
+    timeline["series"]["truth"] = [figures] * (len(timeline["positions"]) - 1)
+    baselines = {**result["baselines"], "river-funk-mf": {**figures, "n": 50}}
+    cohorts = {name: {**entry, "truth": figures} for name, entry in result["cohorts"].items()}
+    known = result | {"truth": truth, "timeline": timeline, "baselines": baselines, "cohorts": cohorts}
+    text = write_report(known, tmp_path).read_text()
+    best = max(result["baselines"], key=lambda name: result["baselines"][name]["hr@10"])
+    assert f"times the best baseline ({best}" in text
+    assert "baseline, of 50 events" in text
+    assert f"{result['recurra']['hr@10'] / 0.9:.0%} of what is possible (0.9000)" in text
+    hits = re.findall(r"<svg.*?</svg>", text, re.DOTALL)[0]
+    # a change within the warm part lies outside the plot
+    assert hits.count("the stream changed at event") == 2
 
 
 def test_points_stay_inside_the_frame(result: dict[str, Any], tmp_path: Path) -> None:
@@ -86,6 +113,23 @@ def test_points_stay_inside_the_frame(result: dict[str, Any], tmp_path: Path) ->
         for x, y in (map(float, point.split(",")) for point in points.split()):
             assert 56 <= x <= 690
             assert 16 <= y <= 300
+
+
+def test_values_below_zero_have_their_place() -> None:
+    text = line_plot("t", [0, 1, 2], {"line": [-1.5, 0.0, 2.5]}, {"line": Style("red")})
+    (points,) = re.findall(r'points="([^"]*)"', text)
+    heights = [float(point.split(",")[1]) for point in points.split()]
+    assert 300 >= heights[0] > heights[1] > heights[2] >= 16
+    ticks = [float(tick) for tick in re.findall(r'text-anchor="end">([-\d.]+)<', text)]
+    assert 0.0 in ticks
+    assert min(ticks) <= -1.5
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_bars_are_as_long_as_their_values(value: float) -> None:
+    text = bar_plot("t", ["one", "two"], {"a": [0.3, value], "b": [0.15, 0.0]}, dict.fromkeys("ab", Style("red")))
+    widths = [float(width) for width in re.findall(r'class="bar"[^>]*width="([\d.]+)"', text)]
+    assert widths == pytest.approx([590, 295, 590 * value / 0.3, 0.0])
 
 
 def test_labels_do_not_overlap() -> None:
