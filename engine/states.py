@@ -11,7 +11,7 @@ import torch
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from ..kernels.block import Scratch, layers_step
+from ..kernels.block import PackedWeights, Scratch, aligned, layers_step
 from .errors import InputError, VersionError
 from .model.streaming import StreamingModel
 from .model.time import FEATURES, gap_step
@@ -49,16 +49,17 @@ class StateSlab:
         # the version's items, then those that were added to it
         self._table: Floats = weights.read_table
         self._rows = len(self._table)
-        self.state: NDArray[Any] = np.zeros((rows, config.layers, config.d_state, e), _STORED[dtype])
-        self.window: NDArray[Any] = np.zeros((rows, config.layers, config.d_conv - 1, w), _STORED[dtype])
-        self._vectors: Floats = np.zeros((rows, config.d_model), np.float32)
+        self.state: NDArray[Any] = aligned((rows, config.layers, config.d_state, e), _STORED[dtype])
+        self.window: NDArray[Any] = aligned((rows, config.layers, config.d_conv - 1, w), _STORED[dtype])
+        self._vectors: Floats = aligned((rows, config.d_model), np.float32)
         self._mean = np.zeros(rows)
         self._m2 = np.zeros(rows)
         self._count: Longs = np.zeros(rows, np.int64)
         self._last_ms: Longs = np.zeros(rows, np.int64)
-        self._scratch = Scratch.of(weights.layers, _BLOCK)
-        self._a: Floats = np.empty((_BLOCK, config.d_model), np.float32)
-        self._phi: Floats = np.empty((_BLOCK, FEATURES), np.float32)
+        self._layers = PackedWeights.of(weights.layers)
+        self._scratch = Scratch.of(self._layers, _BLOCK)
+        self._a: Floats = aligned((_BLOCK, config.d_model))
+        self._phi: Floats = aligned((_BLOCK, FEATURES))
         start = np.array([slots])
         self._consume(
             start, np.zeros(1, np.int64), np.array([0, 1]), np.array([weights.items + 1]), np.zeros(1, np.int64)
@@ -214,7 +215,7 @@ class StateSlab:
             phi,
         )
         layers_step(
-            weights.layers,
+            self._layers,
             a,
             phi,
             slots,
@@ -222,9 +223,9 @@ class StateSlab:
             self.state,
             self.window,
             self._scratch,
-            residual=weights.config.layers > 1,
-            norm_eps=weights.norm_eps,
-            ffn_eps=weights.ffn_eps,
+            weights.config.layers > 1,
+            np.float32(weights.norm_eps),
+            np.float32(weights.ffn_eps),
         )
         _scatter(slots, offsets, a, self._vectors)
 
@@ -298,9 +299,11 @@ def _gather(
 
 @njit(cache=True, nogil=True)
 def _scatter(slots: Any, offsets: Any, a: Any, vectors: Any) -> None:
+    row = 0
     for i in range(slots.shape[0]):
         if offsets[i + 1] > offsets[i]:
-            vectors[slots[i]] = a[offsets[i + 1] - 1]
+            vectors[slots[i]] = a[row]
+            row += 1
 
 
 @njit(cache=True, nogil=True)

@@ -13,7 +13,7 @@ from llvmlite import ir  # type: ignore[import-untyped]  # no types are publishe
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["exp", "narrow", "prefetch", "sigmoid", "softplus", "widen"]
+__all__ = ["ask", "exp", "narrow", "sigmoid", "softplus", "wide", "widen"]
 
 
 @intrinsic
@@ -51,14 +51,24 @@ def _narrow(_typing: Any, _value: Any, like: Any) -> Any:
 
 
 @intrinsic
-def _prefetch(_typing: Any, array: Any, _index: Any) -> Any:
+def _wide(_typing: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        # llvmlite's own list of attributes has no names with values
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def _prefetch_line(_typing: Any, array: Any, _index: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         view = context.make_array(signature.args[0])(context, builder, args[0])
         pointer = builder.bitcast(builder.gep(view.data, [args[1]]), ir.PointerType(ir.IntType(8)))
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
-        builder.call(function, [pointer, number(1), number(3), number(1)])
+        builder.call(function, [pointer, number(0), number(2), number(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
@@ -66,11 +76,27 @@ def _prefetch(_typing: Any, array: Any, _index: Any) -> Any:
 
 # numba fills in the first argument of an intrinsic, which its types do not say
 _float_of_bits: Any = _bits_to_float
+# the line of an element, counted flat
+_prefetch: Any = _prefetch_line
 # widen(v): the float32 that a stored value stands for; narrow(v, like): float32 v as it is stored where like was read
 widen: Any = _widen
 narrow: Any = _narrow
-# prefetch(array, i): ask for the cache line of element i of a C-contiguous array, counted flat, soon to be written
-prefetch: Any = _prefetch
+# wide(): let the function that says so use the longest vectors of the processor, which the compiler avoids by itself
+wide: Any = _wide
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def ask(array: Any, begin: int, end: int) -> None:
+    """Ask for cache lines ``begin`` to ``end`` of a C-contiguous array; lines behind its end are ignored.
+
+    Lines are counted in an order that takes four places of the array in turn: the processor's own prefetching follows
+    each of them, which brings twice as much per second as one place does.
+    """
+    line = 64 // array.itemsize
+    lines = array.size // line
+    quarter = (lines + 3) // 4
+    for i in range(begin, min(end, lines)):
+        _prefetch(array, (i % 4 * quarter + i // 4) * line)
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -3,7 +3,20 @@
 The truth of this operator is the model's own forward pass with the naive scan; there is no second copy of it here.
 """
 
+from .product import aligned
 from .step import Scratch, layers_step
-from .weights import LayerWeights
+from .train import LayerParameters, drop_norm, layer, layer_masks, supported
+from .weights import LayerWeights, PackedWeights
 
-__all__ = ["LayerWeights", "Scratch", "layers_step"]
+__all__ = [
+    "LayerParameters",
+    "LayerWeights",
+    "PackedWeights",
+    "Scratch",
+    "aligned",
+    "drop_norm",
+    "layer",
+    "layer_masks",
+    "layers_step",
+    "supported",
+]

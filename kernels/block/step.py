@@ -9,83 +9,43 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..scalar import exp, narrow, prefetch, sigmoid, softplus, widen
+from ..scalar import ask, exp, narrow, sigmoid, softplus, wide, widen
 from ..ssd.step import scan_step
-from .weights import LayerWeights
+from .product import LANES, aligned, product
+from .weights import PackedWeights
 
 __all__ = ["Scratch", "layers_step"]
-
-# up to this many events one compiled call is cheaper than a call per matrix product
-_FEW = 4
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
 
 
 class Scratch(NamedTuple):
-    """Work arrays for at most T events; contents between calls mean nothing. Letters as in ``LayerWeights``."""
+    """Work arrays for at most T events; contents between calls mean nothing. Letters as in ``LayerWeights``.
 
-    projected: Floats  # (T, r)
-    time: Floats  # (T, m)
-    steps: Floats  # (T, h)
-    keeps: Floats  # (T, 2 h)
+    A column count with a star is rounded up to whole panels.
+    """
+
+    projected: Floats  # (T, r*)
+    time: Floats  # (T, m*)
+    keeps: Floats  # (T, 2 h*): gamma, beta
+    steps: Floats  # (T, h): Delta
+    fades: Floats  # (T, h): exp(Delta A)
     mixed: Floats  # (T, e)
-    inner: Floats  # (T, 4 d)
-    out: Floats  # (T, d)
+    inner: Floats  # (T, 4 d*)
+    out: Floats  # (T, d*)
 
     @classmethod
-    def of(cls, weights: LayerWeights, events: int) -> "Scratch":
+    def of(cls, weights: PackedWeights, events: int) -> "Scratch":
         """Allocate for ``events`` events."""
-        _, d, r = weights.in_weight.shape
-        _, m, twice_h = weights.time_out.shape
-        e = weights.gate_norm.shape[1]
-        columns = (r, m, twice_h // 2, twice_h, e, 4 * d, d)
-        return cls(*(np.empty((events, size), np.float32) for size in columns))
-
-
-def layers_step(
-    weights: LayerWeights,
-    a: Floats,
-    phi: Floats,
-    slots: Longs,
-    offsets: Longs,
-    state: NDArray[Any],
-    window: NDArray[Any],
-    scratch: Scratch,
-    *,
-    residual: bool,
-    norm_eps: float,
-    ffn_eps: float,
-) -> None:
-    """Consume T events of R distinct slots; ``a`` (T, d) holds the events' vectors and gets the last layer's output.
-
-    ``phi`` (T, 3) gap features; events ``offsets[i]:offsets[i + 1]`` belong to ``slots[i]``, ``offsets`` (R + 1) from 0
-    to T; ``state`` (slots, k, n, e) and ``window`` (slots, k, K - 1, w), float32 or bfloat16 as uint16, are advanced in
-    place.
-    """
-    events = len(a)
-    small, tiny = np.float32(norm_eps), np.float32(ffn_eps)
-    if events <= _FEW:
-        _few(weights, a, phi, slots, offsets, state, window, scratch, residual, small, tiny)
-        return
-    projected, time, steps, keeps, mixed, inner, out = (part[:events] for part in scratch)
-    for k in range(len(weights.in_weight)):
-        np.matmul(a, weights.in_weight[k], out=projected)
-        np.matmul(phi, weights.time_in[k], out=time)
-        _silu(time, weights.time_in_bias[k])
-        np.matmul(time, weights.time_out[k], out=keeps)
-        _steps(projected, keeps, weights.in_bias[k], weights.time_out_bias[k], weights.dt_bias[k], weights.A[k], steps)
-        _mix(projected, steps, keeps, slots, offsets, k, state, window, weights, small, mixed)
-        np.matmul(mixed, weights.out_weight[k], out=out)
-        _add_norm(out, weights.out_bias[k], a, residual, weights.norm_weight[k], weights.norm_bias[k], small)
-        np.matmul(a, weights.ffn_in[k], out=inner)
-        _hardswish(inner, weights.ffn_in_bias[k])
-        np.matmul(inner, weights.ffn_out[k], out=out)
-        _add_norm(out, weights.ffn_out_bias[k], a, True, weights.ffn_norm_weight[k], weights.ffn_norm_bias[k], tiny)
+        w = weights
+        h, e = w.D.shape[1], w.gate_norm.shape[1]
+        columns = (w.project.outputs, w.time_in.outputs, w.time_out.outputs, h, h, e, w.ffn_in.outputs, w.out.outputs)
+        return cls(*(aligned((events, size)) for size in columns))
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _few(
+def layers_step(
     weights: Any,
     a: Any,
     phi: Any,
@@ -97,163 +57,177 @@ def _few(
     residual: bool,
     norm_eps: Any,
     ffn_eps: Any,
-) -> None:
-    # the same as layers_step in one compiled call: for a few events the calls cost more than the work
-    events = a.shape[0]
-    projected, time, steps = scratch.projected[:events], scratch.time[:events], scratch.steps[:events]
-    keeps, mixed = scratch.keeps[:events], scratch.mixed[:events]
-    inner, out = scratch.inner[:events], scratch.out[:events]
+) -> int:
+    """Consume T events of R distinct slots; returns how many slots had any.
+
+    ``weights`` are ``PackedWeights``. ``a`` (T, d) holds the events' vectors; its first rows get what the last layer
+    gives after the last event of each slot that had one. ``phi`` (T, 3) gap features; events
+    ``offsets[i]:offsets[i + 1]`` belong to ``slots[i]``, ``offsets`` (R + 1) from 0 to T. ``state`` (slots, k, n, e)
+    and ``window`` (slots, k, K - 1, w), float32 or bfloat16 as uint16, are advanced in place. ``scratch`` is for T
+    events or more; the epsilons are float32.
+    """
     w = weights
-    for k in range(w.in_weight.shape[0]):
-        _product(a, w.in_weight[k], projected)
-        _product(phi, w.time_in[k], time)
-        _silu(time, w.time_in_bias[k])
-        _product(time, w.time_out[k], keeps)
-        _steps(projected, keeps, w.in_bias[k], w.time_out_bias[k], w.dt_bias[k], w.A[k], steps)
-        _mix(projected, steps, keeps, slots, offsets, k, state, window, w, norm_eps, mixed)
-        _product(mixed, w.out_weight[k], out)
-        _add_norm(out, w.out_bias[k], a, residual, w.norm_weight[k], w.norm_bias[k], norm_eps)
-        _product(a, w.ffn_in[k], inner)
-        _hardswish(inner, w.ffn_in_bias[k])
-        _product(inner, w.ffn_out[k], out)
-        _add_norm(out, w.ffn_out_bias[k], a, True, w.ffn_norm_weight[k], w.ffn_norm_bias[k], ffn_eps)
+    events = a.shape[0]
+    layers, e = w.gate_norm.shape
+    rows: int = events
+    for k in range(layers):
+        projected, time, keeps = scratch.projected[:events], scratch.time[:events], scratch.keeps[:events]
+        steps, fades, mixed = scratch.steps[:events], scratch.fades[:events], scratch.mixed[:events]
+        # of the last layer only what stays is needed from every event: z, y and all behind them from the last ones
+        last = k == layers - 1
+        panels = w.project.weight.shape[1]
+        product(a, w.project.weight[k], w.project.bias[k], e // LANES if last else 0, panels, projected)
+        product(phi, w.time_in.weight[k], w.time_in.bias[k], 0, time.shape[1] // LANES, time)
+        _silu(time)
+        product(time, w.time_out.weight[k], w.time_out.bias[k], 0, keeps.shape[1] // LANES, keeps)
+        _steps(projected, e + w.conv_bias.shape[1], keeps, w.dt_bias[k], w.A[k], steps, fades)
+        _walk(projected, steps, fades, slots, offsets, k, last, state, window, w, mixed)
+        if last:
+            rows = _keep_last(offsets, a)
+            product(a[:rows], w.project.weight[k], w.project.bias[k], 0, (e + LANES - 1) // LANES, projected[:rows])
+        b = a[:rows]
+        inner, out, mixed = scratch.inner[:rows], scratch.out[:rows], mixed[:rows]
+        _gate_norm(projected, w.gate_norm[k], norm_eps, mixed)
+        product(mixed, w.out.weight[k], w.out.bias[k], 0, out.shape[1] // LANES, out)
+        _add_norm(out, b, residual, w.norm_weight[k], w.norm_bias[k], norm_eps)
+        product(b, w.ffn_in.weight[k], w.ffn_in.bias[k], 0, inner.shape[1] // LANES, inner)
+        _hardswish(inner)
+        product(inner, w.ffn_out.weight[k], w.ffn_out.bias[k], 0, out.shape[1] // LANES, out)
+        _add_norm(out, b, True, w.ffn_norm_weight[k], w.ffn_norm_bias[k], ffn_eps)
+    return rows
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _product(a: Any, weight: Any, out: Any) -> None:
-    # out <- a weight, four rows of the weight at a time
-    events, size = a.shape
-    columns = weight.shape[1]
-    whole = size - size % 4
-    for t in range(events):
-        for c in range(columns):
-            out[t, c] = np.float32(0.0)
-        for i in range(0, whole, 4):
-            v0, v1, v2, v3 = a[t, i], a[t, i + 1], a[t, i + 2], a[t, i + 3]
-            for c in range(columns):
-                out[t, c] += v0 * weight[i, c] + v1 * weight[i + 1, c] + v2 * weight[i + 2, c] + v3 * weight[i + 3, c]
-        for i in range(whole, size):
-            for c in range(columns):
-                out[t, c] += a[t, i] * weight[i, c]
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _steps(projected: Any, keeps: Any, in_bias: Any, time_bias: Any, dt_bias: Any, A: Any, steps: Any) -> None:
-    # keeps (T, 2 h) comes with gamma and beta before their biases; steps (T, h) gets Delta, keeps[:, :h] exp(Delta A)
+def _steps(projected: Any, begin: int, keeps: Any, dt_bias: Any, A: Any, steps: Any, fades: Any) -> None:
+    # steps (T, h) <- Delta, fades <- exp(Delta A), from the projected columns after begin and gamma, beta (T, 2 h*)
+    wide()
     events, h = steps.shape
-    r = projected.shape[1]
     for t in range(events):
         for j in range(h):
-            s = projected[t, r - h + j] + in_bias[r - h + j]
-            gamma, beta = keeps[t, j] + time_bias[j], keeps[t, h + j] + time_bias[h + j]
-            steps[t, j] = s * (np.float32(1.0) + gamma) + beta + dt_bias[j]
+            s = projected[t, begin + j]
+            steps[t, j] = s * (np.float32(1.0) + keeps[t, j]) + keeps[t, h + j] + dt_bias[j]
     # one flat loop each, long enough for vector instructions
     flat = steps.reshape(events * h)
     for i in range(events * h):
         flat[i] = softplus(flat[i])
     for t in range(events):
         for j in range(h):
-            keeps[t, j] = steps[t, j] * A[j]
-            keeps[t, h + j] = np.float32(0.0)
-    flat = keeps.reshape(events * 2 * h)
-    for i in range(events * 2 * h):
+            fades[t, j] = steps[t, j] * A[j]
+    flat = fades.reshape(events * h)
+    for i in range(events * h):
         flat[i] = exp(flat[i])
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _mix(
+def _walk(
     projected: Any,
     steps: Any,
-    keeps: Any,
+    fades: Any,
     slots: Any,
     offsets: Any,
     k: int,
+    last: bool,
     state: Any,
     window: Any,
     weights: Any,
-    eps: Any,
     out: Any,
 ) -> None:
+    # every state meets its events; out gets y, one row per event, or with last one per slot that has events
+    wide()
     n, e = state.shape[2:]
     w = window.shape[3]
-    bias, norm, D = weights.in_bias[k], weights.gate_norm[k], weights.D[k]
-    filters, filter_bias = weights.conv_weight[k], weights.conv_bias[k]
-    xbc, decay, xdt, y = (
-        np.empty(w, np.float32),
-        np.empty(e, np.float32),
-        np.empty(e, np.float32),
-        np.empty(e, np.float32),
-    )
+    D, filters, filter_bias = weights.D[k], weights.conv_weight[k], weights.conv_bias[k]
+    xbc, decay, xdt = np.empty(w, np.float32), np.empty(e, np.float32), np.empty(e, np.float32)
     B, C = xbc[e : e + n], xbc[e + n :]
+    row = -1
     for i in range(slots.shape[0]):
         memory, past = state[slots[i], k], window[slots[i], k]
-        # states lie far apart in memory: ask for the next one while this one is worked on
         after = slots[min(i + 1, slots.shape[0] - 1)]
-        upcoming, upcoming_past = state[after, k], window[after, k]
-        for c in range(0, upcoming_past.size, 64 // upcoming_past.itemsize):
-            prefetch(upcoming_past, c)
+        upcoming, upcoming_past = state[after, k].reshape(n * e), window[after, k].reshape(past.size)
+        row += last and offsets[i] < offsets[i + 1]
         for t in range(offsets[i], offsets[i + 1]):
-            _convolve(projected, t, e, bias, past, filters, filter_bias, xbc)
-            _spread(xbc, steps, keeps, D, t, decay, xdt, y)
-            scan_step(memory, decay, xdt, B, C, y, upcoming)
-            _gate_norm(projected, t, bias, y, norm, eps, out)
+            row += not last
+            y = out[row]
+            # states lie far apart in memory: the next one is asked for while this one is worked on
+            part = upcoming.nbytes // 64 // 16 if t + 1 == offsets[i + 1] else 0
+            ask(upcoming_past, 0, 16 * part)
+            ask(upcoming, 0, part)
+            _convolve(projected[t, e:], past, filters, filter_bias, xbc)
+            ask(upcoming, part, 2 * part)
+            for c in range(w):
+                xbc[c] *= sigmoid(xbc[c])
+            ask(upcoming, 2 * part, 3 * part)
+            _spread(xbc, steps[t], fades[t], D, decay, xdt, y)
+            scan_step(memory, decay, xdt, B, C, y, upcoming if part else upcoming[:0], 3 * part)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def _convolve(projected: Any, t: int, e: int, in_bias: Any, past: Any, weight: Any, bias: Any, out: Any) -> None:
-    # x, B, C of event t through the filter and SiLU into out (w); past (3, w) moves on by one
+def _convolve(new: Any, past: Any, weight: Any, bias: Any, out: Any) -> None:
+    # x, B, C of an event through the filter into out (w); past (3, w) moves on by one
+    wide()
     for c in range(out.shape[0]):
-        v = projected[t, e + c] + in_bias[e + c]
-        v0, v1, v2 = widen(past[0, c]), widen(past[1, c]), widen(past[2, c])
-        u = bias[c] + weight[0, c] * v0 + weight[1, c] * v1 + weight[2, c] * v2 + weight[3, c] * v
+        v, v0, v1, v2 = new[c], widen(past[0, c]), widen(past[1, c]), widen(past[2, c])
+        out[c] = bias[c] + weight[0, c] * v0 + weight[1, c] * v1 + weight[2, c] * v2 + weight[3, c] * v
         past[0, c] = past[1, c]
         past[1, c] = past[2, c]
         past[2, c] = narrow(v, past[2, c])
-        out[c] = u * sigmoid(u)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def _spread(x: Any, steps: Any, keeps: Any, D: Any, t: int, decay: Any, xdt: Any, y: Any) -> None:
+def _spread(x: Any, steps: Any, fades: Any, D: Any, decay: Any, xdt: Any, y: Any) -> None:
     # what holds for a head, spread over its channels; y begins with the skip
+    wide()
     h = D.shape[0]
     p = decay.shape[0] // h
     for j in range(h):
-        step, keep, skip = steps[t, j], keeps[t, j], D[j]
+        step, fade, skip = steps[j], fades[j], D[j]
         for c in range(j * p, j * p + p):
-            decay[c] = keep
+            decay[c] = fade
             xdt[c] = step * x[c]
             y[c] = skip * x[c]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def _gate_norm(projected: Any, t: int, bias: Any, y: Any, weight: Any, eps: Any, out: Any) -> None:
-    # out[t] <- rms(y silu(z)), z being the first columns of the projected row
-    e = y.shape[0]
-    total = np.float32(0.0)
-    for c in range(e):
-        z = projected[t, c] + bias[c]
-        v = y[c] * z * sigmoid(z)
-        y[c] = v
-        total += v * v
-    scale = np.float32(1.0) / np.sqrt(total / np.float32(e) + eps)
-    for c in range(e):
-        out[t, c] = y[c] * scale * weight[c]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _keep_last(offsets: Any, a: Any) -> int:
+    # move the rows of the last events to the front; returns how many there are
+    rows = 0
+    for i in range(offsets.shape[0] - 1):
+        if offsets[i] < offsets[i + 1]:
+            if rows < offsets[i + 1] - 1:
+                a[rows] = a[offsets[i + 1] - 1]
+            rows += 1
+    return rows
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _silu(a: Any, bias: Any) -> None:
-    events, size = a.shape
-    for t in range(events):
-        for c in range(size):
-            a[t, c] += bias[c]
-    flat = a.reshape(events * size)
-    for i in range(events * size):
+def _gate_norm(projected: Any, weight: Any, eps: Any, y: Any) -> None:
+    # y <- rms(y silu(z)), z being the first columns of the projected rows
+    wide()
+    rows, e = y.shape
+    for t in range(rows):
+        total = np.float32(0.0)
+        for c in range(e):
+            z = projected[t, c]
+            v = y[t, c] * z * sigmoid(z)
+            y[t, c] = v
+            total += v * v
+        scale = np.float32(1.0) / np.sqrt(total / np.float32(e) + eps)
+        for c in range(e):
+            y[t, c] *= scale * weight[c]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _silu(a: Any) -> None:
+    wide()
+    flat = a.reshape(a.size)
+    for i in range(flat.size):
         flat[i] = flat[i] * sigmoid(flat[i])
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _add_norm(new: Any, bias: Any, a: Any, residual: bool, weight: Any, shift: Any, eps: Any) -> None:
-    # a <- LN(new + bias + a), without a if there is no residual; (T, d)
+def _add_norm(new: Any, a: Any, residual: bool, weight: Any, shift: Any, eps: Any) -> None:
+    # a <- LN(new + a), without a if there is no residual; (T, d)
+    wide()
     events, d = a.shape
     keep = np.float32(1.0) if residual else np.float32(0.0)
     size = np.float32(d)
@@ -261,7 +235,7 @@ def _add_norm(new: Any, bias: Any, a: Any, residual: bool, weight: Any, shift: A
         row, fresh = a[t], new[t]
         total = np.float32(0.0)
         for c in range(d):
-            v = fresh[c] + bias[c] + keep * row[c]
+            v = fresh[c] + keep * row[c]
             row[c] = v
             total += v
         mean = total / size
@@ -275,10 +249,9 @@ def _add_norm(new: Any, bias: Any, a: Any, residual: bool, weight: Any, shift: A
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _hardswish(a: Any, bias: Any) -> None:
-    events, size = a.shape
-    for t in range(events):
-        row = a[t]
-        for c in range(size):
-            v = row[c] + bias[c]
-            row[c] = v * min(max(v + np.float32(3.0), np.float32(0.0)), np.float32(6.0)) * np.float32(1.0 / 6.0)
+def _hardswish(a: Any) -> None:
+    wide()
+    flat = a.reshape(a.size)
+    for i in range(flat.size):
+        v = flat[i]
+        flat[i] = v * min(max(v + np.float32(3.0), np.float32(0.0)), np.float32(6.0)) * np.float32(1.0 / 6.0)

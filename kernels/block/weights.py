@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LayerWeights"]
+from .product import Panels
+
+__all__ = ["LayerWeights", "PackedWeights"]
 
 Array = NDArray[np.float32]
 
@@ -39,3 +41,39 @@ class LayerWeights(NamedTuple):
     ffn_out_bias: Array  # (k, d)
     ffn_norm_weight: Array  # (k, d)
     ffn_norm_bias: Array  # (k, d)
+
+
+class PackedWeights(NamedTuple):
+    """All layers as the numba step reads them; letters as in ``LayerWeights``."""
+
+    project: Panels  # d -> z, x, B, C, dt
+    time_in: Panels  # 3 -> m
+    time_out: Panels  # m -> gamma, beta
+    out: Panels  # e -> d
+    ffn_in: Panels  # d -> 4 d
+    ffn_out: Panels  # 4 d -> d
+    conv_weight: Array  # (k, K, w), oldest tap first
+    conv_bias: Array  # (k, w)
+    dt_bias: Array  # (k, h)
+    A: Array  # (k, h), negative
+    D: Array  # (k, h)
+    gate_norm: Array  # (k, e)
+    norm_weight: Array  # (k, d)
+    norm_bias: Array  # (k, d)
+    ffn_norm_weight: Array  # (k, d)
+    ffn_norm_bias: Array  # (k, d)
+
+    @classmethod
+    def of(cls, weights: LayerWeights) -> "PackedWeights":
+        """Pack the linear maps; the rest is shared."""
+        w = weights
+        time_in, ffn_in = Panels.of(w.time_in, w.time_in_bias), Panels.of(w.ffn_in, w.ffn_in_bias)
+        return cls(
+            Panels.of(w.in_weight, w.in_bias),
+            time_in,
+            Panels.of(w.time_out, w.time_out_bias, time_in.outputs),
+            Panels.of(w.out_weight, w.out_bias),
+            ffn_in,
+            Panels.of(w.ffn_out, w.ffn_out_bias, ffn_in.outputs),
+            *(getattr(w, name) for name in cls._fields[6:]),
+        )

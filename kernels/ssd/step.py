@@ -10,24 +10,24 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from ..scalar import narrow, prefetch, widen
+from ..scalar import ask, narrow, wide, widen
 
 __all__ = ["scan_step", "ssd_numba"]
 
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True)
-def scan_step(state: Any, decay: Any, xdt: Any, B: Any, C: Any, y: Any, upcoming: Any) -> None:
+def scan_step(state: Any, decay: Any, xdt: Any, B: Any, C: Any, y: Any, upcoming: Any, asked: int) -> None:
     """Advance ``state`` (n, e) by an event: ``decay``, ``xdt`` (e) per channel, ``B``, ``C`` (n); added to ``y`` (e).
 
-    The state is float32, or bfloat16 as uint16. The cache lines of ``upcoming``, the state that is needed next (or this
-    one again), are asked for meanwhile.
+    The state is float32, or bfloat16 as uint16. Meanwhile the cache lines of ``upcoming`` (1 axis), the state that is
+    needed next or nothing, are asked for, except the first ``asked`` of them.
     """
+    wide()
     n, e = state.shape
-    line = 64 // state.itemsize
+    share = (upcoming.nbytes // 64 - asked + n - 1) // n
     for i in range(n):
         b, w = B[i], C[i]
-        for c in range(i * e, i * e + e, line):
-            prefetch(upcoming, c)
+        ask(upcoming, asked + i * share, asked + i * share + share)
         for c in range(e):
             new = decay[c] * widen(state[i, c]) + xdt[c] * b
             state[i, c] = narrow(new, state[i, c])
@@ -41,6 +41,7 @@ def _scan_rows(x: Any, dt: Any, A: Any, B: Any, C: Any, state: Any, y: Any) -> N
     h = A.shape[0]
     p = e // h
     decay, xdt = np.empty(e, np.float32), np.empty(e, np.float32)
+    nothing = decay[:0]
     for row in range(b):
         for t in range(length):
             out = y[row, t]
@@ -51,7 +52,7 @@ def _scan_rows(x: Any, dt: Any, A: Any, B: Any, C: Any, state: Any, y: Any) -> N
                     decay[c] = keep
                     xdt[c] = step * x[row, t, c]
                     out[c] = np.float32(0.0)
-            scan_step(state[row], decay, xdt, B[row, t], C[row, t], out, state[row])
+            scan_step(state[row], decay, xdt, B[row, t], C[row, t], out, nothing, 0)
 
 
 def ssd_numba(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recurra.kernels.block import LayerWeights, Scratch, layers_step
+from recurra.kernels.block import LayerWeights, PackedWeights, Scratch, layers_step
 
 pytest.importorskip("triton", reason="the optional extra gpu is not installed")
 
@@ -48,12 +48,17 @@ def compare(
     a, phi = draw(rng, events, d, scale=1.0), draw(rng, events, 3, scale=1.0)
     on_device = [torch.from_numpy(v.copy()).to(DEVICE) for v in (a, phi, state, window)]
     rows = np.array(slots)
-    layers_step(weights, a, phi, rows, bounds, state, window, Scratch.of(weights, events), **EPS)
+    packed = PackedWeights.of(weights)
+    eps = np.float32(EPS["norm_eps"]), np.float32(EPS["ffn_eps"])
+    scratch = Scratch.of(packed, events)
+    kept = layers_step(packed, a, phi, rows, bounds, state, window, scratch, EPS["residual"], *eps)
+    last = bounds[1:][np.diff(bounds) > 0] - 1
+    assert kept == len(last)
     out = layers_step_triton(
         weights_to(weights, DEVICE), on_device[0], on_device[1], torch.from_numpy(rows).to(DEVICE),
         None if offsets is None else torch.from_numpy(bounds).to(DEVICE), on_device[2], on_device[3], **EPS,
     )  # fmt: skip
-    for got, want in zip((out, *on_device[2:]), (a, state, window), strict=True):
+    for got, want in zip((out[last], *on_device[2:]), (a[:kept], state, window), strict=True):
         torch.testing.assert_close(got.cpu(), torch.from_numpy(want), rtol=2e-5, atol=2e-5)
 
 
