@@ -6,7 +6,7 @@ here knows of users, items or events.
 """
 
 from .conv import conv
-from .cross_entropy import Barred, cross_entropy
+from .cross_entropy import Weighted, cross_entropy
 from .ssd import ssd
 
-__all__ = ["Barred", "conv", "cross_entropy", "ssd"]
+__all__ = ["Weighted", "conv", "cross_entropy", "ssd"]

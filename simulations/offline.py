@@ -49,6 +49,7 @@ def evaluate(
     patience: int = 10,
     every: int = 1,
     permute_ties: bool = False,
+    own_weight: float = 1.0,
     device: str = "cpu",
     seed: int = 0,
     threads: int = 1,
@@ -60,7 +61,8 @@ def evaluate(
 
     The learning rate rises and falls once over ``epochs``, or over ``minutes`` if these end first (then the result
     depends on the speed of the machine). ``permute_ties`` learns events of one user at one time in new orders; the
-    test keeps the order of the file, from which some models learn more than from the times. Validation every ``every``
+    test keeps the order of the file, from which some models learn more than from its times. ``own_weight`` is the
+    weight of what a user had as a rival of the next item: it is ranked with the rest. Validation every ``every``
     epochs; ``patience`` validations without a better NDCG@10 end the training. With ``checkpoint`` (a file) every epoch
     is kept and a run that was stopped goes on; the file is removed at the end. ``progress`` is called with the epoch,
     the epochs and the validation.
@@ -70,10 +72,21 @@ def evaluate(
     if not stream.clock:
         config = _without_time(config)
     model = create_model(config.model, data.items, generator=torch.Generator().manual_seed(seed)).to(device)
-    training = msgspec.structs.replace(config.training, exclude_seen=False)
-    config = msgspec.structs.replace(config, training=training)
     run = _Run(
-        data, model, config, max_len, epochs, minutes, patience, every, permute_ties, seed, threads, checkpoint, clock
+        data,
+        model,
+        config,
+        max_len,
+        epochs,
+        minutes,
+        patience,
+        every,
+        permute_ties,
+        own_weight,
+        seed,
+        threads,
+        checkpoint,
+        clock,
     )
     best, history = run.train(progress)
     model.load_state_dict(best.weights)
@@ -105,8 +118,8 @@ def evaluate(
         "device": device,
         "history": history,
         "settings": {"max_len": max_len, "epochs": epochs, "minutes": minutes, "patience": patience}
-        | {"permute_ties": permute_ties}
-        | {"model": msgspec.to_builtins(config.model), "training": msgspec.to_builtins(training)},
+        | {"permute_ties": permute_ties, "own_weight": own_weight}
+        | {"model": msgspec.to_builtins(config.model), "training": msgspec.to_builtins(config.training)},
     }
 
 
@@ -158,6 +171,7 @@ class _Run:
         patience: int,
         every: int,
         permute_ties: bool,
+        own_weight: float,
         seed: int,
         threads: int,
         checkpoint: Path | None,
@@ -184,6 +198,7 @@ class _Run:
             rate=config.training.rate,
             shape=lambda step: shape(round(10_000 * self._share(step))),
             rng=self._rng,
+            own_weight=own_weight,
             sampler=_sampler(data, config),
             threads=threads,
         )

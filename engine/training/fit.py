@@ -63,18 +63,30 @@ def fit(
     tokens: int,
     rate: float,
     rng: np.random.Generator,
+    exclude_own: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Train ``model`` in place on about ``tokens`` events with the peak learning rate ``rate``.
 
-    Raises ``TrainingError`` if the loss is not finite.
+    With ``exclude_own`` what a user had is no rival of the next item. Raises ``TrainingError`` if the loss is not
+    finite.
     """
+    own_weight = 0.0 if exclude_own else 1.0
     # a short log read in large batches would be over in a few steps
     batch_events = min(config.batch_events, max(_MIN_BATCH, material.pass_events // _BATCHES_PER_PASS))
     steps = max(1, round(tokens / batch_events))
     sampler = _sampler(model, material, config)
-    learner = Learner(model, config, rate=rate, shape=cosine(steps), rng=rng, sampler=sampler, threads=config.threads)
-    best = _Best(model, _validation(model, material, config))
+    learner = Learner(
+        model,
+        config,
+        rate=rate,
+        shape=cosine(steps),
+        rng=rng,
+        own_weight=own_weight,
+        sampler=sampler,
+        threads=config.threads,
+    )
+    best = _Best(model, _validation(model, material, config, own_weight))
     events = 0
     loss = math.nan
     with contextlib.closing(learner):
@@ -98,7 +110,9 @@ def _sampler(model: SequenceModel, material: Material, config: TrainingConfig) -
     return Sampler.of(np.bincount(rows[rows < model.items], minlength=model.items), config.negatives)
 
 
-def _validation(model: SequenceModel, material: Material, config: TrainingConfig) -> Callable[[], float] | None:
+def _validation(
+    model: SequenceModel, material: Material, config: TrainingConfig, own_weight: float
+) -> Callable[[], float] | None:
     """Return what measures the loss on the users left out, None if they have too few new events."""
     log, windows = material.log, material.validation
     new = log.seqs > material.since_seq
@@ -117,9 +131,7 @@ def _validation(model: SequenceModel, material: Material, config: TrainingConfig
             table = model.item_table()
             for part in batches(windows, config.batch_events, rng, padded=not model.streams):
                 batch = pack(log, part, material.version_rows)
-                chosen = targets(
-                    batch, model.items, counted=new[batch.rows], exclude_own=config.exclude_seen, drawn=drawn
-                )
+                chosen = targets(batch, model.items, counted=new[batch.rows], own_weight=own_weight, drawn=drawn)
                 mean = window_loss(model, table, batch, chosen, drawn=drawn).item()
                 total, count = total + mean * len(chosen.events), count + len(chosen.events)
         return total / max(1.0, count)

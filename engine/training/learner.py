@@ -55,6 +55,8 @@ def precision_of(setting: str, device: torch.device) -> str:
 class Learner:
     """A model with its optimiser. Everything random is drawn from ``rng``, so that a seed repeats the run exactly.
 
+    ``own_weight`` is the weight of what the user had as a rival of the next item, see ``targets``.
+
     ``shape`` gives the learning rate's share of ``rate`` by step. With ``threads`` above 1 a batch is cut into as many
     parts, whose gradients are added in a fixed order: models with a fused encoder only, the others leave it to torch.
     """
@@ -67,6 +69,7 @@ class Learner:
         rate: float,
         shape: Shape,
         rng: np.random.Generator,
+        own_weight: float = 0.0,
         sampler: Sampler | None = None,
         threads: int = 1,
     ) -> None:
@@ -74,6 +77,7 @@ class Learner:
         self.done = 0
         self._config, self._rate, self._shape, self._rng, self._sampler = config, rate, shape, rng, sampler
         self._device = next(model.parameters()).device
+        self._own_weight = own_weight
         self._precision = precision_of(config.precision, self._device)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         decay = config.weight_decay
@@ -88,7 +92,7 @@ class Learner:
 
         Raises ``TrainingError`` if the loss is not finite; the weights are then as they were.
         """
-        model, config = self.model, self._config
+        model = self.model
         model.train()
         drawn = None if self._sampler is None else self._sampler.draw(self._rng)
         work = []
@@ -96,7 +100,7 @@ class Learner:
         for part in batch.parts(self._parts):
             end = begin + len(part.items)
             mine = None if counted is None else counted[begin:end]
-            chosen = targets(part, model.items, counted=mine, exclude_own=config.exclude_seen, drawn=drawn)
+            chosen = targets(part, model.items, counted=mine, own_weight=self._own_weight, drawn=drawn)
             modulated = self._modulated(part)
             if len(chosen.events):
                 work.append((part, chosen, modulated, int(self._rng.integers(1 << 62))))

@@ -8,7 +8,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from ...kernels import Barred, cross_entropy
+from ...kernels import Weighted, cross_entropy
 from ..model import SequenceModel, gap_features
 from .windows import Batch
 
@@ -47,11 +47,12 @@ class Sampler(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Events of a batch that count, ``events`` ascending; rival ``columns[i]`` is no rival for ``positions[i]``-th."""
+    """Events of a batch that count, ``events`` ascending, and the pairs of them and rivals whose weight is not 1."""
 
     events: Ints
     positions: Ints
     columns: Ints
+    log_weights: NDArray[np.float32]
 
 
 def targets(
@@ -59,13 +60,14 @@ def targets(
     items: int,
     *,
     counted: NDArray[np.bool_] | None = None,
-    exclude_own: bool = True,
+    own_weight: float = 0.0,
     drawn: Drawn | None = None,
 ) -> Targets:
     """Choose the events of a batch that count: those of ``counted`` (T), None for all, whose item the model knows.
 
-    With ``exclude_own`` the rivals leave out what the user had earlier in the window, as serving does, and a repeat
-    does not count. Columns are the rivals' numbers: version rows, or places among the ``drawn``.
+    What the user had earlier in the window is a rival of the weight ``own_weight``. 0 leaves it out, as serving does,
+    and repeats do not count then; 1 makes it a rival like others. Columns are the rivals' numbers: version rows, or
+    places among the ``drawn``.
     """
     chosen = batch.items < items
     if counted is not None:
@@ -73,7 +75,7 @@ def targets(
     # where each item stands among the rivals
     every = np.arange(items + 1)
     first = every if drawn is None else np.searchsorted(drawn.items, every)
-    return Targets(*_choose(batch.items, batch.offsets, chosen, exclude_own, first))
+    return Targets(*_choose(batch.items, batch.offsets, chosen, own_weight, first))
 
 
 def vectors_before(model: SequenceModel, batch: Batch, *, seed: int | None = None) -> torch.Tensor:
@@ -116,44 +118,59 @@ def window_loss(
             modulated = torch.where(torch.from_numpy(query_time[chosen.events]).to(device)[:, None], modulated, hidden)
         hidden = modulated
     true = F.embedding(torch.from_numpy(batch.items[chosen.events]).to(device), table)
-    barred = Barred(*(torch.from_numpy(part).to(device) for part in (chosen.positions, chosen.columns)))
+    weighted = Weighted(*(torch.from_numpy(part).to(device) for part in chosen[1:]))
     if drawn is None:
-        return cross_entropy(hidden, true, table, barred, precision=precision)
+        return cross_entropy(hidden, true, table, weighted, precision=precision)
     bias = -torch.from_numpy(drawn.log_expected).to(device)
     rivals = F.embedding(torch.from_numpy(drawn.items).to(device), table)
-    return cross_entropy(hidden, true, rivals, barred, bias=bias, precision=precision)
+    return cross_entropy(hidden, true, rivals, weighted, bias=bias, precision=precision)
 
 
 @njit(cache=True, nogil=True)
-def _choose(items: Any, offsets: Any, chosen: Any, exclude_own: bool, first: Any) -> Any:
+def _choose(items: Any, offsets: Any, chosen: Any, own_weight: float, first: Any) -> Any:
     # first (V + 1): the rivals of item v are columns first[v]:first[v + 1]
     known = len(first) - 1
+    log_own = np.log(own_weight) if own_weight > 0 else -np.inf
+    # the target for which an item was noted last, so that no pair is noted twice
+    noted = np.full(known, -1)
     pairs = 0
     for w in range(len(offsets) - 1):
         for t in range(offsets[w], offsets[w + 1]):
-            if not chosen[t]:
-                continue
-            begin = offsets[w] if exclude_own else t
-            for j in range(begin, t):
-                if items[j] == items[t]:
-                    chosen[t] = False
+            if own_weight == 0:
+                for j in range(offsets[w], t):
+                    if items[j] == items[t]:
+                        chosen[t] = False
             if chosen[t]:
-                pairs += first[items[t] + 1] - first[items[t]]
-                for j in range(begin, t):
-                    if items[j] < known:
-                        pairs += first[items[j] + 1] - first[items[j]]
+                pairs += _note(items, offsets[w], t, own_weight, first, noted, log_own, 0, None)
     events = np.flatnonzero(chosen)
-    positions, columns = np.empty(pairs, np.int64), np.empty(pairs, np.int64)
+    noted[:] = -1
+    found = (np.empty(pairs, np.int64), np.empty(pairs, np.int64), np.empty(pairs, np.float32))
     filled = place = 0
     for w in range(len(offsets) - 1):
         for t in range(offsets[w], offsets[w + 1]):
-            if not chosen[t]:
-                continue
-            begin = offsets[w] if exclude_own else t
-            for j in range(begin, t + 1):
-                if items[j] < known:
-                    for column in range(first[items[j]], first[items[j] + 1]):
-                        positions[filled], columns[filled] = place, column
-                        filled += 1
-            place += 1
-    return events, positions, columns
+            if chosen[t]:
+                end = filled + _note(items, offsets[w], t, own_weight, first, noted, log_own, filled, found)
+                found[0][filled:end] = place
+                filled = end
+                place += 1
+    return events, found[0], found[1], found[2]
+
+
+@njit(cache=True, nogil=True)
+def _note(
+    items: Any, begin: int, t: int, own_weight: float, first: Any, noted: Any, log_own: float, filled: int, found: Any
+) -> Any:
+    # count the pairs of target t, and write their columns and weights if there is room for them
+    known = len(first) - 1
+    pairs = 0
+    for j in range(t, begin - 1 if own_weight != 1 else t - 1, -1):
+        item = items[j]
+        if item >= known or noted[item] == t:
+            continue
+        noted[item] = t
+        for column in range(first[item], first[item + 1]):
+            if found is not None:
+                found[1][filled + pairs] = column
+                found[2][filled + pairs] = -np.inf if j == t else log_own
+            pairs += 1
+    return pairs

@@ -1,10 +1,11 @@
 """Cross entropy of one true row against many rivals, without ever holding all logits.
 
-    loss_t = log(exp(h_t . p_t) + sum_{s not barred for t} exp(h_t . r_s + bias_s)) - h_t . p_t
+    loss_t = log(exp(h_t . p_t) + sum_s w_ts exp(h_t . r_s + bias_s)) - h_t . p_t
 
-Letters: t positions, s rivals, d width. Over a whole catalogue the rivals are all items and each position bars its own
-true item, which stands in p; over drawn items the bias is minus the logarithm of how often each is expected to be drawn
-(the logQ correction; Bengio and Senecal 2008), and a drawn item that is the true one is barred as well.
+Letters: t positions, s rivals, d width. The weights w are 1 but for some pairs. Over a whole catalogue the rivals are
+all items and the weight of each position's true item, which stands in p, is 0; over drawn items the bias is minus the
+logarithm of how often each is expected to be drawn (the logQ correction; Bengio and Senecal 2008), and the weight of a
+drawn item that is the true one is 0 as well.
 """
 
 from typing import NamedTuple
@@ -14,24 +15,28 @@ import torch
 from .chunk import cross_entropy_chunk
 from .naive import cross_entropy_naive
 
-__all__ = ["BACKENDS", "PRECISIONS", "Barred", "cross_entropy"]
+__all__ = ["BACKENDS", "PRECISIONS", "Weighted", "cross_entropy"]
 
 BACKENDS = ("naive", "chunk", "numba", "auto")
 PRECISIONS = ("float32", "bfloat16")
 
 
-class Barred(NamedTuple):
-    """Pairs that do not count: rival ``columns[i]`` for position ``positions[i]``; positions ascend. int64 (pairs)."""
+class Weighted(NamedTuple):
+    """Pairs of another weight than 1: rival ``columns[i]`` for position ``positions[i]``, no pair twice.
+
+    ``positions`` (int64, ascending), ``columns`` (int64), ``log_weights`` (float32; -inf: no rival), each (pairs).
+    """
 
     positions: torch.Tensor
     columns: torch.Tensor
+    log_weights: torch.Tensor
 
 
 def cross_entropy(
     hidden: torch.Tensor,
     true: torch.Tensor,
     rivals: torch.Tensor,
-    barred: Barred,
+    weighted: Weighted,
     *,
     bias: torch.Tensor | None = None,
     precision: str = "float32",
@@ -57,7 +62,7 @@ def cross_entropy(
     if bias is not None and bias.shape != rivals.shape[:1]:
         raise ValueError(f"bias must be ({len(rivals)},), got {tuple(bias.shape)}")
     if backend == "naive":
-        return cross_entropy_naive(hidden, true, rivals, barred.positions, barred.columns, bias)
+        return cross_entropy_naive(hidden, true, rivals, *weighted, bias)
     compiled = hidden.device.type == "cpu" and hidden.dtype == torch.float32
     if backend == "numba" and not compiled:
         raise ValueError(f"the numba backend needs float32 on the CPU, got {hidden.dtype} on {hidden.device}")
@@ -65,8 +70,7 @@ def cross_entropy(
         hidden,
         true,
         rivals,
-        barred.positions,
-        barred.columns,
+        *weighted,
         bias,
         half=precision == "bfloat16",
         compiled=compiled and backend != "chunk",

@@ -1,7 +1,7 @@
 """A block of positions at a time: logits become probabilities, these the gradients, and then the block is forgotten.
 
 The gradients are made in the forward pass, since everything that they need is in the cache then; backward only scales
-them. The loss of a position is 0 and so are its gradients if all rivals are barred.
+them. The loss of a position is 0 and so are its gradients if all its rivals have the weight 0.
 """
 
 from typing import Any
@@ -23,13 +23,16 @@ def cross_entropy_chunk(
     rivals: torch.Tensor,
     positions: torch.Tensor,
     columns: torch.Tensor,
+    log_weights: torch.Tensor,
     bias: torch.Tensor | None,
     *,
     half: bool,
     compiled: bool,
 ) -> torch.Tensor:
     """Return the mean loss; arguments as in ``cross_entropy``; ``half``: products in bfloat16."""
-    loss: torch.Tensor = _CrossEntropy.apply(hidden, true, rivals, positions, columns, bias, half, compiled)
+    loss: torch.Tensor = _CrossEntropy.apply(
+        hidden, true, rivals, positions, columns, log_weights, bias, half, compiled
+    )
     return loss
 
 
@@ -42,6 +45,7 @@ class _CrossEntropy(torch.autograd.Function):
         rivals: torch.Tensor,
         positions: torch.Tensor,
         columns: torch.Tensor,
+        log_weights: torch.Tensor,
         bias: torch.Tensor | None,
         half: bool,
         compiled: bool,
@@ -63,7 +67,8 @@ class _CrossEntropy(torch.autograd.Function):
             part = logits[: len(own[block])]
             torch.mm(vectors[block], table.T, out=part)
             step = softmax_rows if compiled else _softmax
-            step(part, own[block], bare, positions[pairs] - begin, columns[pairs], loss[block], excess[block])
+            weighted = (positions[pairs] - begin, columns[pairs], log_weights[pairs])
+            step(part, own[block], bare, *weighted, loss[block], excess[block])
             hidden_grad[block] = part @ table
             if half:
                 rivals_grad += part.T @ vectors[block]
@@ -79,7 +84,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scale = grads[0] * ctx.scale
         hidden_grad, true_grad, rivals_grad = ctx.saved_tensors
-        return hidden_grad * scale, true_grad * scale, rivals_grad * scale, None, None, None, None, None
+        return hidden_grad * scale, true_grad * scale, rivals_grad * scale, None, None, None, None, None, None
 
 
 def _softmax(
@@ -88,12 +93,13 @@ def _softmax(
     bias: torch.Tensor,
     positions: torch.Tensor,
     columns: torch.Tensor,
+    log_weights: torch.Tensor,
     loss: torch.Tensor,
     excess: torch.Tensor,
 ) -> None:
     """Turn ``logits`` into the rivals' probabilities; ``excess`` gets the true one's minus 1."""
     wide = logits.to(bias.dtype) + bias
-    wide[positions, columns] = -torch.inf
+    wide[positions, columns] += log_weights.to(bias.dtype)
     top = torch.maximum(own, wide.amax(1)) if wide.shape[1] else own
     wide = torch.exp(wide - top[:, None])
     mine = torch.exp(own - top)

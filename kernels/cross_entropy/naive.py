@@ -11,6 +11,7 @@ def cross_entropy_naive(
     rivals: torch.Tensor,
     positions: torch.Tensor,
     columns: torch.Tensor,
+    log_weights: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return the mean loss; arguments as in ``cross_entropy``."""
@@ -18,7 +19,7 @@ def cross_entropy_naive(
     logits = hidden @ rivals.T  # (t, s)
     if bias is not None:
         logits = logits + bias
-    barred = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-    barred[positions, columns] = True
-    logits = torch.cat([own, logits.masked_fill(barred, -torch.inf)], dim=1)
+    shift = torch.zeros_like(logits, requires_grad=False)
+    shift[positions, columns] = log_weights.to(logits.dtype)
+    logits = torch.cat([own, logits + shift], dim=1)
     return (torch.logsumexp(logits, 1) - own[:, 0]).sum() / max(1, len(hidden))

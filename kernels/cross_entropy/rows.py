@@ -10,6 +10,8 @@ from ..scalar import exp, narrow, widen
 
 __all__ = ["softmax_rows"]
 
+_NOTHING = np.float32(-1e30)
+
 
 def softmax_rows(
     logits: torch.Tensor,
@@ -17,6 +19,7 @@ def softmax_rows(
     bias: torch.Tensor,
     positions: torch.Tensor,
     columns: torch.Tensor,
+    log_weights: torch.Tensor,
     loss: torch.Tensor,
     excess: torch.Tensor,
 ) -> None:
@@ -26,11 +29,13 @@ def softmax_rows(
     """
     bits = logits.view(torch.uint16) if logits.dtype == torch.bfloat16 else logits
     bounds = torch.searchsorted(positions, torch.arange(len(logits) + 1))
-    _rows(*(part.numpy() for part in (bits, own, bias, bounds, columns, loss, excess)))
+    _rows(*(part.numpy() for part in (bits, own, bias, bounds, columns, log_weights, loss, excess)))
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _rows(logits: Any, own: Any, bias: Any, bounds: Any, columns: Any, loss: Any, excess: Any) -> None:
+def _rows(
+    logits: Any, own: Any, bias: Any, bounds: Any, columns: Any, log_weights: Any, loss: Any, excess: Any
+) -> None:
     size = logits.shape[1]
     wide = np.empty(size, np.float32)
     for t in range(logits.shape[0]):
@@ -39,7 +44,7 @@ def _rows(logits: Any, own: Any, bias: Any, bounds: Any, columns: Any, loss: Any
             wide[s] = widen(row[s]) + bias[s]
         for i in range(bounds[t], bounds[t + 1]):
             # low enough to weigh nothing, and finite, as fast arithmetic wants it
-            wide[columns[i]] = np.float32(-1e30)
+            wide[columns[i]] += max(log_weights[i], _NOTHING)
         top = max(mine, _highest(wide))
         total = np.float32(0.0)
         for s in range(size):
@@ -47,9 +52,10 @@ def _rows(logits: Any, own: Any, bias: Any, bounds: Any, columns: Any, loss: Any
             wide[s] = weight
             total += weight
         for i in range(bounds[t], bounds[t + 1]):
-            # the exponent is clamped: what is barred must be nothing at all
-            total -= wide[columns[i]]
-            wide[columns[i]] = np.float32(0.0)
+            # the exponent is clamped: what has no weight must be nothing at all
+            if log_weights[i] <= _NOTHING:
+                total -= wide[columns[i]]
+                wide[columns[i]] = np.float32(0.0)
         mine = exp(mine - top)
         total += mine
         share = np.float32(1.0) / total

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
@@ -100,8 +99,15 @@ def _stepping(
 ) -> Run:
     config = ModelConfig(name=name, max_length=length)
     model = create_model(config, items, generator=torch.Generator().manual_seed(0)).to(device)
-    settings = msgspec.structs.replace(TrainingConfig(), exclude_seen=False)
-    learner = Learner(model, settings, rate=1e-3, shape=lambda _: 1.0, rng=np.random.default_rng(0), threads=parts)
+    learner = Learner(
+        model,
+        TrainingConfig(),
+        rate=1e-3,
+        shape=lambda _: 1.0,
+        rng=np.random.default_rng(0),
+        own_weight=1.0,
+        threads=parts,
+    )
 
     def run() -> int:
         torch.set_num_threads(1 if name == "streaming" else torch_threads)

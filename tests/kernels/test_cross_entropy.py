@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from recurra.kernels.cross_entropy import Barred, cross_entropy
+from recurra.kernels.cross_entropy import Weighted, cross_entropy
 
-Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Barred, torch.Tensor]
+Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Weighted, torch.Tensor]
 
 
 def case(positions: int, rivals: int, *, width: int = 16, seed: int = 0, dtype: torch.dtype = torch.float32) -> Case:
@@ -14,14 +14,16 @@ def case(positions: int, rivals: int, *, width: int = 16, seed: int = 0, dtype: 
         torch.randn(size, width, generator=draw, dtype=dtype) for size in (positions, positions, rivals)
     )
     bias = torch.randn(rivals, generator=draw, dtype=dtype)
-    barred = (torch.rand(positions, rivals, generator=draw) < 0.2).nonzero()
-    return hidden, true, table, Barred(barred[:, 0], barred[:, 1]), bias
+    pairs = (torch.rand(positions, rivals, generator=draw) < 0.2).nonzero()
+    log_weights = torch.randn(len(pairs), generator=draw)
+    log_weights[torch.rand(len(pairs), generator=draw) < 0.5] = -torch.inf
+    return hidden, true, table, Weighted(pairs[:, 0], pairs[:, 1], log_weights), bias
 
 
 def solved(made: Case, *, biased: bool = True, **options: str) -> list[torch.Tensor]:
-    hidden, true, table, barred, bias = made
+    hidden, true, table, weighted, bias = made
     leaves = [part.clone().requires_grad_() for part in (hidden, true, table)]
-    loss = cross_entropy(*leaves, barred, bias=bias if biased else None, **options)
+    loss = cross_entropy(*leaves, weighted, bias=bias if biased else None, **options)
     (3 * loss).backward()  # type: ignore[no-untyped-call]
     return [loss.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
@@ -65,38 +67,42 @@ def test_more_positions_than_a_block_holds(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("backend", ["naive", "chunk", "numba"])
-def test_all_rivals_barred_leaves_nothing_to_learn(backend: str) -> None:
+def test_no_rival_with_a_weight_leaves_nothing_to_learn(backend: str) -> None:
     hidden, true, table, _, bias = case(3, 5)
     everything = torch.ones(3, 5).nonzero()
-    got = solved((hidden, true, table, Barred(everything[:, 0], everything[:, 1]), bias), backend=backend)
+    got = solved(
+        (hidden, true, table, Weighted(everything[:, 0], everything[:, 1], torch.full((15,), -torch.inf)), bias),
+        backend=backend,
+    )
     assert all(float(part.abs().max()) < 1e-6 for part in got)
 
 
 @pytest.mark.parametrize("backend", ["naive", "chunk", "numba"])
 def test_large_logits_do_not_overflow(backend: str) -> None:
-    hidden, true, table, barred, bias = case(4, 50)
-    got = solved((hidden * 100, true, table, barred, bias), backend=backend)
-    close(got, solved((hidden * 100, true, table, barred, bias), backend="naive"), 1e-4)
+    hidden, true, table, weighted, bias = case(4, 50)
+    got = solved((hidden * 100, true, table, weighted, bias), backend=backend)
+    close(got, solved((hidden * 100, true, table, weighted, bias), backend="naive"), 1e-4)
 
 
 @pytest.mark.parametrize("backend", ["naive", "chunk", "numba"])
 def test_no_positions(backend: str) -> None:
     hidden, true, table, _, bias = case(1, 5)
-    nothing = Barred(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+    none = torch.empty(0, dtype=torch.int64)
+    nothing = Weighted(none, none, torch.empty(0))
     got = solved((hidden[:0], true[:0], table, nothing, bias), backend=backend)
     assert float(got[0]) == 0.0
     assert not got[3].any()
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    hidden, true, table, barred, bias = case(4, 5)
+    hidden, true, table, weighted, bias = case(4, 5)
     with pytest.raises(ValueError, match="hidden and true"):
-        cross_entropy(hidden, true[:3], table, barred)
+        cross_entropy(hidden, true[:3], table, weighted)
     with pytest.raises(ValueError, match="bias"):
-        cross_entropy(hidden, true, table, barred, bias=bias[:2])
+        cross_entropy(hidden, true, table, weighted, bias=bias[:2])
     with pytest.raises(ValueError, match="backend"):
-        cross_entropy(hidden, true, table, barred, backend="fast")
+        cross_entropy(hidden, true, table, weighted, backend="fast")
     with pytest.raises(ValueError, match="precision"):
-        cross_entropy(hidden, true, table, barred, precision="int8")
+        cross_entropy(hidden, true, table, weighted, precision="int8")
     with pytest.raises(ValueError, match="float32 on the CPU"):
-        cross_entropy(hidden.double(), true.double(), table.double(), barred, backend="numba")
+        cross_entropy(hidden.double(), true.double(), table.double(), weighted, backend="numba")

@@ -34,6 +34,9 @@ def evaluate(
     permute_ties: Annotated[
         bool, typer.Option("--permute-ties", help="Learn events of a user at the same time in a random order.")
     ] = False,
+    own_weight: Annotated[
+        float, typer.Option(metavar="W", min=0.0, help="Weight in training of what the user had, as a rival.")
+    ] = 1.0,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")] = "cpu",
     format: Annotated[str, typer.Option(metavar="NAME", help="auto, inter, dat, csv, parquet or jsonl.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -82,6 +85,7 @@ def evaluate(
                     patience=patience,
                     every=every,
                     permute_ties=permute_ties,
+                    own_weight=own_weight,
                     device=device,
                     seed=seed,
                     threads=threads,
