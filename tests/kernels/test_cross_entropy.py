@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recurra.kernels.cross_entropy import Weighted, cross_entropy
+from recurra.kernels.cross_entropy import Weighted, chunk, cross_entropy
 
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Weighted, torch.Tensor]
 
@@ -60,7 +60,7 @@ def test_bfloat16_products(backend: str) -> None:
 
 
 def test_more_positions_than_a_block_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recurra.kernels.cross_entropy.chunk._BLOCK_BYTES", {"cpu": 1})
+    monkeypatch.setattr(chunk, "_BLOCK_BYTES", {"cpu": 1})
     made = case(200, 300)
     for backend in ("chunk", "numba"):
         close(solved(made, backend=backend), solved(made, backend="naive"), 2e-5)
