@@ -48,7 +48,7 @@ def evaluate(
     minutes: float | None = None,
     patience: int = 10,
     every: int = 1,
-    permute_ties: bool = False,
+    permute_ties: bool = True,
     own_weight: float = 1.0,
     device: str = "cpu",
     seed: int = 0,

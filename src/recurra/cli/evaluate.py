@@ -31,9 +31,9 @@ def evaluate(
     minutes: Annotated[float | None, typer.Option(metavar="M", min=0.0, help="At most so many minutes.")] = None,
     patience: Annotated[int, typer.Option(metavar="N", min=1, help="Validations without a better one.")] = 10,
     every: Annotated[int, typer.Option(metavar="K", min=1, help="Validate after every K-th epoch.")] = 1,
-    permute_ties: Annotated[
-        bool, typer.Option("--permute-ties", help="Learn events of a user at the same time in a random order.")
-    ] = False,
+    ties: Annotated[
+        str, typer.Option(metavar="permute|file", help="Order in which events of a user at one time are learnt.")
+    ] = "permute",
     own_weight: Annotated[
         float, typer.Option(metavar="W", min=0.0, help="Weight in training of what the user had, as a rival.")
     ] = 1.0,
@@ -61,6 +61,7 @@ def evaluate(
 
     one_of("--model", model, (*_MODELS, *COUNTING))
     one_of("--protocol", protocol, ("loo",))
+    one_of("--ties", ties, ("permute", "file"))
     one_of("--time", time, ("on", "off"))
     settings = recurra.load_config(config)
     stream = load(path, format)
@@ -84,7 +85,7 @@ def evaluate(
                     minutes=minutes,
                     patience=patience,
                     every=every,
-                    permute_ties=permute_ties,
+                    permute_ties=ties == "permute",
                     own_weight=own_weight,
                     device=device,
                     seed=seed,
