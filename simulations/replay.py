@@ -29,8 +29,8 @@ from .usage import Usage
 __all__ = ["PROTOCOL", "Progress", "replay"]
 
 PROTOCOL = "preq-v1"
-# events of the warm part that are handed over at once
-_WARM_BATCH = 4_096
+# events that are handed over at once, at most
+_BATCH = 4_096
 # a share of the events so far must be new before the next training: the work grows with the logarithm of the stream
 _TRAIN_SHARE = 0.02
 _VERSION_COUNTS = ("trained", "promoted", "refused", "rolled_back")
@@ -161,8 +161,7 @@ class _Run:
 
     def warm_up(self, events: int) -> None:
         """Learn the first events without ranking them, then train a first version."""
-        for start in range(0, events, _WARM_BATCH):
-            self._learn(min(events, start + _WARM_BATCH))
+        self._learn(events)
         if events >= self._config.training.min_events:
             self._train()
         self._plan_training()
@@ -210,14 +209,13 @@ class _Run:
                 self._plan_training()
 
     def _learn(self, end: int) -> None:
-        """Learn what is missing of the first ``end`` events, at once."""
+        """Learn what is missing of the first ``end`` events."""
         stream = self._stream
-        if end == self._learnt:
-            return
-        self._feed.learn(self._learnt, end)
-        for position in range(self._learnt, end):
-            self._contest.learn(position, self._engine.item_row(stream.item_ids[stream.items[position]]))
-        self._learnt = end
+        while self._learnt < end:
+            start, self._learnt = self._learnt, min(end, self._learnt + _BATCH)
+            self._feed.learn(start, self._learnt)
+            for position in range(start, self._learnt):
+                self._contest.learn(position, self._engine.item_row(stream.item_ids[stream.items[position]]))
 
     def _train(self) -> None:
         started = time.perf_counter()
