@@ -122,6 +122,12 @@ class StateConfig(_Section, frozen=True):
 
     hot_users: int = 16_384
     dtype: str = "float32"
+    # where states are kept and advanced: "cpu", or "cuda" (needs the extra gpu)
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise ConfigError(f"states.device must be cpu or cuda, got {self.device!r}")
 
 
 class TrainingConfig(_Section, frozen=True):
@@ -147,7 +153,9 @@ class TrainingConfig(_Section, frozen=True):
     # events of one optimiser step, padding included; fewer while the log is short
     batch_events: int = 2_048
     weight_decay: float = 0.0
-    # of the loss's matrix products: "float32", "bfloat16", or "auto" for what is fast here
+    # "cpu", "cuda", or "auto" for a GPU where there is one
+    device: str = "cpu"
+    # of the loss's matrix products, on a GPU of the layers' too: "float32", "bfloat16", or "auto" for what is fast here
     precision: str = "auto"
     # share of the windows that train the modulation for the time of the query; the others train the vector itself
     query_time_share: float = 1.0
@@ -158,6 +166,10 @@ class TrainingConfig(_Section, frozen=True):
     negatives: int = 4_096
     # older versions are removed, the current one never
     keep_versions: int = 10
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda", "auto"):
+            raise ConfigError(f"training.device must be cpu, cuda or auto, got {self.device!r}")
 
 
 class GateConfig(_Section, frozen=True):

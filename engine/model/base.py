@@ -57,17 +57,20 @@ class SequenceModel(nn.Module, ABC):
 
         ``items`` and ``times_ms`` (T) int64; sequence i is ``offsets[i]:offsets[i + 1]``, ``offsets`` (s + 1) int64
         from 0 to T. Its n_i + 1 vectors begin at row ``offsets[i] + i``: that of a user without events, then one after
-        each event. ``seed`` fixes what training mode draws at random where a model says so (here it does nothing); None
-        draws it from torch's own generator. This one pads and calls `forward`.
+        each event. ``times_ms`` and ``offsets`` may lie on the CPU where ``items`` do not: so a GPU is not waited for.
+        ``seed`` fixes what training mode draws at random where a model says so (here it does nothing); None draws it
+        from torch's own generator. This one pads and calls `forward`.
         """
         del seed
+        longest = int(offsets.diff().max()) if len(offsets) > 1 else 0
         bounds = offsets.to(items.device)
         lengths = bounds.diff()
-        column = torch.arange(int(lengths.max()) if len(lengths) else 0, device=items.device)
+        column = torch.arange(longest, device=items.device)
         inside = column < lengths[:, None]  # (s, l)
         # padding repeats the last time, so that it adds no gaps
         place = torch.minimum(bounds[:-1, None] + column, (bounds[1:, None] - 1).clamp_min(0))
-        hidden = self(torch.where(inside, items[place], 0), times_ms[place], lengths, backend=backend)
+        times_ms = times_ms.to(items.device)[place]
+        hidden = self(torch.where(inside, items[place], 0), times_ms, lengths, backend=backend)
         vectors: torch.Tensor = hidden[F.pad(inside, (1, 0), value=True)]
         return vectors
 

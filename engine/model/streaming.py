@@ -98,14 +98,15 @@ class StreamingLayer(nn.Module):
             cu_seqlens=bounds,
             backend="naive" if backend == "naive" else "auto",
         )
-        x, B, C = torch.split(xbc, [e, self.d_state, self.d_state], dim=-1)  # (1, T, ...)
+        # under autocast the projection is narrower than the filter, and the scan reads what the projection gave
+        x, B, C = torch.split(xbc.to(z.dtype), [e, self.d_state, self.d_state], dim=-1)  # (1, T, ...)
         if self.time is not None:
             gamma, beta = torch.chunk(self.time(phi), 2, dim=-1)  # (T, h) each
             raw = raw * (1 + gamma) + beta
         x = x.reshape(*x.shape[:-1], self.heads, self.head_dim)
         dt = F.softplus(raw + self.dt_bias)[None]
         y, _ = ssd(x, dt, -torch.exp(self.A_log), B, C, self.D, cu_seqlens=bounds, backend=backend)
-        v = y[0].flatten(-2) * F.silu(z)
+        v = (y[0].flatten(-2) * F.silu(z)).to(self.gate_norm.dtype)
         v = F.rms_norm(v, (e,), self.gate_norm, self.eps)
         o = drop(self.out_proj(v))
         c: torch.Tensor = self.norm(o + a if self.residual else o)
@@ -234,13 +235,14 @@ class StreamingModel(SequenceModel):
         ``config.unknown_rate`` and drops values at ``config.dropout``, both as ``seed`` says.
         """
         device = items.device
-        count = torch.arange(len(offsets), device=offsets.device)
+        # where sequences end decides shapes: it is known on the CPU, so that a GPU is not waited for
+        offsets = offsets.cpu()
+        count = torch.arange(len(offsets))
         bounds = offsets + count
-        place = torch.repeat_interleave(count[1:], offsets.diff()) + torch.arange(len(items), device=offsets.device)
-        place = place.to(device)
+        place = (torch.repeat_interleave(count[1:], offsets.diff()) + torch.arange(len(items))).to(device)
         rows = items.new_full((int(bounds[-1]),), self.start_row).index_copy(0, place, items)
         phi = self.embedding.new_zeros(len(rows), FEATURES)
-        phi = phi.index_copy(0, place, gap_features(times_ms, offsets).to(phi.dtype))
+        phi = phi.index_copy(0, place, gap_features(times_ms, offsets).to(phi))
         lost = None
         if self.training:
             seed = int(torch.randint(1 << 62, ())) if seed is None else seed
@@ -359,5 +361,7 @@ class _TimeMLP(nn.Module):
         self.last = nn.Linear(hidden, out)
 
     def forward(self, phi: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.last(F.silu(self.first(phi)))
+        # few products, whose inputs differ in digits that a narrow type does not have
+        with torch.autocast(phi.device.type, enabled=False):
+            out: torch.Tensor = self.last(F.silu(self.first(phi)))
         return out

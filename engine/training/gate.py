@@ -75,19 +75,20 @@ def ranks(
     order = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[order], np.arange(len(windows.starts) + 1))
     numbers = {start: number for number, start in enumerate(windows.starts.tolist())}
-    table = model.eval().item_table().detach().numpy()
+    table = model.eval().item_table().detach()
     with torch.no_grad():
         for part in batches(windows, _BATCH_EVENTS, np.random.default_rng(0), padded=not model.streams):
             batch = pack(log, part, version_rows)
             hidden = vectors_before(model, batch)
             if model.query_time is not None:
                 phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets))
-                hidden = model.query(hidden, phi)
+                hidden = model.query(hidden, phi.to(hidden))
             for start, offset in zip(part.starts.tolist(), batch.offsets.tolist(), strict=False):
                 number = numbers[start]
                 mine = order[bounds[number] : bounds[number + 1]]
                 for chosen in np.array_split(mine, 1 + len(mine) * len(table) // _BLOCK):
-                    scores = hidden[offset + targets[chosen] - start].numpy() @ table.T
+                    rows = torch.from_numpy(offset + targets[chosen] - start).to(table.device)
+                    scores = (hidden[rows] @ table.T).cpu().numpy()
                     result[chosen] = _rank(scores, log, targets[chosen], version_rows, exclude_own)
     return result
 

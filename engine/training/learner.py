@@ -1,5 +1,6 @@
 """One optimiser step at a time: the loss of a batch, its gradients on one or more threads, the update, checkpoints."""
 
+import contextlib
 import math
 import pickle
 from collections.abc import Callable
@@ -59,6 +60,9 @@ class Learner:
 
     ``shape`` gives the learning rate's share of ``rate`` by step. With ``threads`` above 1 a batch is cut into as many
     parts, whose gradients are added in a fixed order: models with a fused encoder only, the others leave it to torch.
+
+    Everything runs where the model is. On a GPU ``config.precision`` is that of the layers' products too (autocast);
+    parameters, their gradients and sums are float32 either way, and a seed repeats a run up to rounding.
     """
 
     def __init__(
@@ -177,18 +181,27 @@ class Learner:
         drawn: Drawn | None,
         events: int,
     ) -> tuple[float, list[Any]]:
-        loss = window_loss(
-            self.model,
-            leaf,
-            part,
-            chosen,
-            drawn=drawn,
-            precision=self._precision,
-            seed=seed,
-            query_time=modulated,
-        )
+        with self._products():
+            loss = window_loss(
+                self.model,
+                leaf,
+                part,
+                chosen,
+                drawn=drawn,
+                precision=self._precision,
+                seed=seed,
+                query_time=modulated,
+            )
         loss = loss * (len(chosen.events) / events)
-        return loss.item(), list(torch.autograd.grad(loss, [leaf, *self._parameters], allow_unused=True))
+        # asked for last: until then a GPU is not waited for
+        gradients = torch.autograd.grad(loss, [leaf, *self._parameters], allow_unused=True)
+        return loss.item(), list(gradients)
+
+    def _products(self) -> contextlib.AbstractContextManager[Any]:
+        """Let the layers' products be made in the loss's precision; on the CPU their own passes are float32."""
+        if self._device.type == "cpu" or self._precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=torch.bfloat16)
 
     def _update(self, table: torch.Tensor, results: list[list[Any]]) -> None:
         self._optimizer.zero_grad(set_to_none=True)

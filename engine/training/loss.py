@@ -88,8 +88,8 @@ def vectors_before(model: SequenceModel, batch: Batch, *, seed: int | None = Non
     last[batch.offsets[1:] - 1] = True
     device = next(model.parameters()).device
     inputs = (batch.items[~last], batch.times_ms[~last], batch.offsets - np.arange(len(batch.offsets)))
-    items, times_ms, offsets = (torch.from_numpy(part).to(device) for part in inputs)
-    return model.encode(items, times_ms, offsets, seed=seed)
+    items, times_ms, offsets = map(torch.from_numpy, inputs)
+    return model.encode(items.to(device), times_ms, offsets, seed=seed)
 
 
 def window_loss(
@@ -110,7 +110,8 @@ def window_loss(
     """
     device = table.device
     rows = torch.from_numpy(chosen.events).to(device)
-    hidden = vectors_before(model, batch, seed=seed)[rows]
+    # some models give what autocast made, and the sums of a loss need more
+    hidden = vectors_before(model, batch, seed=seed)[rows].to(table.dtype)
     if model.query_time is not None:
         phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets)).to(device)[rows]
         modulated = model.query(hidden, phi)

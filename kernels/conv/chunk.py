@@ -43,7 +43,7 @@ def conv_chunk_packed(
     bounds = cu_seqlens.to(x.device)
     lengths = bounds.diff()
     # every sequence is put behind its own window; after that a plain convolution never looks across a border
-    gap = torch.repeat_interleave(torch.arange(1, s + 1, device=x.device) * past, lengths)
+    gap = torch.repeat_interleave(torch.arange(1, s + 1, device=x.device) * past, lengths, output_size=x.shape[1])
     place = torch.arange(x.shape[1], device=x.device) + gap
     head = (bounds[:-1] + torch.arange(s, device=x.device) * past)[:, None] + torch.arange(past, device=x.device)
     seen = x.new_zeros(x.shape[1] + s * past, x.shape[2])

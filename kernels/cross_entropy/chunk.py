@@ -58,8 +58,11 @@ class _CrossEntropy(torch.autograd.Function):
         rows = min(_MOST_ROWS, max(_LEAST_ROWS, _BLOCK_BYTES[hidden.device.type] // (len(rivals) * dtype.itemsize + 1)))
         logits = hidden.new_empty((min(rows, len(hidden)), len(rivals)), dtype=dtype)
         begins = range(0, len(hidden), rows)
-        edges = torch.tensor([*begins, len(hidden)], device=positions.device)
-        bounds = torch.searchsorted(positions, edges).tolist()
+        # a single block has all pairs, and a GPU is not asked where they end
+        bounds = [0, len(positions)]
+        if len(begins) > 1:
+            edges = torch.tensor([*begins, len(hidden)], device=positions.device)
+            bounds = torch.searchsorted(positions, edges).tolist()
         bare = hidden.new_zeros(len(rivals)) if bias is None else bias.to(hidden.dtype)
         for place, begin in enumerate(begins):
             block = slice(begin, begin + rows)
