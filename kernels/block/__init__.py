@@ -1,6 +1,6 @@
-"""The fused step of whole layers over a slab of states: convolution, gates, scan, norms and feed-forward per event.
+"""Whole layers: the fused step over a slab of states, and their training on the CPU.
 
-The truth of this operator is the model's own forward pass with the naive scan; there is no second copy of it here.
+The truth of both is the model's own forward pass with the naive scan; there is no second copy of it here.
 """
 
 from .product import aligned

@@ -11,10 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
+from .memory import Memory, parts
 from .train_rows import add_norm, add_norm_grad, dropout_mask, hardswish, hardswish_grad, threshold
 from .train_scan import Scan, scan, steps, steps_grad
 
 __all__ = ["LayerParameters", "drop_norm", "layer", "layer_masks", "supported"]
+
+# what layers work in, from one step to the next
+MEMORY = Memory()
 
 _TAPS = 4
 
@@ -131,14 +135,15 @@ class _Layer(torch.autograd.Function):
         ctx.settings, ctx.kept = settings, {}
         rows, d = a.shape
         keys, below, scale = settings.keys, settings.below, settings.scale
-        mixed = _mix(ctx, a, modulation, at)
-        product = mixed @ at.out_weight.T
         kept = ctx.kept
-        kept["mixed"] = mixed
-        kept["middle"] = middle = torch.empty(rows, d)
-        kept["centred"], kept["spread"] = torch.empty(rows, d), torch.empty(rows)
+        columns = _kept_columns(at)
+        ctx.block = MEMORY.lend(rows * sum(columns.values()))
+        kept.update(zip(columns, parts(ctx.block, rows, *columns.values()), strict=True))
+        product, middle = kept["product"], kept["middle"]
+        _mix(ctx, a, modulation, at)
+        torch.mm(kept["mixed"], at.out_weight.T, out=product)
         add_norm(
-            _array(product),
+            product.numpy(),
             _array(at.out_bias),
             _array(a),
             settings.residual,
@@ -149,14 +154,13 @@ class _Layer(torch.autograd.Function):
             _array(at.norm_bias),
             settings.norm_eps,
             kept["centred"].numpy(),
-            kept["spread"].numpy(),
+            kept["spread"].view(rows).numpy(),
             middle.numpy(),
         )
-        kept["inner"] = inner = middle @ at.ffn_in.T
-        kept["active"] = active = torch.empty(inner.shape)
+        inner, active = kept["inner"], kept["active"]
+        torch.mm(middle, at.ffn_in.T, out=inner)
         hardswish(inner.numpy(), _array(at.ffn_in_bias), keys[1], below, scale, active.numpy())
         torch.mm(active, at.ffn_out.T, out=product)
-        kept["ffn_centred"], kept["ffn_spread"] = torch.empty(rows, d), torch.empty(rows)
         out = torch.empty(rows, d)
         add_norm(
             product.numpy(),
@@ -170,11 +174,11 @@ class _Layer(torch.autograd.Function):
             _array(at.ffn_norm_bias),
             settings.ffn_eps,
             kept["ffn_centred"].numpy(),
-            kept["ffn_spread"].numpy(),
+            kept["ffn_spread"].view(rows).numpy(),
             out.numpy(),
         )
         if not settings.saves:
-            kept.clear()
+            _give_back(ctx)
         return out
 
     @staticmethod
@@ -182,15 +186,19 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         a, modulation, *tensors = ctx.saved_tensors
         at, settings, kept = LayerParameters(*tensors), ctx.settings, ctx.kept
+        if not kept:
+            raise RuntimeError("what the backward pass needs is gone: it can be done once only")
         rows, d = a.shape
         keys, below, scale = settings.keys, settings.below, settings.scale
         result = {}
-        product_grad, middle_grad = torch.empty(rows, d), torch.empty(rows, d)
+        sizes = (4 * d, len(at.gate_norm), d, d, len(at.in_bias))
+        block = MEMORY.lend(rows * sum(sizes))
+        inner_grad, mixed_grad, product_grad, middle_grad, projected_grad = parts(block, rows, *sizes)
         sums = torch.empty(3, d)
         add_norm_grad(
             _array(grads[0]),
             kept["ffn_centred"].numpy(),
-            kept["ffn_spread"].numpy(),
+            kept["ffn_spread"].view(rows).numpy(),
             _array(at.ffn_norm_weight),
             keys[2],
             below,
@@ -201,7 +209,7 @@ class _Layer(torch.autograd.Function):
         )
         result["ffn_norm_weight"], result["ffn_norm_bias"], result["ffn_out_bias"] = sums.unbind()
         result["ffn_out"] = product_grad.T @ kept["active"]
-        inner_grad = product_grad @ at.ffn_out
+        torch.mm(product_grad, at.ffn_out, out=inner_grad)
         result["ffn_in_bias"] = torch.empty(4 * d)
         hardswish_grad(inner_grad.numpy(), kept["inner"].numpy(), keys[1], below, scale, result["ffn_in_bias"].numpy())
         result["ffn_in"] = inner_grad.T @ kept["middle"]
@@ -211,7 +219,7 @@ class _Layer(torch.autograd.Function):
         add_norm_grad(
             middle_grad.numpy(),
             kept["centred"].numpy(),
-            kept["spread"].numpy(),
+            kept["spread"].view(rows).numpy(),
             _array(at.norm_weight),
             keys[0],
             below,
@@ -222,10 +230,13 @@ class _Layer(torch.autograd.Function):
         )
         result["norm_weight"], result["norm_bias"], result["out_bias"] = sums.unbind()
         result["out_weight"] = product_grad.T @ kept["mixed"]
-        projected_grad, modulation_grad = _mix_grad(ctx, product_grad @ at.out_weight, modulation, at, result)
+        torch.mm(product_grad, at.out_weight, out=mixed_grad)
+        modulation_grad = _mix_grad(ctx, mixed_grad, modulation, at, projected_grad, result)
         result["in_weight"] = projected_grad.T @ a
         result["in_bias"] = projected_grad.sum(0)
         a_grad = a_grad.addmm_(projected_grad, at.in_weight, beta=1.0 if settings.residual else 0.0)
+        MEMORY.give_back(block)
+        _give_back(ctx)
         return None, a_grad, modulation_grad, *(result[name] for name in LayerParameters._fields)
 
 
@@ -279,17 +290,29 @@ class _DropNorm(torch.autograd.Function):
         return None, a_grad, sums[0], sums[1]
 
 
-def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameters) -> torch.Tensor:
-    """The first half of a layer up to the output projection, (T, e)."""
+def _kept_columns(at: LayerParameters) -> dict[str, int]:
+    """The matrices that the forward pass fills, and their columns."""
+    d, e, h = len(at.norm_bias), len(at.gate_norm), len(at.D)
+    wide = {"inner": 4 * d, "active": 4 * d, "mixed": e, "y": e}
+    narrow = {"product": d, "middle": d, "centred": d, "ffn_centred": d}
+    # those whose rows are no whole cache lines come last, so that the others stay aligned
+    return wide | narrow | {"projected": len(at.in_bias), "raw": h, "step": h, "keep": h, "spread": 1, "ffn_spread": 1}
+
+
+def _give_back(ctx: Any) -> None:
+    ctx.kept.clear()
+    MEMORY.give_back(ctx.block)
+    ctx.block = None
+
+
+def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameters) -> None:
+    """The first half of a layer, up to the output projection."""
     settings, kept = ctx.settings, ctx.kept
-    rows, h, e = len(a), len(at.D), len(at.gate_norm)
     passes = _passes(at)
-    kept["projected"] = projected = a @ at.in_weight.T
-    kept["raw"], kept["step"], kept["keep"] = torch.empty(rows, h), torch.empty(rows, h), torch.empty(rows, h)
+    projected = kept["projected"]
+    torch.mm(a, at.in_weight.T, out=projected)
     kept["filters"] = torch.cat([at.conv_weight.T.flatten(), at.conv_bias])
     kept["A"] = -torch.exp(at.A_log)
-    kept["y"] = torch.empty(rows, e)
-    mixed = torch.empty(rows, e)
     steps(
         projected.numpy(),
         _array(at.in_bias),
@@ -311,18 +334,21 @@ def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameter
         _array(at.gate_norm),
         settings.norm_eps,
         kept["y"].numpy(),
-        mixed.numpy(),
+        kept["mixed"].numpy(),
     )
-    return mixed
 
 
 def _mix_grad(
-    ctx: Any, grad: torch.Tensor, modulation: torch.Tensor, at: LayerParameters, result: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients of the projected columns and of the modulation; those of parameters go to ``result``."""
+    ctx: Any,
+    grad: torch.Tensor,
+    modulation: torch.Tensor,
+    at: LayerParameters,
+    projected_grad: torch.Tensor,
+    result: dict[str, torch.Tensor],
+) -> torch.Tensor:
+    """Fill ``projected_grad`` and return the gradient of the modulation; those of parameters go to ``result``."""
     settings, kept = ctx.settings, ctx.kept
     projected = kept["projected"]
-    projected_grad = torch.empty(projected.shape)
     step_grad, log_grad = torch.empty(kept["step"].shape), torch.empty(kept["keep"].shape)
     filter_grad = torch.empty(kept["filters"].shape)
     modulation_grad = torch.empty(modulation.shape)
@@ -363,7 +389,7 @@ def _mix_grad(
     w = len(at.conv_bias)
     result["conv_weight"], result["conv_bias"] = filter_grad[: _TAPS * w].view(_TAPS, w).T, filter_grad[_TAPS * w :]
     result["A_log"] = A_grad * kept["A"]
-    return projected_grad, modulation_grad
+    return modulation_grad
 
 
 def _passes(at: LayerParameters) -> Scan:

@@ -149,10 +149,10 @@ def _forward(e: int, n: int, h: int) -> Callable[..., None]:
                     work[xs + c] = u * sigmoid(u)
                 for j in range(h):
                     held, long = keep[t, j], step[t, j]
-                    for c in range(j * p, j * p + p):
-                        work[decay + c] = held
-                        work[us + c] = long * work[xs + c]
-                        work[ys + c] = np.float32(0.0)
+                    for c in range(p):
+                        work[decay + j * p + c] = held
+                        work[us + j * p + c] = long * work[xs + j * p + c]
+                        work[ys + j * p + c] = np.float32(0.0)
                 own = np.float32(0.0)
                 for i in range(n):
                     own += work[bs + i] * work[cs + i]
@@ -272,10 +272,13 @@ def _backward(e: int, n: int, h: int) -> Callable[..., None]:
                     work[dy + c] = v * z * s
                 for j in range(h):
                     held, long = keep[t, j], step[t, j]
-                    for c in range(j * p, j * p + p):
-                        work[decay + c] = held
-                        work[us + c] = long * at[xbc + c]
-                        at[c] = work[dy + c]
+                    for c in range(p):
+                        work[decay + j * p + c] = held
+                        work[us + j * p + c] = long
+                for c in range(e):
+                    work[us + c] *= at[xbc + c]
+                for c in range(e):
+                    at[c] = work[dy + c]
                 # the state again, and the gradient of C
                 for i in range(0, n, 4):
                     k = xbc + e + i
@@ -307,11 +310,13 @@ def _backward(e: int, n: int, h: int) -> Callable[..., None]:
                 at = events[(t - begin) * row : (t - begin) * row + row]
                 for j in range(h):
                     held, long = keep[t, j], step[t, j]
-                    for c in range(j * p, j * p + p):
-                        work[decay + c] = held
-                        work[us + c] = long * at[xbc + c]
-                        work[dy + c] = at[c]
-                        work[of_us + c] = np.float32(0.0)
+                    for c in range(p):
+                        work[decay + j * p + c] = held
+                        work[us + j * p + c] = long
+                for c in range(e):
+                    work[us + c] *= at[xbc + c]
+                    work[dy + c] = at[c]
+                    work[of_us + c] = np.float32(0.0)
                 for i in range(0, n, 4):
                     k = xbc + e + i
                     b0, b1, b2, b3 = at[k], at[k + 1], at[k + 2], at[k + 3]

@@ -9,7 +9,7 @@ import torch
 
 from recurra.engine.config import ModelConfig
 from recurra.engine.model.streaming import StreamingLayer
-from recurra.kernels.block.train import drop_norm, layer_masks
+from recurra.kernels.block.train import MEMORY, drop_norm, layer_masks
 
 LENGTHS = [1, 2, 63, 64, 65, 0, 200]
 CONFIG = ModelConfig(d_model=8, heads=2, head_dim=6, d_state=4, time_hidden=5)
@@ -20,8 +20,10 @@ OUT_ATOL, GRAD_RTOL = 1e-5, 1e-4
 
 @pytest.fixture
 def nan_memory() -> Iterator[None]:
-    """Fresh tensors are full of NaN."""
+    """Fresh tensors and work memory are full of NaN."""
     torch.use_deterministic_algorithms(True)
+    for block in MEMORY.free:
+        block.fill_(torch.nan)
     yield
     torch.use_deterministic_algorithms(False)
 
@@ -126,6 +128,14 @@ def test_dropped_norm_equals_torch_with_all_gradients(rate: float) -> None:
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=0, atol=GRAD_RTOL * other.abs().max().item())
+
+
+def test_backward_is_done_once() -> None:
+    layer = moved(CONFIG).float()
+    out = layer.fused(torch.randn(5, 8), torch.rand(5, 3), torch.tensor([0, 5]), 0.0, 0).sum()
+    out.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    with pytest.raises(RuntimeError, match="once only"):
+        out.backward()  # type: ignore[no-untyped-call]
 
 
 def test_what_it_cannot_do_is_named() -> None:

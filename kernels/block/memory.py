@@ -1,0 +1,39 @@
+"""Work memory used again: fresh memory costs a page fault every 4 KiB, more than the work that is done in it."""
+
+import threading
+
+import torch
+
+__all__ = ["Memory", "parts"]
+
+
+class Memory:
+    """Blocks of float32 on the CPU, lent to one user at a time; their contents mean nothing. Safe between threads.
+
+    There are never more blocks than were lent at one time, each as large as the largest that was asked for since.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.free: list[torch.Tensor] = []
+
+    def lend(self, size: int) -> torch.Tensor:
+        """Return a block of at least ``size`` values. One that is not given back is simply forgotten."""
+        with self._lock:
+            block = self.free.pop() if self.free else None
+        # some room, so that batches of about the same size do not ask anew each time
+        return torch.empty(size + size // 4) if block is None or block.numel() < size else block
+
+    def give_back(self, block: torch.Tensor) -> None:
+        """Let others have ``block``, of which no part is in use any more."""
+        with self._lock:
+            self.free.append(block)
+
+
+def parts(block: torch.Tensor, rows: int, *columns: int) -> list[torch.Tensor]:
+    """Cut matrices (rows, columns) from the beginning of a block."""
+    matrices, begin = [], 0
+    for size in columns:
+        matrices.append(block[begin : begin + rows * size].view(rows, size))
+        begin += rows * size
+    return matrices
