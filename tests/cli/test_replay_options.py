@@ -21,17 +21,17 @@ def untrained(tmp_path: Path) -> Path:
 
 def test_a_generated_stream_has_its_truth(run: Run, tmp_path: Path, untrained: Path) -> None:
     out = tmp_path / "out.json"
-    options = ("--limit", "2000", "--every", "2", "--config", untrained, "--label-delay", "10m", "--json", out)
+    options = ("--limit", "1500", "--every", "3", "--config", untrained, "--label-delay", "10m", "--json", out)
     done = run("replay", "synthetic:abrupt", "--seed", "4", *options)
     assert done.code == 0, done.err
     assert "nobody can be better" in done.out
     result = json.loads(out.read_text())
     assert result["dataset"] == "synthetic:abrupt"
-    assert result["events"] == 2_000
+    assert result["events"] == 1_500
     assert result["truth"]["hr@10"] > result["recurra"]["hr@10"] > 0
-    assert result["truth"]["drifts"] == [[800, 800], [1400, 1400]]
+    assert result["truth"]["drifts"] == [[600, 600], [1050, 1050]]
     assert result["settings"]["label_delay_ms"] == 600_000
-    assert result["baselines"]["river-biased-mf"]["n"] == result["evaluated"] == 800
+    assert result["baselines"]["river-biased-mf"]["n"] == result["evaluated"] == 400
 
 
 @pytest.mark.parametrize(
