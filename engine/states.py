@@ -4,14 +4,15 @@ A slot holds what the model keeps of one user: per layer the scan's state and th
 after the last event, and the running statistics of the gaps. Which user has which slot is somebody else's business.
 """
 
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from ..kernels.block import PackedWeights, Scratch, aligned, layers_step
+from ..kernels.jit import jit
 from .errors import InputError, VersionError
 from .model.streaming import StreamingModel
 from .model.time import FEATURES, gap_step
@@ -23,20 +24,30 @@ Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 # events that go through the layers together: their work arrays stay in the second-level cache
-_BLOCK = 512
+_BLOCK = 192
+# events from which a second thread is worth its call
+_PART = 64
 _PARITY = 1e-3
 # numpy has no bfloat16: its bits are kept
 _STORED = {"float32": np.float32, "bfloat16": np.uint16}
+
+
+class _Work(NamedTuple):
+    # what one thread works with
+    scratch: Scratch
+    a: Floats
+    phi: Floats
 
 
 class StateSlab:
     """States of ``slots`` users under one version; not thread-safe, its compiled code releases the interpreter's lock.
 
     ``dtype`` is how scan states and windows are kept: ``float32``, or ``bfloat16`` at half the memory, every event
-    rounding them anew. Memory of slots that were never used is not touched. Letters as in ``model/streaming.py``.
+    rounding them anew. Memory of slots that were never used is not touched. Calls with many events are shared among
+    ``threads`` threads, which changes no result. Letters as in ``model/streaming.py``.
     """
 
-    def __init__(self, weights: StepWeights, slots: int, dtype: str = "float32") -> None:
+    def __init__(self, weights: StepWeights, slots: int, dtype: str = "float32", *, threads: int = 1) -> None:
         if dtype not in _STORED:
             raise InputError(f"states are kept as {' or '.join(_STORED)}, got {dtype!r}")
         config = weights.config
@@ -57,13 +68,14 @@ class StateSlab:
         self._count: Longs = np.zeros(rows, np.int64)
         self._last_ms: Longs = np.zeros(rows, np.int64)
         self._layers = PackedWeights.of(weights.layers)
-        self._scratch = Scratch.of(self._layers, _BLOCK)
-        self._a: Floats = aligned((_BLOCK, config.d_model))
-        self._phi: Floats = aligned((_BLOCK, FEATURES))
-        start = np.array([slots])
-        self._consume(
-            start, np.zeros(1, np.int64), np.array([0, 1]), np.array([weights.items + 1]), np.zeros(1, np.int64)
-        )
+        self._work = [
+            _Work(Scratch.of(self._layers, _BLOCK), aligned((_BLOCK, config.d_model)), aligned((_BLOCK, FEATURES)))
+            for _ in range(threads)
+        ]
+        # starts its threads when they are first needed, ends them with the slab
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), "states")
+        start, none = np.array([slots]), np.zeros(1, np.int64)
+        self._consume(self._work[0], start, none, np.array([0, 1]), np.array([weights.items + 1]), none)
         self._count[slots] = 0
 
     @property
@@ -136,7 +148,24 @@ class StateSlab:
             self._count,
             self._last_ms,
         )
-        self._consume(slots, starts, offsets, items, times_ms)
+        total = int(offsets[-1])
+        parts = max(1, min(len(self._work), total // _PART))
+        # whole runs per thread, about as many events each
+        cuts = np.searchsorted(offsets, np.linspace(0, total, parts + 1)[1:-1]).tolist()
+        bounds = [0, *cuts, len(slots)]
+
+        def consume(work: _Work, first: int, end: int) -> None:
+            part = offsets[first : end + 1] - offsets[first]
+            self._consume(work, slots[first:end], starts[first:end], part, items, times_ms)
+
+        *others, mine = zip(self._work, bounds, bounds[1:], strict=False)
+        waiting = [self._pool.submit(consume, *other) for other in others]
+        try:
+            consume(*mine)
+        finally:
+            wait(waiting)
+        for done in waiting:
+            done.result()
 
     def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Floats:
         """Vectors (R, d) for queries at ``now_ms`` (R, or one for all), the gap clipped at ``weights.gap_clip_s``.
@@ -180,10 +209,10 @@ class StateSlab:
         if not worst <= _PARITY:
             raise VersionError(f"step and scan of the version disagree by {worst:.2g} on the fixed batch")
 
-    def _consume(self, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+    def _consume(self, work: _Work, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
         total = int(offsets[-1])
         if total <= _BLOCK:
-            self._block(slots, starts, offsets, items, times_ms)
+            self._block(work, slots, starts, offsets, items, times_ms)
             return
         for begin in range(0, total, _BLOCK):
             end = min(begin + _BLOCK, total)
@@ -192,14 +221,14 @@ class StateSlab:
             last = int(np.searchsorted(offsets, end, "left"))
             cut = np.clip(offsets[first : last + 1], begin, end)
             source = starts[first:last] + (cut[:-1] - offsets[first:last])
-            self._block(slots[first:last], source, cut - begin, items, times_ms)
+            self._block(work, slots[first:last], source, cut - begin, items, times_ms)
 
-    def _block(self, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+    def _block(self, work: _Work, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
         events = int(offsets[-1])
         if events == 0:
             return
         weights = self.weights
-        a, phi = self._a[:events], self._phi[:events]
+        a, phi = work.a[:events], work.phi[:events]
         _gather(
             slots,
             starts,
@@ -222,7 +251,7 @@ class StateSlab:
             offsets,
             self.state,
             self.window,
-            self._scratch,
+            work.scratch,
             weights.config.layers > 1,
             np.float32(weights.norm_eps),
             np.float32(weights.ffn_eps),
@@ -234,7 +263,7 @@ def _longs(values: ArrayLike) -> Longs:
     return np.ascontiguousarray(values, dtype=np.int64)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _in_range(
     slots: Any, starts: Any, lengths: Any, items: Any, slot_count: int, unknown: int, rows: int, times: int
 ) -> bool:
@@ -252,7 +281,7 @@ def _in_range(
     return True
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _reset(
     slots: Any, resets: Any, state: Any, window: Any, vectors: Any, mean: Any, m2: Any, count: Any, last_ms: Any
 ) -> None:
@@ -269,7 +298,7 @@ def _reset(
             last_ms[slot] = 0
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _gather(
     slots: Any,
     source: Any,
@@ -297,7 +326,7 @@ def _gather(
             a[t] = table[items[t + shift]]
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _scatter(slots: Any, offsets: Any, a: Any, vectors: Any) -> None:
     row = 0
     for i in range(slots.shape[0]):
@@ -306,7 +335,7 @@ def _scatter(slots: Any, offsets: Any, a: Any, vectors: Any) -> None:
             row += 1
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _query_features(gap_ms: Any, count: Any, mean: Any, m2: Any, phi: Any) -> None:
     for i in range(gap_ms.shape[0]):
         f0, f1, f2, _, _ = gap_step(gap_ms[i], count[i], mean[i], m2[i])

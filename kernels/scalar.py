@@ -13,6 +13,8 @@ from llvmlite import ir  # type: ignore[import-untyped]  # no types are publishe
 from numba import njit, types
 from numba.extending import intrinsic
 
+from .jit import inline_jit
+
 __all__ = ["ask", "exp", "narrow", "sigmoid", "softplus", "wide", "widen"]
 
 
@@ -85,7 +87,7 @@ narrow: Any = _narrow
 wide: Any = _wide
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inline_jit
 def ask(array: Any, begin: int, end: int) -> None:
     """Ask for cache lines ``begin`` to ``end`` of a C-contiguous array; lines behind its end are ignored.
 

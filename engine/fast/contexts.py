@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .jit import jit
+from ...kernels.jit import jit
 
 __all__ = ["Contexts", "admit", "drop", "find", "insert", "place", "reserve", "restore", "saved"]
 

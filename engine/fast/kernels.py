@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.jit import jit
 from . import contexts as ring
 from . import neighbours, popularity
 from .contexts import Contexts
-from .jit import jit
 from .neighbours import Neighbours
 from .popularity import Popularity
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .jit import jit
+from ...kernels.jit import jit
 
 __all__ = [
     "Neighbours",

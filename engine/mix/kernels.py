@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..fast.jit import jit
+from ...kernels.jit import jit
 
 __all__ = ["FEATURES", "Knowledge", "best", "learn", "score"]
 

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ...kernels.jit import jit
 from .batch import APPLIED, DUPLICATE, LATE, TOO_LATE
 from .codec import INNER, decode, encode
 
@@ -202,7 +203,7 @@ def _place_of(start, end, item, time, kind, event_hash, items, times, types, has
     return at
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _change(  # type: ignore[no-untyped-def]
     slots,
     touch,

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm  # type: ignore[import-untyped]  # no types are published
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from ..jit import fast_jit
 
 __all__ = ["LANES", "Panels", "aligned", "product"]
 
@@ -132,7 +134,7 @@ _one: Any = _tile(1, _PANELS)
 _one_last: Any = _tile(1, 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@fast_jit
 def product(a: Any, weight: Any, bias: Any, first: int, end: int, out: Any) -> None:
     """``out`` <- ``bias`` + ``a`` (T, i) ``weight``, panels ``first`` to ``end`` only; arrays as in ``Panels``."""
     events = a.shape[0]

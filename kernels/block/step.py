@@ -6,9 +6,9 @@ Events of one slot lie in a row and are consumed in order; the state of a slot i
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ..jit import fast_jit, inline_jit, jit
 from ..scalar import ask, exp, narrow, sigmoid, softplus, wide, widen
 from ..ssd.step import scan_step
 from .product import LANES, aligned, product
@@ -16,8 +16,10 @@ from .weights import PackedWeights
 
 __all__ = ["Scratch", "layers_step"]
 
+# four vectors of AVX-512: what a compiled loop takes at a time
+_VALUES = 64
+
 Floats = NDArray[np.float32]
-Longs = NDArray[np.int64]
 
 
 class Scratch(NamedTuple):
@@ -44,7 +46,7 @@ class Scratch(NamedTuple):
         return cls(*(aligned((events, size)) for size in columns))
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def layers_step(
     weights: Any,
     a: Any,
@@ -72,13 +74,13 @@ def layers_step(
     rows: int = events
     for k in range(layers):
         projected, time, keeps = scratch.projected[:events], scratch.time[:events], scratch.keeps[:events]
-        steps, fades, mixed = scratch.steps[:events], scratch.fades[:events], scratch.mixed[:events]
+        steps, fades, mixed = scratch.steps, scratch.fades, scratch.mixed[:events]
         # of the last layer only what stays is needed from every event: z, y and all behind them from the last ones
         last = k == layers - 1
         panels = w.project.weight.shape[1]
         product(a, w.project.weight[k], w.project.bias[k], e // LANES if last else 0, panels, projected)
         product(phi, w.time_in.weight[k], w.time_in.bias[k], 0, time.shape[1] // LANES, time)
-        _silu(time)
+        _silu(scratch.time, events)
         product(time, w.time_out.weight[k], w.time_out.bias[k], 0, keeps.shape[1] // LANES, keeps)
         _steps(projected, e + w.conv_bias.shape[1], keeps, w.dt_bias[k], w.A[k], steps, fades)
         _walk(projected, steps, fades, slots, offsets, k, last, state, window, w, mixed)
@@ -97,28 +99,35 @@ def layers_step(
     return rows
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def _steps(projected: Any, begin: int, keeps: Any, dt_bias: Any, A: Any, steps: Any, fades: Any) -> None:
-    # steps (T, h) <- Delta, fades <- exp(Delta A), from the projected columns after begin and gamma, beta (T, 2 h*)
+    # steps (.., h) <- Delta, fades <- exp(Delta A), from the projected columns after begin and gamma, beta (T, 2 h*)
     wide()
-    events, h = steps.shape
+    events, h = projected.shape[0], steps.shape[1]
     for t in range(events):
         for j in range(h):
             s = projected[t, begin + j]
             steps[t, j] = s * (np.float32(1.0) + keeps[t, j]) + keeps[t, h + j] + dt_bias[j]
-    # one flat loop each, long enough for vector instructions
-    flat = steps.reshape(events * h)
-    for i in range(events * h):
+    # flat loops, long enough for vector instructions
+    size = _whole(events * h, steps.size)
+    flat = steps.reshape(steps.size)
+    for i in range(size):
         flat[i] = softplus(flat[i])
     for t in range(events):
         for j in range(h):
             fades[t, j] = steps[t, j] * A[j]
-    flat = fades.reshape(events * h)
-    for i in range(events * h):
+    flat = fades.reshape(fades.size)
+    for i in range(size):
         flat[i] = exp(flat[i])
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@jit
+def _whole(size: int, most: int) -> int:
+    # so many values that no loop of vectors has a rest: a rest is rounded otherwise, and would tell how events were cut
+    return min((size + _VALUES - 1) // _VALUES * _VALUES, most)
+
+
+@fast_jit
 def _walk(
     projected: Any,
     steps: Any,
@@ -161,7 +170,7 @@ def _walk(
             scan_step(memory, decay, xdt, B, C, y, upcoming if part else upcoming[:0], 3 * part)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+@inline_jit
 def _convolve(new: Any, past: Any, weight: Any, bias: Any, out: Any) -> None:
     # x, B, C of an event through the filter into out (w); past (3, w) moves on by one
     wide()
@@ -173,7 +182,7 @@ def _convolve(new: Any, past: Any, weight: Any, bias: Any, out: Any) -> None:
         past[2, c] = narrow(v, past[2, c])
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+@inline_jit
 def _spread(x: Any, steps: Any, fades: Any, D: Any, decay: Any, xdt: Any, y: Any) -> None:
     # what holds for a head, spread over its channels; y begins with the skip
     wide()
@@ -187,7 +196,7 @@ def _spread(x: Any, steps: Any, fades: Any, D: Any, decay: Any, xdt: Any, y: Any
             y[c] = skip * x[c]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def _keep_last(offsets: Any, a: Any) -> int:
     # move the rows of the last events to the front; returns how many there are
     rows = 0
@@ -199,7 +208,7 @@ def _keep_last(offsets: Any, a: Any) -> int:
     return rows
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def _gate_norm(projected: Any, weight: Any, eps: Any, y: Any) -> None:
     # y <- rms(y silu(z)), z being the first columns of the projected rows
     wide()
@@ -216,15 +225,15 @@ def _gate_norm(projected: Any, weight: Any, eps: Any, y: Any) -> None:
             y[t, c] *= scale * weight[c]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _silu(a: Any) -> None:
+@fast_jit
+def _silu(a: Any, events: int) -> None:
     wide()
     flat = a.reshape(a.size)
-    for i in range(flat.size):
+    for i in range(_whole(events * a.shape[1], a.size)):
         flat[i] = flat[i] * sigmoid(flat[i])
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def _add_norm(new: Any, a: Any, residual: bool, weight: Any, shift: Any, eps: Any) -> None:
     # a <- LN(new + a), without a if there is no residual; (T, d)
     wide()
@@ -248,7 +257,7 @@ def _add_norm(new: Any, a: Any, residual: bool, weight: Any, shift: Any, eps: An
             row[c] = (row[c] - mean) * scale * weight[c] + shift[c]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def _hardswish(a: Any) -> None:
     wide()
     flat = a.reshape(a.size)

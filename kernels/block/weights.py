@@ -65,7 +65,7 @@ class PackedWeights(NamedTuple):
 
     @classmethod
     def of(cls, weights: LayerWeights) -> "PackedWeights":
-        """Pack the linear maps; the rest is shared."""
+        """Copy all, the linear maps in panels, so that the step is compiled for one kind of arrays only."""
         w = weights
         time_in, ffn_in = Panels.of(w.time_in, w.time_in_bias), Panels.of(w.ffn_in, w.ffn_in_bias)
         return cls(
@@ -75,5 +75,5 @@ class PackedWeights(NamedTuple):
             Panels.of(w.out_weight, w.out_bias),
             ffn_in,
             Panels.of(w.ffn_out, w.ffn_out_bias, ffn_in.outputs),
-            *(getattr(w, name) for name in cls._fields[6:]),
+            *(np.array(getattr(w, name)) for name in cls._fields[6:]),
         )

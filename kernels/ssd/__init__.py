@@ -6,16 +6,24 @@ Letters: b rows, l positions, h heads, p channels per head, n state size, s pack
 """
 
 import itertools
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 
 from .chunk import ssd_chunk, ssd_chunk_packed
+from .mamba import ssd_mamba
 from .naive import ssd_naive
 from .step import ssd_numba
 
 __all__ = ["BACKENDS", "ssd"]
 
-BACKENDS = ("naive", "chunk", "numba", "triton", "auto")
+BACKENDS = ("naive", "chunk", "numba", "triton", "mamba", "auto")
+
+# a program of the triton scan walks a whole sequence: fewer of them than this leave most of a GPU idle
+_LEAST_SEQUENCES = 32
+# larger tiles do not fit the registers of a program
+_LARGEST_TILE = 64
 
 
 def ssd(
@@ -42,19 +50,21 @@ def ssd(
 
     Backends: ``naive`` (loop over positions, the truth), ``chunk`` (matrix products, gradients to every tensor
     argument), ``numba`` (float32 on cpu, no gradients), ``triton`` (on a GPU, gradients; needs the extra ``gpu``),
-    ``auto`` (chunk). Raises ``ValueError`` for shapes that do not fit and for an unknown backend.
+    ``mamba`` (mamba-ssm's kernels, on a GPU, gradients, no packed rows), ``auto`` (triton for 32 sequences and more on
+    a GPU, if it is installed and knows the dtype, else chunk). Raises ``ValueError`` for shapes that do not fit, for an
+    unknown backend and for one that cannot work here.
     """
     _check(x, dt, A, B, C, initial_state, lengths, cu_seqlens)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend == "triton":
+    sequences = x.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
+    if backend == "triton" or (backend == "auto" and _suits_triton(x, B, C, sequences)):
         # an optional package, so imported where it is asked for
         from .triton import ssd_triton
 
         return ssd_triton(x, dt, A, B, C, D, initial_state=initial_state, lengths=lengths, cu_seqlens=cu_seqlens)
     if initial_state is None:
-        rows = x.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
-        initial_state = x.new_zeros(rows, x.shape[2], x.shape[3], B.shape[2])
+        initial_state = x.new_zeros(sequences, x.shape[2], x.shape[3], B.shape[2])
     if lengths is not None:
         # with dt = 0 a step keeps the state as it is
         valid = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device)[:, None]
@@ -64,6 +74,22 @@ def ssd(
         return y * valid[..., None, None], final
     y, final = _scan(x, dt, A, B, C, initial_state, cu_seqlens, backend)
     return (y if D is None else y + D[:, None] * x), final
+
+
+def _suits_triton(x: torch.Tensor, B: torch.Tensor, C: torch.Tensor, sequences: int) -> bool:
+    return (
+        x.device.type == "cuda"
+        and sequences >= _LEAST_SEQUENCES
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and x.dtype == B.dtype == C.dtype
+        and max(x.shape[3], B.shape[2]) <= _LARGEST_TILE
+        and _has_triton()
+    )
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _scan(
@@ -77,8 +103,10 @@ def _scan(
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if cu_seqlens is None:
-        scan = {"naive": ssd_naive, "numba": ssd_numba}.get(backend, ssd_chunk)
+        scan = {"naive": ssd_naive, "numba": ssd_numba, "mamba": ssd_mamba}.get(backend, ssd_chunk)
         return scan(x, dt, A, B, C, state)
+    if backend == "mamba":
+        raise ValueError("backend 'mamba' takes padded rows (lengths) only; use 'triton' or 'chunk' for packed ones")
     if backend not in ("naive", "numba"):
         return ssd_chunk_packed(x, dt, A, B, C, state, cu_seqlens)
     one = ssd_naive if backend == "naive" else ssd_numba

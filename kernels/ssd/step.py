@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
+from ..jit import inline_jit, jit
 from ..scalar import ask, narrow, wide, widen
 
 __all__ = ["scan_step", "ssd_numba"]
 
 
-@njit(cache=True, nogil=True, fastmath=True, forceinline=True)
+@inline_jit
 def scan_step(state: Any, decay: Any, xdt: Any, B: Any, C: Any, y: Any, upcoming: Any, asked: int) -> None:
     """Advance ``state`` (n, e) by an event: ``decay``, ``xdt`` (e) per channel, ``B``, ``C`` (n); added to ``y`` (e).
 
@@ -34,7 +34,7 @@ def scan_step(state: Any, decay: Any, xdt: Any, B: Any, C: Any, y: Any, upcoming
             y[c] += w * new
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _scan_rows(x: Any, dt: Any, A: Any, B: Any, C: Any, state: Any, y: Any) -> None:
     # x, y (b, l, h * p), dt (b, l, h), B, C (b, l, n), state (b, n, h * p)
     b, length, e = x.shape

@@ -1,23 +1,20 @@
 """`bench step`: the cost of advancing a user's state by one event, beside re-encoding the user's last 200 items."""
 
-import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ...engine.config import ModelConfig, StoreConfig
 from ...engine.model import StepWeights, StreamingModel
 from ...engine.states import StateSlab
+from .machine import Clock, clock_of, compute_threads, copy_bytes_per_us, machine, multiply_adds_per_us, timed
 from .peers import SASRecEncoder
 
-__all__ = ["bench_step"]
+__all__ = ["bench_step", "step_multiply_adds"]
 
 _BATCHES = (1, 256, 1024)
 _PEER_BATCHES = (1, 256)
@@ -26,9 +23,8 @@ Longs = NDArray[np.int64]
 # the arguments of one StateSlab.advance
 _Call = tuple[Longs, Longs, Longs, NDArray[np.bool_], Longs, Longs]
 
-# events measured per round at batch 1, where one call is too short for the clock
-_REPEATS_AT_1 = 50
-_COPY_BYTES = 1 << 28
+# calls per round: enough events for the clock, and for the caches to hold the weights rather than what ran before
+_CALLS = {1: 50, 256: 8, 1024: 4}
 
 
 def bench_step(
@@ -46,38 +42,48 @@ def bench_step(
     ``slab`` users hold a state (float32: 3.8 GB for 100,000); a batch is that many distinct users drawn at random.
     ``us_per_event`` is the median, the amortised re-encoding at anchors included: every A events a user's last A events
     are read once more. With one thread the clock is CPU time, so that a busy machine does not count; with more it is
-    wall time, and BLAS and torch get ``threads`` each. The keys are those of the command line's JSON.
+    wall time, and the slab, BLAS and torch get ``threads`` each. The keys are those of the command line's JSON.
     """
     say = progress or (lambda _: None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(limits=threads):
-            say(f"filling a slab of {slab:,} states")
-            ours = _Ours(slab, items, state_dtype, seed)
-            peer = SASRecEncoder(items).eval()
-            clock = time.process_time if threads == 1 else time.perf_counter
-            figures: dict[str, list[float]] = {}
-            # the first round compiles and warms up
-            for place in range(rounds + 1):
-                say(f"round {place} of {rounds}")
-                for name, value in _round(ours, peer, items, clock, seed + place).items():
-                    figures.setdefault(name, []).append(value)
-            return _report(
-                {name: values[1:] for name, values in figures.items()},
-                ours.slab.nbytes_per_slot,
-                {"slab": slab, "threads": threads, "state_dtype": state_dtype, "items": items, "rounds": rounds},
-            )
-    finally:
-        torch.set_num_threads(before)
+    with compute_threads(threads):
+        say(f"filling a slab of {slab:,} states")
+        ours = _Ours(slab, items, state_dtype, threads, seed)
+        peer = SASRecEncoder(items).eval()
+        clock = clock_of("cpu", threads)
+        figures: dict[str, list[float]] = {}
+        # the first round compiles and warms up
+        for place in range(rounds + 1):
+            say(f"round {place} of {rounds}")
+            for name, value in _round(ours, peer, items, clock, seed + place).items():
+                figures.setdefault(name, []).append(value)
+        return _report(
+            {name: values[1:] for name, values in figures.items()},
+            ours.slab,
+            {"slab": slab, "threads": threads, "state_dtype": state_dtype, "items": items, "rounds": rounds},
+        )
+
+
+def step_multiply_adds(weights: StepWeights) -> int:
+    """Multiply-adds of an event: the matrix products, the convolution and three per number of the scan's state."""
+    maps = weights.layers
+    products = (
+        maps.in_weight,
+        maps.time_in,
+        maps.time_out,
+        maps.conv_weight,
+        maps.out_weight,
+        maps.ffn_in,
+        maps.ffn_out,
+    )
+    return sum(part.size for part in products) + 3 * maps.gate_norm.size * weights.config.d_state
 
 
 class _Ours:
     """A slab in which every user has a state, with random events for them."""
 
-    def __init__(self, users: int, items: int, dtype: str, seed: int) -> None:
+    def __init__(self, users: int, items: int, dtype: str, threads: int, seed: int) -> None:
         weights = StepWeights.of(StreamingModel(ModelConfig(), items))
-        self.slab = StateSlab(weights, users, dtype)
+        self.slab = StateSlab(weights, users, dtype, threads=threads)
         self.rng = np.random.default_rng(seed)
         self.items = items
         self.now_ms = 0
@@ -106,38 +112,27 @@ class _Ours:
         )
 
 
-def _round(ours: _Ours, peer: SASRecEncoder, items: int, clock: Callable[[], float], seed: int) -> dict[str, float]:
+def _round(ours: _Ours, peer: SASRecEncoder, items: int, clock: Clock, seed: int) -> dict[str, float]:
     # microseconds per event of every part, once
     figures = {}
     for batch in _BATCHES:
-        calls = [ours.events(batch, 1) for _ in range(_REPEATS_AT_1 if batch == 1 else 4)]
-        figures[f"step_{batch}"] = _timed(lambda call: ours.slab.advance(*call), calls, clock) / batch
+        calls = [ours.events(batch, 1) for _ in range(_CALLS[batch])]
+        figures[f"step_{batch}"] = timed(lambda call: ours.slab.advance(*call), calls, clock) / batch
     anchor = StoreConfig().anchor
     calls = [ours.anchors(8, anchor) for _ in range(2)]
-    figures["anchor"] = _timed(lambda call: ours.slab.advance(*call), calls, clock) / (8 * anchor)
+    figures["anchor"] = timed(lambda call: ours.slab.advance(*call), calls, clock) / (8 * anchor)
     generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
         for batch in _PEER_BATCHES:
-            repeats = _REPEATS_AT_1 // 5 if batch == 1 else 1
-            rows = [torch.randint(items, (batch, _PEER_LENGTH), generator=generator) for _ in range(repeats)]
-            figures[f"peer_{batch}"] = _timed(lambda row: peer(row, every_position=True), rows, clock) / batch
-            figures[f"peer_pruned_{batch}"] = _timed(peer, rows, clock) / batch
-    source = np.ones(_COPY_BYTES, np.uint8)
-    target = np.ones(_COPY_BYTES, np.uint8)
-    # bytes read plus bytes written per microsecond
-    figures["copy"] = 2 * _COPY_BYTES / _timed(lambda _: np.copyto(target, source), [None], clock)
+            rows = [torch.randint(items, (batch, _PEER_LENGTH), generator=generator) for _ in range(10 // batch + 1)]
+            figures[f"peer_{batch}"] = timed(lambda row: peer(row, every_position=True), rows, clock) / batch
+            figures[f"peer_pruned_{batch}"] = timed(peer, rows, clock) / batch
+    figures["copy"] = copy_bytes_per_us("cpu", clock)
+    figures["multiply_adds"] = multiply_adds_per_us("cpu", clock)
     return figures
 
 
-def _timed(call: Callable[[Any], object], arguments: list[Any], clock: Callable[[], float]) -> float:
-    # microseconds per call
-    begin = clock()
-    for argument in arguments:
-        call(argument)
-    return (clock() - begin) / len(arguments) * 1e6
-
-
-def _report(figures: dict[str, list[float]], slot_bytes: int, settings: dict[str, Any]) -> dict[str, Any]:
+def _report(figures: dict[str, list[float]], slab: StateSlab, settings: dict[str, Any]) -> dict[str, Any]:
     middle = {name: statistics.median(values) for name, values in figures.items()}
     batches: dict[str, dict[str, Any]] = {}
     for batch in _BATCHES:
@@ -161,7 +156,9 @@ def _report(figures: dict[str, list[float]], slot_bytes: int, settings: dict[str
         return float(round(middle[f"{name}_{batch}"] / batches[str(batch)]["us_per_event"], 1))
 
     # an event reads and writes its user's whole state once: no step can be faster than that copy
-    limit_us = 2 * slot_bytes / middle["copy"]
+    limit_us = 2 * slab.nbytes_per_slot / middle["copy"]
+    multiply_adds = step_multiply_adds(slab.weights)
+    compute_us = multiply_adds / middle["multiply_adds"]
     return {
         "batch": batches,
         "anchor_us_per_event": round(middle["anchor"], 3),
@@ -171,11 +168,17 @@ def _report(figures: dict[str, list[float]], slot_bytes: int, settings: dict[str
         "ratio_1": ratio("peer", 1),
         "ratio_256_pruned": ratio("peer_pruned", 256),
         "ratio_1_pruned": ratio("peer_pruned", 1),
-        "state_bytes": slot_bytes,
+        "state_bytes": slab.nbytes_per_slot,
         "copy_gb_per_s": round(middle["copy"] / 1e3, 1),
         "limit_us": round(limit_us, 3),
         "limit_share": round(limit_us / middle["step_1024"], 3),
+        "multiply_adds": multiply_adds,
+        "multiply_adds_g_per_s": round(middle["multiply_adds"] / 1e3, 1),
+        "multiply_add_limit_us": round(compute_us, 3),
+        # the larger of the two limits: nothing that does one after the other can reach it
+        "floor_us": round(max(limit_us, compute_us), 3),
+        "floor_share": round(max(limit_us, compute_us) / middle["step_1024"], 3),
         "settings": settings,
         "clock": "cpu" if settings["threads"] == 1 else "wall",
-        "machine": {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count()},
+        "machine": machine(),
     }

@@ -29,6 +29,7 @@ COMMANDS = [
     "digest",
     "audit",
     "doctor",
+    "bench encode",
     "bench step",
     "bench ingest",
     "bench query",

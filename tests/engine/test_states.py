@@ -55,8 +55,13 @@ def worst(got: np.ndarray, want: np.ndarray) -> float:
 
 @pytest.mark.parametrize(
     "config",
-    [ModelConfig(), ModelConfig(layers=1, time=False, query_time=False), ModelConfig(d_model=32, heads=3, d_state=16)],
-    ids=["default", "one layer without time", "other sizes"],
+    [
+        ModelConfig(),
+        ModelConfig(layers=1, time=False, query_time=False),
+        ModelConfig(d_model=32, heads=3, d_state=16),
+        ModelConfig(d_model=20, layers=3, heads=3, head_dim=6, d_state=5, time_hidden=7),
+    ],
+    ids=["default", "one layer without time", "other sizes", "sizes that fill no panel"],
 )
 def test_step_equals_the_model_at_every_position(config: ModelConfig) -> None:
     model = moved(config)
@@ -120,6 +125,33 @@ def test_blocks_of_work_do_not_show() -> None:
     assert np.array_equal(together.count, lengths)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_threads_change_no_bit(dtype: str) -> None:
+    lengths = np.array([1, 130, 0, 63, 1, 7, 70, 0, 1, 64, 300, 1])
+    users = len(lengths)
+    items, times_ms = events(1, int(lengths.sum()))
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    slabs = [StateSlab(WEIGHTS, users, dtype, threads=threads) for threads in (1, 2, 5)]
+    for slab in slabs:
+        slab.advance(np.arange(users), starts, lengths, np.ones(users, bool), items[0], times_ms[0])
+        slab.advance([2, 0], [0, 1], [1, 2], [False, False], items[0, :3], times_ms[0, :3])
+        assert np.array_equal(slab.vectors, slabs[0].vectors)
+        assert np.array_equal(slab.state, slabs[0].state)
+        assert np.array_equal(slab.window, slabs[0].window)
+        assert np.array_equal(slab.count, slabs[0].count)
+
+
+def test_an_error_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    slab = StateSlab(WEIGHTS, 200, threads=2)
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(slab, "_block", fail)
+    with pytest.raises(MemoryError, match="no more"):
+        encode(slab, np.arange(200), *events(200, 1))
+
+
 def test_reencoding_from_an_anchor_forgets_what_was_before() -> None:
     items, times_ms = events(2, 50)
     slab = StateSlab(WEIGHTS, 4)
@@ -147,8 +179,9 @@ def test_other_slots_are_left_alone() -> None:
 def test_work_arrays_are_written_before_they_are_read() -> None:
     items, times_ms = events(4, 20)
     clean, dirty = StateSlab(WEIGHTS, 4), StateSlab(WEIGHTS, 4)
-    for array in (*dirty._scratch, dirty._a, dirty._phi):
-        array.fill(np.nan)
+    for work in dirty._work:
+        for array in (*work.scratch, work.a, work.phi):
+            array.fill(np.nan)
     encode(clean, np.arange(4), items, times_ms)
     encode(dirty, np.arange(4), items, times_ms)
     assert np.array_equal(clean.vectors, dirty.vectors)

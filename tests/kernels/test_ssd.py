@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from recurra.kernels import ssd
 
 LENGTHS = [1, 2, 63, 64, 65, 200]
 H, P, N = 3, 4, 5
+MAMBA = find_spec("mamba_ssm") is not None
 
 
 def case(b: int, length: int, states: int, seed: int = 0) -> dict[str, Any]:
@@ -99,6 +101,34 @@ def test_numba_equals_naive_on_packed_rows() -> None:
     y, final = ssd(**inputs, cu_seqlens=bounds, backend="numba")
     torch.testing.assert_close(y, want_y, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(final, want_final, rtol=1e-4, atol=1e-5)
+
+
+def test_mamba_says_what_is_missing() -> None:
+    inputs = {name: tensor.float() for name, tensor in case(1, 4, 1).items()}
+    missing = "needs a GPU" if MAMBA else "needs the package mamba-ssm"
+    with pytest.raises(ValueError, match=missing):
+        ssd(**inputs, backend="mamba")
+    with pytest.raises(ValueError, match="padded rows"):
+        ssd(**inputs, cu_seqlens=torch.tensor([0, 4]), backend="mamba")
+
+
+@pytest.mark.skipif(not (MAMBA and torch.cuda.is_available()), reason="mamba-ssm with a GPU is not there")
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("with_state", [True, False])
+def test_mamba_equals_naive_on_padded_rows(length: int, with_state: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    h, p, n = 4, 32, 32
+    shapes = {"x": (3, length, h, p), "dt": (3, length, h), "A": (h,), "B": (3, length, n), "C": (3, length, n)}
+    inputs: dict[str, Any] = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    inputs |= {"dt": inputs["dt"].exp() * 0.1, "A": -inputs["A"].exp(), "D": torch.randn(h, generator=generator)}
+    if with_state:
+        inputs["initial_state"] = torch.randn(3, h, p, n, generator=generator)
+    lengths = torch.tensor([length, (length + 1) // 2, 0])
+    want = ssd(**{name: v.double() for name, v in inputs.items()}, lengths=lengths, backend="naive")
+    got = ssd(**{name: v.cuda() for name, v in inputs.items()}, lengths=lengths.cuda(), backend="mamba")
+    # its products are tf32
+    for one, other in zip(got, want, strict=True):
+        assert float((one.cpu() - other).abs().max() / other.abs().max().clamp_min(1.0)) < 5e-3
 
 
 def test_state_carries_over_a_cut() -> None:

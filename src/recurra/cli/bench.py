@@ -22,7 +22,7 @@ app = typer.Typer(
 @app.command(epilog="Example: recurra bench step --threads 1 --json step.json")
 def step(
     slab: Annotated[int, typer.Option(min=1_024, metavar="USERS", help="Users whose states are held.")] = 100_000,
-    state_dtype: Annotated[str, typer.Option(metavar="DTYPE", help="float32.")] = "float32",
+    state_dtype: Annotated[str, typer.Option(metavar="DTYPE", help="float32 or bfloat16.")] = "float32",
     threads: Threads = 1,
     json: Json = None,
     quiet: Quiet = False,
@@ -39,6 +39,33 @@ def step(
         say(f"batch {batch}: {figures['us_per_event']:.2f} us an event, {figures['events_per_s']:,.0f} events/s", json)
     say(f"re-encoding 200 events: {result['reencode_200']['us_per_event']:,.0f} us an event", json)
     say(f"ratio at batch 256: {result['ratio_256']:.0f}, at batch 1: {result['ratio_1']:.1f}", json)
+
+
+@app.command(epilog="Example: recurra bench encode --threads 1 --json encode.json")
+def encode(
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, or a CUDA device.")] = "cpu",
+    threads: Threads = 1,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Encoding whole histories, against SASRec over 50 and 200 events and a step of plain torch."""
+    import torch
+
+    from recurra.engine.errors import InputError
+    from recurra.simulations.bench import bench_encode
+
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise InputError(f"encoding is timed on the CPU or on a CUDA device, and {device!r} is neither here")
+    with progress("bench encode", quiet=quiet) as report:
+        result = bench_encode(device=device, threads=threads, progress=lambda words: report(0, 0, words))
+    write_json(result, json)
+    for group in ("ours", "peers"):
+        for name, batches in result[group].items():
+            for batch, figures in batches.items():
+                unit = next(key for key in figures if key.startswith("us_per_"))
+                words = unit.removeprefix("us_per_").replace("_", " ")
+                say(f"{group}, {name}, batch {batch}: {figures[unit]:,.2f} us per {words}", json)
+    say(f"times a history of 200: {result['ratio_256']:.1f} at batch 256, {result['ratio_1']:.1f} at batch 1", json)
 
 
 @app.command(epilog="Example: recurra bench ingest --source memory --train off")

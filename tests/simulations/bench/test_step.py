@@ -20,4 +20,7 @@ def test_the_report_holds_every_promised_key_and_agrees_with_itself() -> None:
     assert abs(report["ratio_256"] * report["batch"]["256"]["us_per_event"] / peer - 1) < 0.05
     assert report["ratio_1"] > 0
     assert report["limit_share"] > 0
+    assert report["floor_us"] == max(report["limit_us"], report["multiply_add_limit_us"])
+    # by hand: products, convolution, scan of a layer
+    assert report["multiply_adds"] == 2 * (64 * 324 + 3 * 16 + 16 * 8 + 4 * 192 + 3 * 128 * 32 + 128 * 64 + 8 * 64 * 64)
     assert report["state_bytes"] < 20_000

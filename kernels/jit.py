@@ -1,0 +1,49 @@
+"""How compiled code is compiled: on the first call, without the interpreter's lock, its machine code kept on disk."""
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from numba import njit
+
+__all__ = ["fast_jit", "inline_jit", "jit"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def jit(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function; the code on disk is used while no source that may be compiled into it has changed.
+
+    Those are the sources with compiled functions in the function's part of the package and in this one: numba itself
+    looks at the function's own file only, yet what it calls in other files becomes part of it.
+    """
+    return _compile(function)
+
+
+def fast_jit(function: Callable[P, R]) -> Callable[P, R]:
+    """Do as ``jit``, with sums in any order and without checks of divisors, as loops of vector instructions need."""
+    return _compile(function, fastmath=True, error_model="numpy")
+
+
+def inline_jit(function: Callable[P, R]) -> Callable[P, R]:
+    """Do as ``fast_jit``, for parts of loops: put into every function that calls them."""
+    return _compile(function, fastmath=True, error_model="numpy", forceinline=True)
+
+
+def _compile(function: Callable[P, R], **options: Any) -> Callable[P, R]:
+    compiled: Callable[P, R] = njit(cache=True, nogil=True, **options)(function)
+    stored = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if stored is not None:
+        root = Path(__file__).parents[1]
+        part = Path(function.__code__.co_filename).relative_to(root).parts[0]
+        stored._source_stamp = _digest(root / "kernels") + _digest(root / part)
+    return compiled
+
+
+@cache
+def _digest(folder: Path) -> str:
+    found = (source.read_bytes() for source in sorted(folder.rglob("*.py")))
+    return hashlib.blake2b(b"\0".join(text for text in found if b"jit" in text)).hexdigest()
