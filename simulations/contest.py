@@ -31,8 +31,8 @@ __all__ = ["RECURRA", "TRUTH", "Contest"]
 RECURRA = "recurra"
 # what ranks by the distribution that the event was drawn from, where a generated stream knows it
 TRUTH = "truth"
-# points of the curves over the stream
-_WINDOWS = 40
+# points of the curves over the stream, at most, and the ranked events of one, so that it is no noise
+_WINDOWS, _WINDOW_EVENTS = 40, 150
 # events about which the baselines that are sampled are asked, and the seed of their choice
 _SAMPLE, _SAMPLE_SEED = 2_000, 0
 
@@ -143,7 +143,8 @@ class Contest:
 
     def _timeline(self, names: Sequence[str], positions: NDArray[np.int64]) -> dict[str, Any]:
         first = int(positions[0]) if len(positions) else len(self._stream)
-        edges = np.linspace(first, len(self._stream), _WINDOWS + 1).astype(np.int64)
+        windows = min(_WINDOWS, max(2, len(positions) // _WINDOW_EVENTS))
+        edges = np.linspace(first, len(self._stream), windows + 1).astype(np.int64)
         return {
             "positions": edges.tolist(),
             "series": {name: over_time(self._of(name), positions, edges) for name in names},

@@ -17,9 +17,9 @@ _METRICS = (("hr@10", "HR@10"), ("hr@20", "HR@20"), ("ndcg@10", "NDCG@10"), ("mr
 _MORE = (("coverage@10", "coverage", "{:.3f}"), ("novelty@10", "novelty, bits", "{:.1f}"))
 _COMPONENT = "component "
 _TRUTH = "truth"
-# told apart on light and dark ground; the first is recurra's
-_ACCENT = "#e4572e"
-_COLOURS = ("#2e86ab", "#1b998b", "#8f5fbf", "#c28f00", "#6d8f3a", "#d36ba6", "#4c6ef5", "#a0663c", "#7d8694")
+# told apart on light and dark ground; recurra and its model have theirs to themselves
+_ACCENT, _SLOW = "#e4572e", "#4c6ef5"
+_COLOURS = ("#2e86ab", "#1b998b", "#8f5fbf", "#c28f00", "#6d8f3a", "#d36ba6", "#a0663c", "#7d8694")
 _VERDICT_COLOURS = {"promoted": "#1b998b", "refused": "#c28f00", "failed": "#c0392b"}
 _DRIFT, _CHANGE = "#d9483b", "#8f5fbf"
 _COHORT_NAMES = {
@@ -130,7 +130,7 @@ def _over_stream(result: Mapping[str, Any], key: str, name: str) -> str:
     names = [*others, *(series for series in (f"{_COMPONENT}slow", "recurra") if series in timeline["series"])]
     lines = {_shown(series): [point[key] for point in timeline["series"][series]] for series in names}
     styles = {_shown(each): Style(_COLOURS[place % len(_COLOURS)], dashed=True) for place, each in enumerate(others)}
-    styles |= {_shown(f"{_COMPONENT}slow"): Style("#4c6ef5", 2.0), "recurra": Style(_ACCENT, 3.0)}
+    styles |= {_shown(f"{_COMPONENT}slow"): Style(_SLOW, 2.0), "recurra": Style(_ACCENT, 3.0)}
     styles[_TRUTH] = Style("#7d8694", 1.0)
     return line_plot(f"{name} over the stream", centres, lines, styles, _trainings(result), _drifts(result))
 
@@ -187,7 +187,7 @@ def _looked(result: Mapping[str, Any], title: str, lines: Mapping[str, Sequence[
     colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
     # a second round of colours is dashed
     styles = {name: Style(colours[name], 1.5, dashed=names.index(name) >= len(_COLOURS)) for name in lines}
-    styles |= {"slow": Style("#4c6ef5", 2.5), "combination": Style(_ACCENT, 2.5)}
+    styles |= {"slow": Style(_SLOW, 2.5), "combination": Style(_ACCENT, 2.5)}
     positions = [look["position"] for look in result["timeline"]["mix_weights"]]
     return line_plot(title, positions, lines, styles, spans=_drifts(result))
 
@@ -199,7 +199,7 @@ def _cohort_bars(result: Mapping[str, Any]) -> str:
     cohorts = result["cohorts"]
     groups = [f"{_COHORT_NAMES.get(cohort, cohort)}" for cohort in cohorts]
     bars = {_shown(name): [entry[name]["hr@10"] for entry in cohorts.values()] for name in names}
-    styles = {"recurra": Style(_ACCENT), _shown(f"{_COMPONENT}slow"): Style("#4c6ef5"), best: Style("#7d8694")}
+    styles = {"recurra": Style(_ACCENT), _shown(f"{_COMPONENT}slow"): Style(_SLOW), best: Style("#7d8694")}
     return bar_plot("HR@10 by cohort", groups, bars, styles | {_TRUTH: Style("#b9bfc8")})
 
 
