@@ -12,6 +12,8 @@ from recurra.engine.model import StepWeights, StreamingModel, gap_features
 from recurra.engine.states import StateSlab
 
 ITEMS = 50
+LENGTHS = [1, 2, 63, 64, 65, 200]
+BEFORE = 7
 
 
 def moved(config: ModelConfig, size: float = 0.05) -> StreamingModel:
@@ -268,6 +270,36 @@ def test_bfloat16_states_take_half_the_memory_and_stay_close() -> None:
     assert 1e-6 < worst(slab.vectors, truth(MODEL, items, times_ms)[:, -1]) < 0.03
     with pytest.raises(InputError, match="float32 or bfloat16, got 'float16'"):
         StateSlab(WEIGHTS, 4, "float16")
+
+
+@pytest.fixture(scope="module")
+def long_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    items, times_ms = events(len(LENGTHS), BEFORE + max(LENGTHS))
+    return items, times_ms, truth(MODEL, items, times_ms)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+@pytest.mark.parametrize("before", [0, BEFORE], ids=["from the start", "from a state"])
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_every_length_equals_the_truth(
+    long_rows: tuple[np.ndarray, np.ndarray, np.ndarray], dtype: str, tolerance: float, before: int, packed: bool
+) -> None:
+    items, times_ms, want = long_rows
+    users = len(LENGTHS)
+    slab = StateSlab(WEIGHTS, users, dtype)
+    if before:
+        encode(slab, np.arange(users), items[:, :before], times_ms[:, :before])
+    lengths, after = np.array(LENGTHS), slice(before, before + max(LENGTHS))
+    inside = np.arange(max(LENGTHS)) < lengths[:, None]
+    rows, stamps = items[:, after], times_ms[:, after]
+    if packed:
+        rows, stamps, starts = rows[inside], stamps[inside], np.cumsum(lengths) - lengths
+    else:
+        # what lies behind the end of a row must not be read
+        rows, stamps, starts = np.where(inside, rows, 0), np.where(inside, stamps, 0), np.arange(users) * max(LENGTHS)
+    slab.advance(np.arange(users), starts, lengths, np.full(users, before == 0), rows.ravel(), stamps.ravel())
+    for user, length in enumerate(LENGTHS):
+        assert worst(slab.vectors[user], want[user, before + length]) < tolerance
 
 
 def test_bfloat16_is_rounded_to_nearest() -> None:
