@@ -15,6 +15,9 @@ export PYTHONSAFEPATH := 1
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
+# without compiled modules on disk every process compiles torch's sources anew, ten seconds each
+unexport PYTHONDONTWRITEBYTECODE
+
 # torch's own builds have other hashes than those that the lock knows
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints requirements.lock \
 	$(if $(TORCH),--torch-backend=$(TORCH) --no-verify-hashes)
