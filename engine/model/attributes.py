@@ -9,7 +9,7 @@ nobody has touched yet thereby stand near those that they resemble (hashing: arX
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,11 +40,6 @@ class Features(NamedTuple):
     def counts(self) -> Ints:
         """How many features each item has."""
         return np.diff(self.starts)
-
-    @classmethod
-    def none(cls, items: int) -> Self:
-        """Items of which nothing is known."""
-        return cls(np.empty(0, np.int64), np.zeros(items + 1, np.int64))
 
 
 def item_features(records: Iterable[Item | None], buckets: int) -> Features:

@@ -169,8 +169,8 @@ class StreamingLayer(nn.Module):
 class StreamingModel(SequenceModel):
     """The whole model over a vocabulary of ``items`` items.
 
-    ``generator`` draws the initial values; None means a generator with seed 0. ``features`` of the items are read if
-    ``config.attributes`` is not 0; None means that nothing is known of them.
+    ``generator`` draws the initial values; None means a generator with seed 0. ``features`` of the items, if they have
+    any, are read unless ``config.attributes`` is 0; None means that nothing is known of them.
     """
 
     streams = True
@@ -188,8 +188,8 @@ class StreamingModel(SequenceModel):
         super().__init__(config, items)
         self.embedding = nn.Parameter(torch.empty(items + 2, config.d_model))
         self.attributes: ItemAttributes | None = None
-        if config.attributes:
-            self.attributes = ItemAttributes(config.attributes, config.d_model, items, features or Features.none(items))
+        if config.attributes and features is not None and len(features.buckets):
+            self.attributes = ItemAttributes(config.attributes, config.d_model, items, features)
         self.in_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.layers = nn.ModuleList(StreamingLayer(config) for _ in range(config.layers))
         self.query_time = _TimeMLP(config.time_hidden, 2 * config.d_model) if config.query_time else None
@@ -295,7 +295,7 @@ class StreamingModel(SequenceModel):
 
         A model with attributes learns to find new items by them: in training mode some items are as if new.
         """
-        if self.attributes is None or not self.attributes.described.any():
+        if self.attributes is None:
             return self.embedding[: self.items]
         lost = None
         if self.training and self.config.unknown_rate > 0:
@@ -313,20 +313,20 @@ class StreamingModel(SequenceModel):
     ) -> "StreamingModel":
         """Return a copy for a vocabulary that has ``items - self.items`` more items at its end, with fresh vectors.
 
-        ``features`` are those of the whole new vocabulary; a model without attributes gets ``attributes`` buckets.
+        ``features`` are those of the whole new vocabulary, among ``attributes`` buckets unless the model has a number.
         """
         if items < self.items:
             raise ValueError(f"a vocabulary only grows: {self.items} items now, {items} asked for")
         config = msgspec.structs.replace(self.config, attributes=self.config.attributes or attributes)
         other = StreamingModel(config, items, features=features, generator=generator).to(self.embedding)
-        state = self.state_dict()
+        # attributes may be new, or be gone with the catalogue; features are given, not learnt
+        fresh = other.state_dict()
+        given = {"attributes.buckets", "attributes.starts"}
+        state = {name: tensor for name, tensor in self.state_dict().items() if name in fresh.keys() - given}
         table = other.embedding.detach().clone()
         table[: self.items] = state["embedding"][: self.items]
         table[items:] = state["embedding"][self.items :]
-        fresh = {name: tensor for name, tensor in other.state_dict().items() if name not in state}
-        if other.attributes is not None:
-            fresh |= {f"attributes.{name}": tensor for name, tensor in other.attributes.named_buffers()}
-        other.load_state_dict({**state, **fresh, "embedding": table})
+        other.load_state_dict({**fresh, **state, "embedding": table})
         return other
 
     def _reset(self, generator: torch.Generator) -> None:

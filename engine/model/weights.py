@@ -43,10 +43,8 @@ def load(path: str | Path) -> StreamingModel:
         raise VersionError(f"{path}: weights of format {_FORMAT} expected, got {meta.get('format')!r}")
     try:
         config = msgspec.json.decode(meta["config"], type=ModelConfig)
-        # a version of before there were attributes has none, whatever the default is now
-        config = msgspec.structs.replace(config, attributes=len(tensors.get("attributes.table", ())))
         features = None
-        if config.attributes:
+        if "attributes.table" in tensors:
             features = Features(tensors["attributes.buckets"].numpy(), tensors["attributes.starts"].numpy())
         model = StreamingModel(config, int(meta["items"]), features=features)
     except (KeyError, ValueError, RuntimeError, msgspec.DecodeError) as error:

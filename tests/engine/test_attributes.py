@@ -53,10 +53,14 @@ def _catalogued(events: Sequence[Event]) -> Records:
 RECORDS = _catalogued(EVENTS)
 
 
+def _publish(path: Path, known: Sequence[str], *, seed: int = 0) -> None:
+    features = item_features([_item(item, int(item[1:])) for item in known], BUCKETS)
+    publish(path, known, seed=seed, config=READING, features=features)
+
+
 def _open(path: Path, config: Config | None = None) -> recurra.Engine:
     if not (path / "models").exists():
-        features = item_features([_item(item, int(item[1:])) for item in KNOWN], BUCKETS)
-        publish(path, KNOWN, config=READING, features=features)
+        _publish(path, KNOWN)
     return recurra.open(path, config or small_config(), clock=EventClock(10**12))
 
 
@@ -120,7 +124,7 @@ def test_a_changed_version_gives_what_a_cold_start_with_it_gives(tmp_path: Path)
     with _open(tmp_path) as engine:
         engine.ingest(RECORDS[:300])
         _slow(engine)
-        publish(tmp_path, KNOWN[::-1][3:], seed=1, config=READING)
+        _publish(tmp_path, KNOWN[::-1][3:], seed=1)
         engine.rollback(2)
         engine.ingest(RECORDS[300:])
         warm = _slow(engine)

@@ -114,11 +114,19 @@ def test_a_version_without_attributes_learns_to_read_them() -> None:
     assert new.attributes.table.grad.abs().sum() > 0
 
 
+def test_a_version_outlives_its_catalogue() -> None:
+    model = _model()
+    without = model.grown(6, features=item_features([None] * 6, BUCKETS))
+    assert without.attributes is None
+    torch.testing.assert_close(without.item_table()[:5], model.embedding[:5], rtol=0, atol=0)
+
+
 def test_a_catalogue_that_says_nothing_changes_nothing() -> None:
     items, times_ms = torch.randint(0, 6, (3, 9)), torch.arange(27).reshape(3, 9) * 1_000
     found = []
     for attributes in (0, BUCKETS):
-        model = StreamingModel(msgspec.structs.replace(CONFIG, attributes=attributes, dropout=0.3), 5).train()
+        config = msgspec.structs.replace(CONFIG, attributes=attributes, dropout=0.3)
+        model = StreamingModel(config, 5, features=item_features([None] * 5, BUCKETS)).train()
         torch.manual_seed(3)
         loss = (model(items, times_ms) @ model.item_table().T).square().sum()
         loss.backward()
