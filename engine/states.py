@@ -150,22 +150,10 @@ class StateSlab:
         )
         total = int(offsets[-1])
         parts = max(1, min(len(self._work), total // _PART))
-        # whole runs per thread, about as many events each
-        cuts = np.searchsorted(offsets, np.linspace(0, total, parts + 1)[1:-1]).tolist()
-        bounds = [0, *cuts, len(slots)]
-
-        def consume(work: _Work, first: int, end: int) -> None:
-            part = offsets[first : end + 1] - offsets[first]
-            self._consume(work, slots[first:end], starts[first:end], part, items, times_ms)
-
-        *others, mine = zip(self._work, bounds, bounds[1:], strict=False)
-        waiting = [self._pool.submit(consume, *other) for other in others]
-        try:
-            consume(*mine)
-        finally:
-            wait(waiting)
-        for done in waiting:
-            done.result()
+        if parts == 1:
+            self._consume(self._work[0], slots, starts, offsets, items, times_ms)
+        else:
+            self._share(parts, slots, starts, offsets, items, times_ms)
 
     def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Floats:
         """Vectors (R, d) for queries at ``now_ms`` (R, or one for all), the gap clipped at ``weights.gap_clip_s``.
@@ -208,6 +196,24 @@ class StateSlab:
         worst = float(np.abs(trial.vectors - want).max() / max(1.0, np.abs(want).max()))
         if not worst <= _PARITY:
             raise VersionError(f"step and scan of the version disagree by {worst:.2g} on the fixed batch")
+
+    def _share(self, parts: int, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+        # whole runs per thread, about as many events each
+        cuts = np.searchsorted(offsets, np.linspace(0, offsets[-1], parts + 1)[1:-1]).tolist()
+        bounds = [0, *cuts, len(slots)]
+
+        def consume(work: _Work, first: int, end: int) -> None:
+            part = offsets[first : end + 1] - offsets[first]
+            self._consume(work, slots[first:end], starts[first:end], part, items, times_ms)
+
+        *others, mine = zip(self._work, bounds, bounds[1:], strict=False)
+        waiting = [self._pool.submit(consume, *other) for other in others]
+        try:
+            consume(*mine)
+        finally:
+            wait(waiting)
+        for done in waiting:
+            done.result()
 
     def _consume(self, work: _Work, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
         total = int(offsets[-1])

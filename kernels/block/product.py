@@ -22,6 +22,11 @@ LANES = 16
 # rows and panels whose sums fit into the registers
 _ROWS, _PANELS = (12, 2) if llvm.get_host_cpu_features().get("avx512f") else (6, 1)
 _FEW_ROWS = 4
+# a single row has so few sums that each would wait for the one before
+_ONE_PANELS = 4
+_WORD = ir.IntType(64)
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_NOTHING = ir.Constant(_VECTOR, ir.Undefined)
 
 
 class Panels(NamedTuple):
@@ -59,65 +64,33 @@ def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
 
 
 def _tile(rows: int, panels: int) -> Any:
-    # out[t : t + rows, panel * 16 : ...] <- bias + a[t : t + rows] weight, the sums in registers
-    vector = ir.VectorType(ir.FloatType(), LANES)
-    word = ir.IntType(64)
+    # tile(a, t, weight, bias, panel, out): out[t : t + rows, 16 panel : ...] <- bias + a[t : t + rows] weight
 
     @intrinsic
     def tile(_typing: Any, a: Any, _t: Any, weight: Any, bias: Any, _panel: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            def start(place: int, *index: Any) -> Any:
-                # the address of an element of an argument, counted in the leading dimensions
+            def at(place: int, *index: Any) -> tuple[Any, Any]:
                 view = context.make_array(signature.args[place])(context, builder, args[place])
-                shape = [builder.extract_value(view.shape, i) for i in range(signature.args[place].ndim)]
-                flat = word(0)
-                for i, size in enumerate(shape):
-                    flat = builder.mul(flat, size)
-                    if i < len(index):
-                        flat = builder.add(flat, index[i])
-                return builder.gep(view.data, [flat]), shape
-
-            def wide(pointer: Any) -> Any:
-                return builder.bitcast(pointer, ir.PointerType(vector))
+                return _address(builder, view, signature.args[place].ndim, index)
 
             t, panel = args[1], args[4]
-            columns = builder.mul(panel, word(LANES))
-            source, (_, inner) = start(0, t)
-            first, _ = start(2, panel)
-            target, (_, size) = start(5, t, columns)
-            begin, _ = start(3, columns)
-            weights = [builder.gep(first, [builder.mul(inner, word(LANES * v))]) for v in range(panels)]
-            biases = [builder.load(wide(builder.gep(begin, [word(LANES * v)])), align=4) for v in range(panels)]
-            sources = [builder.gep(source, [builder.mul(inner, word(r))]) for r in range(rows)]
-            before = builder.block
-            body = builder.append_basic_block("product")
-            after = builder.append_basic_block("product.end")
-            builder.branch(body)
-            builder.position_at_end(body)
-            i = builder.phi(word)
-            i.add_incoming(word(0), before)
-            sums = [[builder.phi(vector) for _ in range(panels)] for _ in range(rows)]
-            at = builder.mul(i, word(LANES))
-            loaded = [builder.load(wide(builder.gep(pointer, [at])), align=4 * LANES) for pointer in weights]
-            for r in range(rows):
-                value = builder.load(builder.gep(sources[r], [i]))
-                spread = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-                zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-                spread = builder.shuffle_vector(spread, ir.Constant(vector, ir.Undefined), zeros)
-                for v in range(panels):
-                    phi = sums[r][v]
-                    phi.add_incoming(biases[v], before)
-                    scaled = builder.fmul(spread, loaded[v], flags=("contract",))
-                    phi.add_incoming(builder.fadd(phi, scaled, flags=("contract",)), body)
-            following = builder.add(i, word(1))
-            i.add_incoming(following, body)
-            builder.cbranch(builder.icmp_unsigned("<", following, inner), body, after)
-            builder.position_at_end(after)
-            for r in range(rows):
-                row = builder.gep(target, [builder.mul(size, word(r))])
-                for v in range(panels):
-                    total = sums[r][v].incomings[1][0]
-                    builder.store(total, wide(builder.gep(row, [word(LANES * v)])), align=4)
+            columns = builder.mul(panel, _WORD(LANES))
+            source, inner = at(0, t)
+            first, _ = at(2, panel)
+            begin, _ = at(3, columns)
+            target, size = at(5, t, columns)
+            step = builder.mul(inner, _WORD(LANES))
+            _sums(
+                builder,
+                inner,
+                [_moved(builder, source, inner, r) for r in range(rows)],
+                [_moved(builder, first, step, v) for v in range(panels)],
+                [_moved(builder, begin, _WORD(LANES), v) for v in range(panels)],
+                [
+                    [_moved(builder, _moved(builder, target, size, r), _WORD(LANES), v) for v in range(panels)]
+                    for r in range(rows)
+                ],
+            )
             return context.get_dummy_value()
 
         return types.void(a, types.intp, weight, bias, types.intp, out), generate
@@ -125,12 +98,65 @@ def _tile(rows: int, panels: int) -> Any:
     return tile
 
 
+def _address(builder: Any, view: Any, dimensions: int, index: tuple[Any, ...]) -> tuple[Any, Any]:
+    # address of the element at the leading indices of a C-contiguous array, and the array's last size
+    shape = [builder.extract_value(view.shape, i) for i in range(dimensions)]
+    flat = _WORD(0)
+    for i, size in enumerate(shape):
+        flat = builder.mul(flat, size)
+        if i < len(index):
+            flat = builder.add(flat, index[i])
+    return builder.gep(view.data, [flat]), shape[-1]
+
+
+def _moved(builder: Any, pointer: Any, step: Any, count: int) -> Any:
+    return builder.gep(pointer, [builder.mul(step, _WORD(count))])
+
+
+def _sums(
+    builder: Any, inner: Any, sources: list[Any], weights: list[Any], biases: list[Any], targets: list[list[Any]]
+) -> None:
+    # the loop over the inner dimension: one vector of sums per row and panel, in registers from bias to store
+    def wide(pointer: Any) -> Any:
+        return builder.bitcast(pointer, ir.PointerType(_VECTOR))
+
+    starts = [builder.load(wide(pointer), align=4) for pointer in biases]
+    before = builder.block
+    body = builder.append_basic_block("product")
+    after = builder.append_basic_block("product.end")
+    builder.branch(body)
+    builder.position_at_end(body)
+    i = builder.phi(_WORD)
+    sums = [[builder.phi(_VECTOR) for _ in weights] for _ in sources]
+    place = builder.mul(i, _WORD(LANES))
+    loaded = [builder.load(wide(builder.gep(pointer, [place])), align=4 * LANES) for pointer in weights]
+    totals = []
+    for source, row in zip(sources, sums, strict=True):
+        value = builder.insert_element(_NOTHING, builder.load(builder.gep(source, [i])), ir.IntType(32)(0))
+        spread = builder.shuffle_vector(value, _NOTHING, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+        # a multiplication and an addition that may become one instruction
+        scaled = [builder.fmul(spread, part, flags=("contract",)) for part in loaded]
+        totals.append([builder.fadd(old, part, flags=("contract",)) for old, part in zip(row, scaled, strict=True)])
+    following = builder.add(i, _WORD(1))
+    i.add_incoming(_WORD(0), before)
+    i.add_incoming(following, body)
+    for row, new in zip(sums, totals, strict=True):
+        for phi, start, total in zip(row, starts, new, strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(total, body)
+    builder.cbranch(builder.icmp_unsigned("<", following, inner), body, after)
+    builder.position_at_end(after)
+    for pointers, new in zip(targets, totals, strict=True):
+        for pointer, total in zip(pointers, new, strict=True):
+            builder.store(total, wide(pointer), align=4)
+
+
 # numba fills in the first argument of an intrinsic, which its types do not say
 _many: Any = _tile(_ROWS, _PANELS)
 _many_last: Any = _tile(_ROWS, 1)
 _few: Any = _tile(_FEW_ROWS, _PANELS)
 _few_last: Any = _tile(_FEW_ROWS, 1)
-_one: Any = _tile(1, _PANELS)
+_one: Any = _tile(1, _ONE_PANELS)
 _one_last: Any = _tile(1, 1)
 
 
@@ -152,8 +178,9 @@ def product(a: Any, weight: Any, bias: Any, first: int, end: int, out: Any) -> N
         for panel in range(paired, end):
             _few_last(a, t, weight, bias, panel, out)
         t += _FEW_ROWS
+    paired = end - (end - first) % _ONE_PANELS
     while t < events:
-        for panel in range(first, paired, _PANELS):
+        for panel in range(first, paired, _ONE_PANELS):
             _one(a, t, weight, bias, panel, out)
         for panel in range(paired, end):
             _one_last(a, t, weight, bias, panel, out)
