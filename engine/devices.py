@@ -18,7 +18,7 @@ def device_of(setting: str, *, name: str) -> torch.device:
     if setting == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cuda")
     if setting == "cuda":
         raise ConfigError(f"{name} is cuda, and torch finds no CUDA device here; use cpu or auto")
     return torch.device("cpu")

@@ -15,6 +15,7 @@ from .background import Housekeeper, Training
 from .caches import Caches
 from .clock import Clock, SystemClock
 from .config import Config
+from .devices import device_of
 from .errors import ClosedError, InputError, VersionError
 from .events import Event, Forget, Item, event_problem
 from .ingest import Ingest, Refused
@@ -51,6 +52,8 @@ class Engine:
 
     def __init__(self, path: str | Path, config: Config, *, clock: Clock, read_only: bool = False) -> None:
         check_streams(config.model)
+        device_of(config.states.device, name="states.device")
+        device_of(config.training.device, name="training.device")
         # two spinning thread pools on few cores cost ten times, and a step's products are too small to share
         torch.set_num_threads(config.threads)
         threadpool_limits(1)

@@ -12,7 +12,7 @@ from .locks import FairLock
 from .model import NewItems, StepWeights, item_features
 from .residency import Residency
 from .retrieval import ItemIndex, top
-from .states import StateSlab
+from .slabs import create_slab
 from .store import History, ItemTable
 
 __all__ = ["Move", "Serving", "anchor"]
@@ -73,7 +73,7 @@ class Serving:
         self._anchor = config.store.anchor
         # two versions are in memory while one replaces the other: the bound covers both
         slots = max(2, config.states.hot_users // 2)
-        self.slab = StateSlab(weights, slots, dtype=config.states.dtype)
+        self.slab = create_slab(weights, slots, config.states, threads=config.threads)
         self.residency = Residency(slots)
         # what the model says of somebody without events
         nothing = np.empty(0, np.int64)

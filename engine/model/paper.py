@@ -153,7 +153,9 @@ class _Layer(nn.Module):
         z, xbc, r = torch.split(self.in_proj(a), [e, e + 2 * self.d_state, self.heads], dim=-1)
         x, B, C = torch.split(self.conv(xbc, backend), [e, self.d_state, self.d_state], dim=-1)
         if self.time is not None:
-            q, tau = self.time(tau, backend)
+            # its inputs differ in digits that a narrow type does not have
+            with torch.autocast(a.device.type, enabled=False):
+                q, tau = self.time(tau, backend)
             r = r * q[:, : r.shape[1]]
         x = x.reshape(*x.shape[:-1], self.heads, -1)  # (b, l, h, p)
         dt = F.softplus(r + self.dt_bias)

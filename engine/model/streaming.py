@@ -239,10 +239,11 @@ class StreamingModel(SequenceModel):
         offsets = offsets.cpu()
         count = torch.arange(len(offsets))
         bounds = offsets + count
-        place = (torch.repeat_interleave(count[1:], offsets.diff()) + torch.arange(len(items))).to(device)
+        place = torch.repeat_interleave(count[1:], offsets.diff()) + torch.arange(len(items))
+        place = place.to(device, non_blocking=True)
         rows = items.new_full((int(bounds[-1]),), self.start_row).index_copy(0, place, items)
         phi = self.embedding.new_zeros(len(rows), FEATURES)
-        phi = phi.index_copy(0, place, gap_features(times_ms, offsets).to(phi))
+        phi = phi.index_copy(0, place, gap_features(times_ms, offsets).to(phi, non_blocking=True))
         lost = None
         if self.training:
             seed = int(torch.randint(1 << 62, ())) if seed is None else seed

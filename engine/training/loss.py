@@ -89,7 +89,7 @@ def vectors_before(model: SequenceModel, batch: Batch, *, seed: int | None = Non
     device = next(model.parameters()).device
     inputs = (batch.items[~last], batch.times_ms[~last], batch.offsets - np.arange(len(batch.offsets)))
     items, times_ms, offsets = map(torch.from_numpy, inputs)
-    return model.encode(items.to(device), times_ms, offsets, seed=seed)
+    return model.encode(items.to(device, non_blocking=True), times_ms, offsets, seed=seed)
 
 
 def window_loss(
@@ -108,22 +108,25 @@ def window_loss(
     ``table`` (V, d) is ``model.item_table()``; with ``drawn`` the sum over it is estimated from the drawn items
     (importance sampling). ``query_time`` (T) says which vectors are modulated for the time of their event, None all.
     """
-    device = table.device
-    rows = torch.from_numpy(chosen.events).to(device)
+
+    def sent(part: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(part).to(table.device, non_blocking=True)
+
+    rows = sent(chosen.events)
     # some models give what autocast made, and the sums of a loss need more
     hidden = vectors_before(model, batch, seed=seed)[rows].to(table.dtype)
     if model.query_time is not None:
-        phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets)).to(device)[rows]
-        modulated = model.query(hidden, phi)
+        phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets))
+        modulated = model.query(hidden, phi.to(hidden, non_blocking=True)[rows])
         if query_time is not None:
-            modulated = torch.where(torch.from_numpy(query_time[chosen.events]).to(device)[:, None], modulated, hidden)
+            modulated = torch.where(sent(query_time[chosen.events])[:, None], modulated, hidden)
         hidden = modulated
-    true = F.embedding(torch.from_numpy(batch.items[chosen.events]).to(device), table)
-    weighted = Weighted(*(torch.from_numpy(part).to(device) for part in chosen[1:]))
+    true = F.embedding(sent(batch.items[chosen.events]), table)
+    weighted = Weighted(sent(chosen.positions), sent(chosen.columns), sent(chosen.log_weights))
     if drawn is None:
         return cross_entropy(hidden, true, table, weighted, precision=precision)
-    bias = -torch.from_numpy(drawn.log_expected).to(device)
-    rivals = F.embedding(torch.from_numpy(drawn.items).to(device), table)
+    bias = -sent(drawn.log_expected)
+    rivals = F.embedding(sent(drawn.items), table)
     return cross_entropy(hidden, true, rivals, weighted, bias=bias, precision=precision)
 
 

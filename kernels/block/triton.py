@@ -28,7 +28,7 @@ _PER_THREAD = 128
 
 def weights_to(weights: LayerWeights, device: torch.device | str) -> dict[str, torch.Tensor]:
     """Copy the weights of the numba step to ``device``, under the same names."""
-    return {name: torch.from_numpy(array).to(device) for name, array in weights._asdict().items()}
+    return {name: torch.tensor(array, device=device) for name, array in weights._asdict().items()}
 
 
 def layers_step_triton(

@@ -40,7 +40,7 @@ def conv_chunk_packed(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same for sequences one after another in a single row; windows are (s, K - 1, w)."""
     s, past = window.shape[:2]
-    bounds = cu_seqlens.to(x.device)
+    bounds = cu_seqlens.to(x.device, non_blocking=True)
     lengths = bounds.diff()
     # every sequence is put behind its own window; after that a plain convolution never looks across a border
     gap = torch.repeat_interleave(torch.arange(1, s + 1, device=x.device) * past, lengths, output_size=x.shape[1])

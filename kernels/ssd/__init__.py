@@ -20,8 +20,10 @@ __all__ = ["BACKENDS", "ssd"]
 
 BACKENDS = ("naive", "chunk", "numba", "triton", "mamba", "auto")
 
-# a program of the triton scan walks a whole sequence: fewer of them than this leave most of a GPU idle
+# a program of the triton scan walks a whole sequence: fewer than this leave most of a GPU idle, which is of no
+# consequence as long as the walk is short
 _LEAST_SEQUENCES = 32
+_SHORT = 1_024
 # larger tiles do not fit the registers of a program
 _LARGEST_TILE = 64
 
@@ -50,9 +52,9 @@ def ssd(
 
     Backends: ``naive`` (loop over positions, the truth), ``chunk`` (matrix products, gradients to every tensor
     argument), ``numba`` (float32 on cpu, no gradients), ``triton`` (on a GPU, gradients; needs the extra ``gpu``),
-    ``mamba`` (mamba-ssm's kernels, on a GPU, gradients, no packed rows), ``auto`` (triton for 32 sequences and more on
-    a GPU, if it is installed and knows the dtype, else chunk). Raises ``ValueError`` for shapes that do not fit, for an
-    unknown backend and for one that cannot work here.
+    ``mamba`` (mamba-ssm's kernels, on a GPU, gradients, no packed rows), ``auto`` (triton on a GPU, if it is installed
+    and knows the dtype and the sequences are many or short, else chunk). Raises ``ValueError`` for shapes that do not
+    fit, for an unknown backend and for one that cannot work here.
     """
     _check(x, dt, A, B, C, initial_state, lengths, cu_seqlens)
     if backend not in BACKENDS:
@@ -79,7 +81,7 @@ def ssd(
 def _suits_triton(x: torch.Tensor, B: torch.Tensor, C: torch.Tensor, sequences: int) -> bool:
     return (
         x.device.type == "cuda"
-        and sequences >= _LEAST_SEQUENCES
+        and (sequences >= _LEAST_SEQUENCES or x.shape[0] * x.shape[1] <= _SHORT * sequences)
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and x.dtype == B.dtype == C.dtype
         and max(x.shape[3], B.shape[2]) <= _LARGEST_TILE

@@ -86,7 +86,7 @@ def ssd_triton(
     if lengths is not None:
         lengths = lengths.to(device=x.device)
     if cu_seqlens is not None:
-        cu_seqlens = cu_seqlens.to(device=x.device)
+        cu_seqlens = cu_seqlens.to(device=x.device, non_blocking=True)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # torch publishes no types here
         y, final = _Scan.apply(x, dt, A, B, C, D, initial_state, lengths, cu_seqlens, precision, launch)
     return y, final

@@ -1,5 +1,6 @@
 """Small engines with a real model: anchors of 8 events, so that short streams pass many of them."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from recurra.engine.config import (
 )
 from recurra.engine.model import Features, StreamingModel
 from recurra.engine.versions import VersionStore
+
+if not torch.cuda.is_available():
+    # states on a device are interpreted then, which must be said before triton is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 MODEL = ModelConfig(d_model=16, layers=2, heads=2, head_dim=8, d_state=8)
 

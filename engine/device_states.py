@@ -1,0 +1,242 @@
+"""The slab of user states on a GPU: the contract of ``StateSlab``, advanced by the fused step in Triton.
+
+Scan states and windows lie on the device. Vectors, and the statistics of the gaps, are the host's: retrieval reads the
+one, and a few numbers per event are cheaper to make than to ask for. Importing this needs the extra ``gpu``.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from ..kernels.block.triton import layers_step_triton, weights_to
+from ..kernels.jit import jit
+from .errors import InputError, VersionError
+from .model.streaming import StreamingModel
+from .model.time import FEATURES, gap_step
+from .model.weights import StepWeights
+
+__all__ = ["DeviceSlab"]
+
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+# events that go through the layers together: their work arrays take some KiB each
+_BLOCK = 1 << 16
+_PARITY = 1e-3
+_STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# the filter that the kernel is written for
+_TAPS = 4
+
+
+class DeviceSlab:
+    """States of ``slots`` users under one version on ``device``; see ``StateSlab``, whose contract this is.
+
+    All memory is taken at once. Calls wait for the device, since their vectors are copied to the host. Raises
+    ``InputError`` for another ``dtype`` than float32 or bfloat16, ``VersionError`` for a version with another width of
+    the convolution than 4.
+    """
+
+    def __init__(self, weights: StepWeights, slots: int, dtype: str = "float32", *, device: torch.device) -> None:
+        if dtype not in _STORED:
+            raise InputError(f"states are kept as {' or '.join(_STORED)}, got {dtype!r}")
+        config = weights.config
+        if config.d_conv != _TAPS:
+            raise VersionError(f"states on a GPU need model.d_conv = {_TAPS}, the version has {config.d_conv}")
+        e = config.heads * config.head_dim
+        w = e + 2 * config.d_state
+        # one slot more than asked for: the last holds the state after the start token, which every anchor copies
+        rows = slots + 1
+        self.weights = weights
+        self.slots = slots
+        self._device = device
+        self._layers = weights_to(weights.layers, device)
+        # the version's items, then those that were added to it
+        self._table = torch.tensor(weights.read_table, device=device)
+        self._rows = len(self._table)
+        kept = _STORED[dtype]
+        self.state = torch.zeros((rows, config.layers, config.d_state, e), dtype=kept, device=device)
+        self.window = torch.zeros((rows, config.layers, config.d_conv - 1, w), dtype=kept, device=device)
+        self._vectors: Floats = np.zeros((rows, config.d_model), np.float32)
+        self._mean = np.zeros(rows)
+        self._m2 = np.zeros(rows)
+        self._count: Longs = np.zeros(rows, np.int64)
+        self._last_ms: Longs = np.zeros(rows, np.int64)
+        self._consume(np.array([slots]), np.array([0, 1]), np.array([weights.items + 1]), np.zeros(1, np.int64))
+        self._count[slots] = 0
+
+    @property
+    def vectors(self) -> Floats:
+        """User vectors (slots, d) after the last event of each slot, before modulation for the time of a query."""
+        return self._vectors[: self.slots]
+
+    @property
+    def count(self) -> Longs:
+        """Events (slots) since the anchor."""
+        return self._count[: self.slots]
+
+    @property
+    def last_ms(self) -> Longs:
+        """Time (slots) of the last event; 0 where there is none."""
+        return self._last_ms[: self.slots]
+
+    @property
+    def nbytes_per_slot(self) -> int:
+        """Bytes of one slot, those on the device and those on the host."""
+        there = sum(int(part[0].numel()) * part.element_size() for part in (self.state, self.window))
+        here = (self._vectors, self._mean, self._m2, self._count, self._last_ms)
+        return there + sum(int(array[0].nbytes) for array in here)
+
+    def add_items(self, vectors: Floats) -> int:
+        """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
+        first, rows = self._rows, self._rows + len(vectors)
+        if rows > len(self._table):
+            table = self._table.new_empty((max(rows, 2 * first), self._table.shape[1]))
+            table[:first] = self._table[:first]
+            self._table = table
+        self._table[first:rows] = torch.tensor(vectors, device=self._device)
+        self._rows = rows
+        return first
+
+    def advance(
+        self,
+        slots: ArrayLike,
+        starts: ArrayLike,
+        lengths: ArrayLike,
+        resets: ArrayLike,
+        items: ArrayLike,
+        times_ms: ArrayLike,
+    ) -> None:
+        """Consume R runs of events, each in its order; arguments and errors as those of ``StateSlab.advance``."""
+        slots, starts, lengths = _longs(slots), _longs(starts), _longs(lengths)
+        items, times_ms = _longs(items), _longs(times_ms)
+        place = self._places(slots, starts, lengths, items, times_ms)
+        self._reset(slots[np.asarray(resets, dtype=np.bool_)])
+        busy = lengths > 0
+        slots, offsets = slots[busy], np.append(0, np.cumsum(lengths[busy]))
+        begin = 0
+        while begin < len(slots):
+            # whole runs, one at least
+            fit = int(np.searchsorted(offsets, offsets[begin] + _BLOCK, "right")) - 1
+            end = max(begin + 1, fit)
+            part = place[offsets[begin] : offsets[end]]
+            self._consume(slots[begin:end], offsets[begin : end + 1] - offsets[begin], items[part], times_ms[part])
+            begin = end
+
+    def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Floats:
+        """Vectors (R, d) for queries at ``now_ms``, as ``StateSlab.query`` gives them."""
+        slots = _longs(slots)
+        vectors = self._vectors[slots]
+        query = self.weights.query
+        if query is None:
+            return vectors
+        now = np.broadcast_to(np.asarray(now_ms, dtype=np.int64), slots.shape)
+        gap_ms = np.minimum(now - self._last_ms[slots], int(self.weights.gap_clip_s * 1000.0))
+        phi = np.empty((len(slots), FEATURES), np.float32)
+        _query_features(gap_ms, self._count[slots], self._mean[slots], self._m2[slots], phi)
+        u = phi @ query.time_in + query.time_in_bias
+        change = (u / (1.0 + np.exp(-u))) @ query.time_out + query.time_out_bias
+        d = vectors.shape[1]
+        modulated: Floats = vectors * (1.0 + change[:, :d]) + change[:, d:]
+        return modulated
+
+    def check(self, model: StreamingModel | None = None) -> None:
+        """Raise ``VersionError`` if the start state is not finite or, given the model, if step and scan disagree.
+
+        ``model`` is on the CPU. The slab's own slots are not touched.
+        """
+        if not np.isfinite(self._vectors[self.slots]).all():
+            raise VersionError("the version's start vector is not finite")
+        if model is None:
+            return
+        users, length = 2, 24
+        rng = np.random.default_rng(0)
+        items = rng.integers(0, self.weights.items + 1, (users, length))
+        times_ms = rng.integers(0, 86_400_000, (users, length)).cumsum(axis=1)
+        trial = DeviceSlab(self.weights, users, device=self._device)
+        each = np.arange(users)
+        trial.advance(
+            each, each * length, np.full(users, length), np.ones(users, bool), items.ravel(), times_ms.ravel()
+        )
+        with torch.no_grad():
+            want = model(torch.from_numpy(items), torch.from_numpy(times_ms))[:, -1].double().numpy()
+        worst = float(np.abs(trial.vectors - want).max() / max(1.0, np.abs(want).max()))
+        if not worst <= _PARITY:
+            raise VersionError(f"step and scan of the version disagree by {worst:.2g} on the fixed batch")
+
+    def _places(self, slots: Longs, starts: Longs, lengths: Longs, items: Longs, times_ms: Longs) -> Longs:
+        """Return where the events of all runs stand, run after run; raises ``InputError`` for what is out of range."""
+        unknown = self.weights.items
+        fits = len(slots) == len(starts) == len(lengths) and len(items) == len(times_ms)
+        fits = fits and bool(((slots >= 0) & (slots < self.slots)).all())
+        fits = fits and bool(((starts >= 0) & (lengths >= 0) & (starts + lengths <= len(items))).all())
+        place = np.empty(0, np.int64)
+        if fits:
+            before = np.cumsum(lengths) - lengths
+            place = np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+            read = items[place]
+            # the row after the unknown item is the start token's, which no event has
+            fits = bool(((read >= 0) & (read != unknown + 1) & (read < self._rows)).all())
+        if not fits:
+            raise InputError(
+                f"slots must be in 0..{self.slots - 1}, item rows in 0..{unknown} or those of added items, "
+                "runs inside the events"
+            )
+        return place
+
+    def _reset(self, slots: Longs) -> None:
+        if not len(slots):
+            return
+        index = torch.from_numpy(slots).to(self._device)
+        # copies: a row may not be written from itself
+        self.state[index] = self.state[self.slots].clone()
+        self.window[index] = self.window[self.slots].clone()
+        self._vectors[slots] = self._vectors[self.slots]
+        for statistic in (self._mean, self._m2, self._count, self._last_ms):
+            statistic[slots] = 0
+
+    def _consume(self, slots: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+        """Take the events of distinct slots, each of which has one at least, through the layers."""
+        phi = np.empty((len(items), FEATURES), np.float32)
+        _gaps(slots, offsets, times_ms, self._mean, self._m2, self._count, self._last_ms, phi)
+        sent = (torch.from_numpy(part).to(self._device, non_blocking=True) for part in (items, phi, slots, offsets))
+        rows, features, index, bounds = sent
+        single = len(items) == len(slots)
+        out = layers_step_triton(
+            self._layers,
+            self._table[rows],
+            features,
+            index,
+            None if single else bounds,
+            self.state,
+            self.window,
+            residual=self.weights.config.layers > 1,
+            norm_eps=self.weights.norm_eps,
+            ffn_eps=self.weights.ffn_eps,
+        )
+        self._vectors[slots] = (out if single else out[bounds[1:] - 1]).cpu().numpy()
+
+
+def _longs(values: ArrayLike) -> Longs:
+    return np.ascontiguousarray(values, dtype=np.int64)
+
+
+@jit
+def _gaps(slots: Any, offsets: Any, times_ms: Any, mean: Any, m2: Any, count: Any, last_ms: Any, phi: Any) -> None:
+    # the features of the events' gaps; moves the statistics of the slots on
+    for i in range(slots.shape[0]):
+        slot = slots[i]
+        for t in range(offsets[i], offsets[i + 1]):
+            gap_ms = times_ms[t] - last_ms[slot]
+            f0, f1, f2, mean[slot], m2[slot] = gap_step(gap_ms, count[slot], mean[slot], m2[slot])
+            phi[t, 0], phi[t, 1], phi[t, 2] = f0, f1, f2
+            count[slot] += 1
+            last_ms[slot] = times_ms[t]
+
+
+@jit
+def _query_features(gap_ms: Any, count: Any, mean: Any, m2: Any, phi: Any) -> None:
+    for i in range(gap_ms.shape[0]):
+        f0, f1, f2, _, _ = gap_step(gap_ms[i], count[i], mean[i], m2[i])
+        phi[i, 0], phi[i, 1], phi[i, 2] = f0, f1, f2
