@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints requirements.lock \
 	$(if $(TORCH),--torch-backend=$(TORCH) --no-verify-hashes)
 
-.PHONY: demo test test-slow check format lock clean
+.PHONY: demo test test-slow test-gpu bench-gpu evaluate-gpu check format lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -33,6 +33,35 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(RUN) pytest -m slow $(TESTS)
+
+# parity on a CUDA device, with the extra gpu; `make test-gpu RUN='python3 -m' GPU_READY=` takes what is installed
+GPU_READY ?= $(VENV)/.installed-gpu
+
+test-gpu: $(GPU_READY)
+	$(RUN) pytest -m gpu $(TESTS)
+
+# one file of results per command in GPU_OUT; a command that fails (no faiss-gpu, say) does not keep the others back
+GPU_OUT ?= gpu-results
+BENCH = timeout 570 $(RUN) recurra.cli bench
+
+bench-gpu: $(GPU_READY)
+	@mkdir -p $(GPU_OUT)
+	-$(BENCH) kernels --part step --json $(GPU_OUT)/step.json
+	-$(BENCH) train --device cuda --json $(GPU_OUT)/train.json
+	-$(BENCH) query --items 1000000 --device cuda --json $(GPU_OUT)/query.json
+	-$(BENCH) kernels --part bfloat16 --tune --json $(GPU_OUT)/scan-bfloat16.json
+	-$(BENCH) kernels --part float32 --tune --json $(GPU_OUT)/scan-float32.json
+
+# three seeds of each data set side by side: a single training leaves most of a GPU idle
+GPU_DATA ?= ../shared/data
+EVALUATE = timeout 590 $(RUN) recurra.cli evaluate --device cuda --minutes 7.5 --epochs 200 --every 2 --patience 15 --quiet
+
+evaluate-gpu: $(GPU_READY)
+	@mkdir -p $(GPU_OUT)
+	@for seed in 1 2 3; do \
+		$(EVALUATE) $(GPU_DATA)/ml-1m-order --seed $$seed --json $(GPU_OUT)/ml-1m-$$seed.json & \
+		$(EVALUATE) $(GPU_DATA)/amazon-beauty --max-len 50 --seed $$seed --json $(GPU_OUT)/beauty-$$seed.json & \
+	done; wait
 
 check: $(VENV)/.installed-dev
 	$(RUN) ruff check
@@ -65,3 +94,8 @@ $(VENV)/.installed-dev: pyproject.toml requirements.lock | $(VENV)/bin/uv
 	@echo "installing recurra and its tests into $(VENV) (a few minutes the first time) ..."
 	$(INSTALL) --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-gpu: pyproject.toml requirements.lock | $(VENV)/bin/uv
+	@echo "installing recurra, its tests and triton into $(VENV) (a few minutes the first time) ..."
+	$(INSTALL) --editable ".[dev,gpu]"
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev

@@ -21,6 +21,7 @@ MAY_IMPORT = {
 PUBLIC = {
     "engine.clock",
     "engine.config",
+    "engine.devices",
     "engine.engine",
     "engine.errors",
     "engine.events",

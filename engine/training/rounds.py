@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import Config
+from ..devices import device_of
 from ..errors import TrainingError
 from ..events import Item
 from ..model import Features, StreamingModel, item_features
@@ -51,9 +52,10 @@ def train_round(given: Round, *, progress: Callable[[float], None] | None = None
     """Train a candidate on all but the newest events and compare it with the live version on these.
 
     Deterministic: the seed of the configuration and the newest event decide every draw; torch's generator is seeded.
-    Raises ``TrainingError`` if a loss is not finite.
+    Raises ``TrainingError`` if a loss is not finite, ``ConfigError`` if there is no such device.
     """
     config, live = given.config, given.live
+    device = device_of(config.training.device, name="training.device")
     newest = int(given.log.seqs.max(initial=-1))
     old_cutoff = -1 if live is None else live.facts.cutoff_seq
     cutoff = _cutoff(given.log, old_cutoff, config)
@@ -75,9 +77,12 @@ def train_round(given: Round, *, progress: Callable[[float], None] | None = None
     else:
         model = live.model().grown(len(vocabulary), attributes=buckets, features=features, generator=generator)
     _set_gap_clip(model, trained)
+    model.to(device)
     facts |= {"items": len(vocabulary), "trained_events": len(trained)}
     facts |= _fit(model, trained, version_rows, given, rng, progress)
-    return _judged(model, vocabulary, version_rows, given, facts, rng)
+    outcome = _judged(model, vocabulary, version_rows, given, facts, rng)
+    model.cpu()
+    return outcome
 
 
 def _cutoff(log: UserLog, old_cutoff: int, config: Config) -> int:
@@ -161,7 +166,9 @@ def _fit(
         epoch = _Replay(whole, recent.take(~mine), tokens, config.replay, rng)
         material = Material(log, version_rows, epoch, recent.take(mine), since, epoch.events)
         rate = config.rate
-    fitted = fit(model, material, config, tokens=tokens, rate=rate, rng=rng, progress=progress)
+    fitted = fit(
+        model, material, config, tokens=tokens, rate=rate, rng=rng, exclude_own=config.exclude_seen, progress=progress
+    )
     return {
         "steps": fitted.steps,
         "best_step": fitted.best_step,
@@ -219,7 +226,8 @@ def _judged(
         return _first(model, vocabulary, given, targets, facts)
     rows = {item: row for row, item in enumerate(live.vocabulary)}
     live_rows = np.array([rows.get(name or "", len(rows)) for name in given.item_ids], np.int64)
-    before = ndcg_of_events(ranks(live.model(), log, targets, live_rows, anchor, exclude_own=exclude_own))
+    live_model = live.model().to(model.embedding.device)
+    before = ndcg_of_events(ranks(live_model, log, targets, live_rows, anchor, exclude_own=exclude_own))
     passed, interval = judge(before, candidate, log.users[targets], config.gate, rng)
     required = config.gate.margin * float(before.mean())
     facts |= {

@@ -5,6 +5,7 @@ be imported. The step is held against the bandwidth of a copy.
 """
 
 import statistics
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -15,7 +16,10 @@ import torch
 from recurra.kernels import ssd
 from recurra.kernels.block import LayerWeights
 
-__all__ = ["bench_kernels", "scan_inputs", "times_ms"]
+__all__ = ["PARTS", "bench_kernels", "scan_inputs", "times_ms"]
+
+# what can be timed alone: compiling the peers' kernels takes minutes
+PARTS = ("bfloat16", "float32", "step")
 
 Tensors = dict[str, torch.Tensor]
 
@@ -31,35 +35,40 @@ def bench_kernels(
     slots: int = 1_000_000,
     repeats: int = 30,
     peers: tuple[str, ...] = ("torch", "torch compiled", "mamba-ssm"),
+    tune: bool = False,
+    parts: tuple[str, ...] = PARTS,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Time every kernel on ``device`` (a CUDA device); times in ms as median with the 10th and 90th percentile.
 
-    Scans of ``batch`` sequences of ``length``; steps of ``slots`` users, one event each in random order. Raises
-    ``ValueError`` on any other device: interpreted kernels have no time worth telling.
+    ``parts`` are scans of ``batch`` sequences of ``length`` in ``bfloat16`` and ``float32``, with the default launches
+    or, with ``tune``, with the fastest of those that are tried first; and the ``step`` of ``slots`` users, one event
+    each in random order. Raises ``ValueError`` on any other device: interpreted kernels have no time worth telling.
     """
     if torch.device(device).type != "cuda" or not torch.cuda.is_available():
         raise ValueError(f"kernels are timed on a CUDA device, got {device!r}; without one there is nothing to measure")
     import triton
 
     rng = torch.Generator(device).manual_seed(seed)
-    shape = (batch, length, heads, head_dim, state)
-    copy = _copy_gb_s(device, repeats)
-    found = {
+    shape = batch, length, heads, head_dim, state
+    found: dict[str, Any] = {
         "hardware": torch.cuda.get_device_name(device),
         "versions": {"torch": torch.__version__, "triton": triton.__version__},
         "shape": dict(zip(("batch", "length", "heads", "head_dim", "state"), shape, strict=True)),
-        "copy_gb_s": copy,
-        "scan": [
-            _bench_scan(shape, dtype, precision, device, rng, repeats, peers)
-            for dtype, precision in ((torch.bfloat16, "tf32x3"), (torch.float32, "tf32"), (torch.float32, "tf32x3"))
-        ],
     }
-    weights = _weights(2, 64, heads, head_dim, state, np.random.default_rng(seed))
-    found["step"] = [
-        _bench_step(weights, slots, kept, device, rng, repeats, copy) for kept in (torch.float32, torch.bfloat16)
+    scans = [
+        _bench_scan(shape, dtype, device, rng, repeats, peers, tune=tune)
+        for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32))
+        if name in parts
     ]
-    found["latency"] = _bench_latency(weights, device, rng)
+    if scans:
+        found["scan"] = scans
+    if "step" in parts:
+        weights = _weights(2, 64, heads, head_dim, state, np.random.default_rng(seed))
+        kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        found["copy_gb_s"] = copy = _copy_gb_s(device, repeats)
+        found["step"] = [_bench_step(weights, slots, kept, device, rng, repeats, copy) for kept in kinds.values()]
+        found["latency"] = {name: _bench_latency(weights, kept, device, rng) for name, kept in kinds.items()}
     return found
 
 
@@ -91,7 +100,11 @@ def times_ms(run: Callable[[], Any], repeats: int) -> dict[str, float]:
         run()
         end.record()
     torch.cuda.synchronize()
-    took = sorted(begin.elapsed_time(end) for begin, end in marks)
+    return _spread([begin.elapsed_time(end) for begin, end in marks])
+
+
+def _spread(times: list[float]) -> dict[str, float]:
+    took = sorted(times)
     low, high = took[len(took) // 10], took[-1 - len(took) // 10]
     return {"ms": round(statistics.median(took), 4), "p10": round(low, 4), "p90": round(high, 4)}
 
@@ -104,11 +117,9 @@ def _copy_gb_s(device: str, repeats: int) -> float:
 
 
 def _bench_scan(
-    shape: tuple[int, ...], dtype: torch.dtype, precision: str, device: str, rng: torch.Generator, repeats: int,
-    peers: tuple[str, ...],
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype, device: str, rng: torch.Generator,
+    repeats: int, peers: tuple[str, ...], *, tune: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    from recurra.kernels.ssd.triton import ssd_triton
-
     given, slope = scan_inputs(shape, dtype, device, rng)
     plain = {name: v.to(dtype) for name, v in given.items()}
     rivals: dict[str, tuple[Callable[..., torch.Tensor], Tensors]] = {}
@@ -118,20 +129,41 @@ def _bench_scan(
         rivals["torch compiled"] = (torch.compile(_chunk, dynamic=False), plain)
     if "mamba-ssm" in peers:
         rivals |= {f"mamba-ssm, chunks of {chunk}": (_mamba(chunk), given) for chunk in (64, 128, 256)}
-    result: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch."), "products": precision}
-    if dtype == torch.bfloat16:
-        result["products"] = "bfloat16"
-    result["recurra"] = _both_ways(lambda **v: ssd_triton(**v, precision=precision)[0], given, slope, repeats)
+    result: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch.")}
     for name, (run, tensors) in rivals.items():
         try:
             result[name] = _both_ways(run, tensors, slope, repeats)
-        except (ImportError, RuntimeError) as error:
+        except Exception as error:
+            # a peer that is missing or does not fit; triton's errors, torch's and those of imports have no other base
             result[name] = f"{type(error).__name__}: {str(error)[:200]}"
         torch.cuda.empty_cache()
-    for way in ("forward", "both"):
-        best = min((v[way]["ms"] for name, v in result.items() if name in rivals and isinstance(v, dict)), default=None)
-        result[f"ratio_{way}"] = None if best is None else round(best / result["recurra"][way]["ms"], 2)
+    # the peers' float32 products are tf32 or plain, as they have it
+    for precision in ("tf32", "tf32x3") if dtype == torch.float32 else (None,):
+        ours = _bench_ours(shape, dtype, precision or "tf32x3", given, slope, device, repeats, tune=tune)
+        for way in ("forward", "both"):
+            best = min((result[name][way]["ms"] for name in rivals if isinstance(result[name], dict)), default=None)
+            ours[f"ratio_{way}"] = None if best is None else round(best / ours[way]["ms"], 2)
+        result["recurra" if precision is None else f"recurra, {precision}"] = ours
     return result
+
+
+def _bench_ours(
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype, precision: str, given: Tensors, slope: torch.Tensor,
+    device: str, repeats: int, *, tune: bool,
+) -> dict[str, Any]:  # fmt: skip
+    from recurra.kernels.ssd.triton import default_launch, ssd_triton
+
+    from .launches import best_launches
+
+    launch = default_launch(dtype, precision)
+    if tune:
+        launch = best_launches(device=device, shape=shape, dtype=dtype, precision=precision)
+
+    def run(**tensors: Any) -> torch.Tensor:
+        return ssd_triton(**tensors, precision=precision, launch=launch)[0]
+
+    both = _both_ways(run, given, slope, repeats)
+    return {"launch": [part._asdict() for part in launch], **both}
 
 
 def _chunk(**given: torch.Tensor) -> torch.Tensor:
@@ -217,16 +249,18 @@ def _bench_step(
     }
 
 
-def _bench_latency(weights: LayerWeights, device: str, rng: torch.Generator) -> dict[str, Any]:
-    # one event of one user through both layers, with and without a CUDA graph
+def _bench_latency(
+    weights: LayerWeights, kept: torch.dtype, device: str, rng: torch.Generator
+) -> dict[str, dict[str, Any]]:
+    # one event of one user through both layers, with and without a CUDA graph; and from host to host by the graph
     from recurra.kernels.block.triton import layers_step_triton, weights_to
 
     on_device = weights_to(weights, device)
     k, d, _ = weights.in_weight.shape
     e = weights.gate_norm.shape[1]
     w = weights.conv_bias.shape[1]
-    state = torch.randn(1000, k, (w - e) // 2, e, generator=rng, device=device)
-    window = torch.randn(1000, k, 3, w, generator=rng, device=device)
+    state = torch.randn(1000, k, (w - e) // 2, e, generator=rng, device=device).to(kept)
+    window = torch.randn(1000, k, 3, w, generator=rng, device=device).to(kept)
     found = {}
     for events in (1, 256):
         a = torch.randn(events, d, generator=rng, device=device)
@@ -241,6 +275,26 @@ def _bench_latency(weights: LayerWeights, device: str, rng: torch.Generator) -> 
         eager = times_ms(step, 200)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            step()
-        found[f"batch_{events}"] = {"eager": eager, "cuda_graph": times_ms(graph.replay, 200)}
+            out = step()
+        found[f"batch_{events}"] = {
+            "eager": eager,
+            "cuda_graph": times_ms(graph.replay, 200),
+            "cuda_graph_host_to_host": _round_trip_ms(graph, a, phi, rows, out),
+        }
     return found
+
+
+def _round_trip_ms(
+    graph: torch.cuda.CUDAGraph, a: torch.Tensor, phi: torch.Tensor, rows: torch.Tensor, out: torch.Tensor
+) -> dict[str, float]:
+    # by the host's clock: the event's vector, features and slot go in, its user's vector comes out
+    sent = [tensor.cpu().pin_memory() for tensor in (a, phi, rows)]
+    took = []
+    for _ in range(220):
+        begin = time.perf_counter()
+        for there, here in zip((a, phi, rows), sent, strict=True):
+            there.copy_(here, non_blocking=True)
+        graph.replay()
+        out.cpu()
+        took.append(1e3 * (time.perf_counter() - begin))
+    return _spread(took[20:])

@@ -8,7 +8,7 @@ import torch
 
 from .kernels import scan_inputs, times_ms
 
-__all__ = ["LAUNCHES", "time_launches"]
+__all__ = ["LAUNCHES", "best_launches", "time_launches"]
 
 # chunk, warps, stages
 LAUNCHES = (
@@ -53,7 +53,40 @@ def time_launches(
             row["forward"] = times_ms(partial(scan, given, launch), repeats)["ms"]
             row["saving"] = times_ms(partial(scan, leaves, launch), repeats)["ms"]
             row["backward"] = times_ms(partial(back, scan(leaves, launch)), repeats)["ms"]
-        except RuntimeError as error:
-            row["error"] = str(error)[:200]
+        except Exception as error:
+            # triton's errors and torch's have no other base
+            row["error"] = f"{type(error).__name__}: {str(error)[:200]}"
         found.append(row)
     return sorted(found, key=lambda row: row.get("backward", float("inf")))
+
+
+def best_launches(
+    *,
+    device: str = "cuda",
+    shape: tuple[int, int, int, int, int] = (2048, 200, 4, 32, 32),
+    dtype: torch.dtype = torch.bfloat16,
+    precision: str = "tf32x3",
+    launches: Iterable[tuple[int, int, int]] | None = None,
+) -> Any:
+    """Return the forward and the backward launch, of one chunk, that together are the fastest in training.
+
+    ``launches`` None tries those that may fit. Raises ``RuntimeError`` with the first one's error if none works.
+    """
+    from recurra.kernels.ssd.triton import Launch
+
+    if launches is None:
+        # products in three parts need three times the room
+        longest = 32 if dtype == torch.float32 and precision != "tf32" else 64
+        launches = [launch for launch in LAUNCHES if launch[0] <= longest]
+    rows = time_launches(device=device, shape=shape, dtype=dtype, precision=precision, launches=launches, repeats=10)
+    good = [row for row in rows if "error" not in row]
+    if not good:
+        raise RuntimeError(f"no launch of the scan works on {device}: {rows[0]['error']}")
+
+    def best(chunk: int, part: str) -> dict[str, Any]:
+        return min((row for row in good if row["chunk"] == chunk), key=lambda row: float(row[part]))
+
+    chunks = {row["chunk"] for row in good}
+    chunk = min(chunks, key=lambda each: float(best(each, "saving")["saving"] + best(each, "backward")["backward"]))
+    pair = best(chunk, "saving"), best(chunk, "backward")
+    return tuple(Launch(row["chunk"], row["warps"], row["stages"]) for row in pair)

@@ -12,6 +12,7 @@ pytest.importorskip("triton", reason="the optional extra gpu is not installed")
 
 from recurra.kernels.ssd.triton import Launch, ssd_triton
 
+pytestmark = pytest.mark.gpu
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 # the interpreter multiplies the bits of bfloat16 numbers as if they were integers

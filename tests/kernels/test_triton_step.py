@@ -12,6 +12,7 @@ pytest.importorskip("triton", reason="the optional extra gpu is not installed")
 
 from recurra.kernels.block.triton import layers_step_triton, mix_triton, weights_to
 
+pytestmark = pytest.mark.gpu
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 EPS: Any = {"residual": True, "norm_eps": 1e-5, "ffn_eps": 1e-12}

@@ -95,10 +95,15 @@ def query(
     items: Annotated[int, typer.Option(min=10, help="Size of the catalogue.")] = 50_000,
     http: Annotated[bool, typer.Option("--http", help="Over HTTP instead of in process.")] = False,
     connections: Annotated[int | None, typer.Option(min=1, help="Who asks at the same time. [1; --http: 4]")] = None,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="cuda: the search alone, beside the CPU's.")] = "cpu",
     json: Json = None,
     quiet: Quiet = False,
 ) -> None:
-    """Answering recommendations."""
+    """Answering recommendations; or the search of items alone, by the indexes of a GPU beside those of the CPU."""
+    one_of("--device", device, ("cpu", "cuda"))
+    if device == "cuda":
+        _search(items, json, quiet)
+        return
     from recurra.simulations.bench.query import bench_query
 
     with progress("bench query", quiet=quiet):
@@ -111,9 +116,26 @@ def query(
     )
 
 
+def _search(items: int, json: str | None, quiet: bool) -> None:
+    from recurra.simulations.bench.search import bench_search
+
+    with progress("bench query", quiet=quiet):
+        result = bench_search(items)
+    write_json(result, json)
+    for name, figures in result["indexes"].items():
+        one, many = figures["batch_1"], figures["batch_256"]
+        say(
+            f"{name}: recall {figures['recall']:.4f}; one by one {one['qps']:,.0f} queries/s, {one['p50_ms']:.3f} ms "
+            f"(median), {one['p99_ms']:.3f} ms (p99); 256 at a time {many['qps']:,.0f} queries/s",
+            json,
+        )
+
+
 @app.command(epilog="Example: recurra bench kernels --device cuda --json kernels.json")
 def kernels(
     device: Annotated[str, typer.Option(metavar="DEVICE", help="A CUDA device.")] = "cuda",
+    part: Annotated[str, typer.Option(metavar="PART", help="all, bfloat16 or float32 (scan), or step.")] = "all",
+    tune: Annotated[bool, typer.Option("--tune", help="Find the fastest launch of the scan first.")] = False,
     json: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -121,12 +143,13 @@ def kernels(
     import torch
 
     from recurra.engine.errors import InputError
-    from recurra.simulations.bench.kernels import bench_kernels
+    from recurra.simulations.bench.kernels import PARTS, bench_kernels
 
+    one_of("--part", part, ("all", *PARTS))
     if not device.startswith("cuda") or not torch.cuda.is_available():
         raise InputError(f"the kernels are timed on a CUDA device, and there is none here that is called {device!r}")
     with progress("bench kernels", quiet=quiet):
-        result = bench_kernels(device=device)
+        result = bench_kernels(device=device, tune=tune, parts=PARTS if part == "all" else (part,))
     write_json(result, json)
     for name, figures in result.items():
         say(f"{name}: {figures}", json)
@@ -142,8 +165,11 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Learning the events of whole windows, against learning one event from each padded prefix."""
+    from recurra.engine.devices import device_of
     from recurra.simulations.bench.train import bench_train
 
+    one_of("--device", device, ("cpu", "cuda"))
+    device_of(device, name="--device")
     with progress("bench train", quiet=quiet) as report:
         result = bench_train(
             items=items,

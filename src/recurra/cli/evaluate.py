@@ -52,6 +52,7 @@ def evaluate(
     import msgspec
 
     import recurra
+    from recurra.engine.devices import device_of
     from recurra.engine.errors import InputError
     from recurra.simulations.datasets import load
     from recurra.simulations.offline import COUNTING, evaluate_counting
@@ -63,6 +64,8 @@ def evaluate(
     one_of("--protocol", protocol, ("loo",))
     one_of("--ties", ties, ("permute", "file"))
     one_of("--time", time, ("on", "off"))
+    one_of("--device", device, ("cpu", "cuda"))
+    device_of(device, name="--device")
     settings = recurra.load_config(config)
     stream = load(path, format)
     if not stream.clock and time == "on" and model in ("streaming", "paper"):
