@@ -23,6 +23,7 @@ BUCKETS = 4_096
         ("ml-100k", "ml-100k.item", 200_000),
         ("ml-100k", "ml-100k.item", 800_000),
         ("ml-latest-small", "movies.csv", 300_000),
+        ("movietweetings", "movies.dat", 300_000),
     ],
 )
 def test_attributes_help(
