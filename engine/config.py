@@ -159,8 +159,6 @@ class TrainingConfig(_Section, frozen=True):
     precision: str = "auto"
     # share of the windows that train the modulation for the time of the query; the others train the vector itself
     query_time_share: float = 1.0
-    # what a user had is never offered again, so it is no rival of the next item either
-    exclude_seen: bool = True
     # catalogues beyond this many items are estimated from so many drawn ones
     sampled_above: int = 30_000
     negatives: int = 4_096
@@ -216,7 +214,7 @@ class RetrievalConfig(_Section, frozen=True):
     # candidates taken from each source before mixing
     candidates: int = 200
     recall_target: float = 0.95
-    # leave the items that a user had out of the user's answers
+    # leave the items that a user had out of the user's answers, and of the rivals of the next item in training
     exclude_seen: bool = True
     # modulate the user's vector for the time of the query
     query_time: bool = True

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from threadpoolctl import threadpool_limits
 
@@ -293,9 +292,7 @@ class Engine:
         self.close()
 
     def _new_trainer(self) -> Trainer:
-        # what serving never offers again is no rival in training either
-        training = replace(self.config.training, exclude_seen=self.config.retrieval.exclude_seen)
-        return Trainer(self.path, replace(self.config, training=training), self._store.epoch)
+        return Trainer(self.path, self.config, self._store.epoch)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -30,7 +30,13 @@ def run_job(request: Request, store: Path, versions: VersionStore, progress: Cal
     began, cpu_began = time.perf_counter(), time.process_time()
     log, item_ids, records, store_id = _read(request, store, versions)
     number = versions.current()
-    config = Config(store=request.store, model=request.model, training=request.training, gate=request.gate)
+    config = Config(
+        store=request.store,
+        model=request.model,
+        training=request.training,
+        gate=request.gate,
+        retrieval=request.retrieval,
+    )
     live = versions.load(number) if number else None
     given = Round(log, item_ids, live, config, versions.attempted(), records)
     outcome = train_round(given, progress=progress)

@@ -7,7 +7,7 @@ The program ends when its standard input closes, whatever it is doing.
 
 import msgspec
 
-from ..config import GateConfig, ModelConfig, StoreConfig, TrainingConfig
+from ..config import GateConfig, ModelConfig, RetrievalConfig, StoreConfig, TrainingConfig
 
 __all__ = ["Reply", "Request", "TrainReport"]
 
@@ -64,6 +64,7 @@ class Request(msgspec.Struct, frozen=True):
     model: ModelConfig
     training: TrainingConfig
     gate: GateConfig
+    retrieval: RetrievalConfig
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

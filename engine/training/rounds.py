@@ -167,7 +167,14 @@ def _fit(
         material = Material(log, version_rows, epoch, recent.take(mine), since, epoch.events)
         rate = config.rate
     fitted = fit(
-        model, material, config, tokens=tokens, rate=rate, rng=rng, exclude_own=config.exclude_seen, progress=progress
+        model,
+        material,
+        config,
+        tokens=tokens,
+        rate=rate,
+        rng=rng,
+        exclude_own=given.config.retrieval.exclude_seen,
+        progress=progress,
     )
     return {
         "steps": fitted.steps,
@@ -211,7 +218,7 @@ def _judged(
     rng: np.random.Generator,
 ) -> Outcome:
     config, live, log = given.config, given.live, given.log
-    anchor, exclude_own = config.store.anchor, config.training.exclude_seen
+    anchor, exclude_own = config.store.anchor, config.retrieval.exclude_seen
     targets = np.flatnonzero(log.seqs > facts["cutoff_seq"])
     candidate = ndcg_of_events(ranks(model, log, targets, version_rows, anchor, exclude_own=exclude_own))
     facts |= {
@@ -247,7 +254,7 @@ def _judged(
 def _first(model: StreamingModel, vocabulary: list[str], given: Round, targets: Ints, facts: dict[str, Any]) -> Outcome:
     """Judge a version that has no live one to be compared with: it must beat a random order."""
     config = given.config
-    popularity = popularity_ndcg(given.log, targets, facts["cutoff_seq"], exclude_own=config.training.exclude_seen)
+    popularity = popularity_ndcg(given.log, targets, facts["cutoff_seq"], exclude_own=config.retrieval.exclude_seen)
     facts |= {"ndcg_popularity": popularity}
     chance, reached = chance_ndcg(len(vocabulary)), facts["ndcg_candidate"]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):

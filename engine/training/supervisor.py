@@ -91,7 +91,14 @@ class Trainer:
             assert self._child is not None
             config = self._config
             request = Request(
-                next(self._numbers), self._epoch, until_seq, config.store, config.model, config.training, config.gate
+                next(self._numbers),
+                self._epoch,
+                until_seq,
+                config.store,
+                config.model,
+                config.training,
+                config.gate,
+                config.retrieval,
             )
             self._child.send(request)
             self._pending, self.progress = request.id, 0.0

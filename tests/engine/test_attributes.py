@@ -184,7 +184,7 @@ def test_a_new_item_is_found_by_those_who_like_its_genre(tmp_path: Path) -> None
     config = small_config(
         model=ModelConfig(d_model=16, layers=1, heads=2, head_dim=8, d_state=8, attributes=256, unknown_rate=0.1),
         training=TrainingConfig(
-            mode="off", min_events=400, first_passes=15, first_rate=1e-2, nice=0, exclude_seen=False
+            mode="off", min_events=400, first_passes=15, first_rate=1e-2, nice=0
         ),
         gate=GateConfig(holdout_events=100),
         retrieval=RetrievalConfig(candidates=100, exclude_seen=False),
