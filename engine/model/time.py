@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
+
+from ...kernels.jit import jit
 
 __all__ = ["FEATURES", "gap_features", "gap_step"]
 
@@ -31,7 +32,7 @@ def gap_features(times_ms: torch.Tensor, offsets: torch.Tensor | None = None) ->
     return torch.from_numpy(phi).view(*times_ms.shape, FEATURES).to(times_ms.device)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def gap_step(gap_ms: int, count: int, mean: float, m2: float) -> Any:
     """One event after ``count`` others with this ``mean`` and sum of squared deviations ``m2``.
 
@@ -43,7 +44,7 @@ def gap_step(gap_ms: int, count: int, mean: float, m2: float) -> Any:
     return u, (u - new_mean) / np.sqrt(new_m2 / (count + 1) + _EPS), new_mean, new_mean, new_m2
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _fill(times_ms: Any, bounds: Any, phi: Any) -> None:
     for i in range(len(bounds) - 1):
         mean, m2 = 0.0, 0.0

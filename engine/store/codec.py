@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ...kernels.jit import jit
+
 __all__ = [
     "BASE_HEADER",
     "INNER",
@@ -102,7 +104,7 @@ def _put_block(buffer, at, items, times, types, weight_bits, hashes, start, stop
     return at
 
 
-@njit(cache=True, nogil=True)
+@jit
 def encode(users, rewrites, items, times, types, weights, hashes, lengths, tails, counts, partitions, flags):  # type: ignore[no-untyped-def]
     """Pack the values of the slots ``users`` into one buffer.
 
@@ -167,7 +169,7 @@ def _get_block(buffer, at, end, items, times, types, weight_bits, hashes, length
     return length + count
 
 
-@njit(cache=True, nogil=True)
+@jit
 def decode(buffer, ends, users, items, times, types, weights, hashes, lengths, tails, counts, partitions, flags):  # type: ignore[no-untyped-def]
     """Unpack values laid out as by ``encode`` (base empty where there is none) into the slots ``users``.
 
@@ -199,7 +201,7 @@ def decode(buffer, ends, users, items, times, types, weights, hashes, lengths, t
     return -1
 
 
-@njit(cache=True, nogil=True)
+@jit
 def zigzags(values):  # type: ignore[no-untyped-def]
     """Pack int32 values as zigzag varints of their differences."""
     buffer = np.empty(5 * len(values), np.uint8)
@@ -217,7 +219,7 @@ def zigzags(values):  # type: ignore[no-untyped-def]
     return buffer[:at]
 
 
-@njit(cache=True, nogil=True)
+@jit
 def varints(buffer):  # type: ignore[no-untyped-def]
     """Unpack ``zigzags`` into int32 values."""
     values = np.empty(len(buffer), np.int32)

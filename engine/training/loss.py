@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ...kernels import Weighted, cross_entropy
+from ...kernels.jit import jit
 from ..model import SequenceModel, gap_features
 from .windows import Batch
 
@@ -130,7 +130,7 @@ def window_loss(
     return cross_entropy(hidden, true, rivals, weighted, bias=bias, precision=precision)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _choose(items: Any, offsets: Any, chosen: Any, own_weight: float, first: Any) -> Any:
     # first (V + 1): the rivals of item v are columns first[v]:first[v + 1]
     known = len(first) - 1
@@ -160,7 +160,7 @@ def _choose(items: Any, offsets: Any, chosen: Any, own_weight: float, first: Any
     return events, found[0], found[1], found[2]
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _note(
     items: Any, begin: int, t: int, own_weight: float, first: Any, noted: Any, log_own: float, filled: int, found: Any
 ) -> Any:

@@ -21,8 +21,12 @@ class Memory:
         """Return a block of at least ``size`` values. One that is not given back is simply forgotten."""
         with self._lock:
             block = self.free.pop() if self.free else None
-        # some room, so that batches of about the same size do not ask anew each time
-        return torch.empty(size + size // 4) if block is None or block.numel() < size else block
+        if block is not None and block.numel() >= size:
+            return block
+        # a block made in inference mode could never be written in training
+        with torch.inference_mode(False):
+            # some room, so that batches of about the same size do not ask anew each time
+            return torch.empty(size + size // 4)
 
     def give_back(self, block: torch.Tensor) -> None:
         """Let others have ``block``, of which no part is in use any more."""

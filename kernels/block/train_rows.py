@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ..jit import fast_jit, jit
+
 __all__ = ["add_norm", "add_norm_grad", "dropout_mask", "hardswish", "hardswish_grad", "threshold"]
 
 
@@ -37,7 +39,7 @@ def _kept(row_key: Any, c: Any, below: Any, scale: Any) -> Any:
     return scale if bits >= below else np.float32(0.0)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _fill_mask(key: Any, below: Any, scale: Any, mask: Any) -> None:
     for t in range(mask.shape[0]):
         row_key = _row_key(key, t)
@@ -52,7 +54,7 @@ def dropout_mask(key: np.uint32, rows: int, columns: int, rate: float) -> NDArra
     return mask
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def add_norm(
     product: Any,
     bias: Any,
@@ -102,7 +104,7 @@ def add_norm(
             result[c] = line[c] * weight[c] + shift[c]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def add_norm_grad(
     grad: Any,
     centred: Any,
@@ -154,7 +156,7 @@ def add_norm_grad(
             of_bias[c] += line[c]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def hardswish(product: Any, bias: Any, key: Any, below: Any, scale: Any, out: Any) -> None:
     """Add ``bias`` to ``product`` (T, m) in place and set ``out`` (T, m) to dropout(hardswish(product))."""
     rows, size = product.shape
@@ -171,7 +173,7 @@ def hardswish(product: Any, bias: Any, key: Any, below: Any, scale: Any, out: An
                 result[c] *= _kept(row_key, c, below, scale)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def hardswish_grad(grad: Any, product: Any, key: Any, below: Any, scale: Any, bias_grad: Any) -> None:
     """Turn ``grad`` (T, m) of `hardswish`'s result into that of ``product``, in place; ``bias_grad`` (m) is its sum."""
     rows, size = product.shape

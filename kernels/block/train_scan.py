@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from ..jit import fast_jit
 from ..scalar import exp, sigmoid, softplus
 
 __all__ = ["Scan", "scan", "steps", "steps_grad"]
@@ -40,7 +40,7 @@ class Scan(NamedTuple):
     backward: Callable[..., None]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def steps(projected: Any, bias: Any, modulation: Any, dt_bias: Any, A: Any, raw: Any, step: Any, keep: Any) -> None:
     """Step sizes (T, h) and what an event keeps of the state, exp(step A), from the last h columns of ``projected``.
 
@@ -66,7 +66,7 @@ def steps(projected: Any, bias: Any, modulation: Any, dt_bias: Any, A: Any, raw:
         flat[i] = exp(flat[i])
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def steps_grad(
     projected: Any,
     modulation: Any,
@@ -116,7 +116,7 @@ def _forward(e: int, n: int, h: int) -> Callable[..., None]:
     cs = bs + n
     size = cs + n
 
-    @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+    @fast_jit
     def forward(
         projected: Any,
         bias: Any,
@@ -203,7 +203,7 @@ def _backward(e: int, n: int, h: int) -> Callable[..., None]:
     # what the walk forward leaves for an event: y's gradient, x, B, C, the slope of SiLU there (C: its gradient)
     xbc, slope, row = e, e + w, e + 2 * w
 
-    @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+    @fast_jit
     def backward(
         grad: Any,
         projected: Any,

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 
+from ..jit import fast_jit
 from ..scalar import exp, narrow, widen
 
 __all__ = ["softmax_rows"]
@@ -32,7 +32,7 @@ def softmax_rows(
     _rows(*(part.numpy() for part in (bits, own, bias, bounds, columns, log_weights, loss, excess)))
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def _rows(
     logits: Any, own: Any, bias: Any, bounds: Any, columns: Any, log_weights: Any, loss: Any, excess: Any
 ) -> None:
@@ -65,7 +65,7 @@ def _rows(
         excess[t] = mine * share - np.float32(1.0)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_jit
 def _highest(values: Any) -> Any:
     # sixteen running maxima: a single one is not turned into vector instructions
     lanes = np.full(16, np.float32(-3e38), np.float32)
