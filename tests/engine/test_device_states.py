@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recurra.engine.clock import EventClock
-from recurra.engine.config import ModelConfig, StateConfig
+from recurra.engine.config import ModelConfig, StateConfig, TrainingConfig
 from recurra.engine.engine import Engine
 from recurra.engine.errors import ConfigError, InputError, VersionError
 from recurra.engine.model import StepWeights, StreamingModel
@@ -18,7 +18,7 @@ from .conftest import publish, small_config, stream
 
 pytest.importorskip("triton", reason="the optional extra gpu is not installed")
 
-from recurra.engine import device_states, slabs
+from recurra.engine import device_states
 from recurra.engine.device_states import DeviceSlab
 
 pytestmark = pytest.mark.gpu
@@ -162,18 +162,28 @@ def test_the_configuration_says_which_slab() -> None:
             create_slab(WEIGHTS, 1, StateConfig(device="cuda"))
 
 
+@pytest.mark.skipif(GPU, reason="there is a CUDA device to use")
+@pytest.mark.parametrize("section", ["states", "training"])
+def test_an_engine_that_is_to_use_a_missing_gpu_does_not_open(section: str, tmp_path: Path) -> None:
+    settings = {"states": StateConfig(device="cuda"), "training": TrainingConfig(device="cuda")}
+    with pytest.raises(ConfigError, match=rf"{section}\.device is cuda, and torch finds no CUDA device"):
+        Engine(tmp_path, small_config(**{section: settings[section]}), clock=EventClock(0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_engine_on_a_gpu_answers_as_one_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # interpreted, an event takes some milliseconds
-    monkeypatch.setattr(slabs, "device_of", lambda setting, *, name: DEVICE)
-    events = stream(2_000 if GPU else 40)
+    for module in ("engine", "slabs"):
+        monkeypatch.setattr(f"recurra.engine.{module}.device_of", lambda setting, *, name: DEVICE)
+    events = stream(2_000 if GPU else 24)
     users = sorted({event.user for event in events})
     answers = []
     for device in ("cpu", "cuda"):
-        config = small_config(states=StateConfig(hot_users=16, device=device))
+        config = small_config(states=StateConfig(hot_users=16 if GPU else 64, device=device))
         publish(tmp_path / device, [f"i{item}" for item in range(30)])
         with Engine(tmp_path / device, config, clock=EventClock(events[-1].time_ms)) as engine:
-            for start in range(0, len(events), 20):
-                engine.ingest(events[start : start + 20])
+            for start in range(0, len(events), 12):
+                engine.ingest(events[start : start + 12])
             now_ms = events[-1].time_ms + 1000
             asked = [engine.recommend(user, 10, at=now_ms) for user in users]
         answers.append([dict(zip(answer.items, answer.scores, strict=True)) for answer in asked])
