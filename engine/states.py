@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 # events that go through the layers together: their work arrays stay in the second-level cache
 _BLOCK = 192
 # events from which a second thread is worth its call
-_PART = 64
+_PART = 256
 _PARITY = 1e-3
 # numpy has no bfloat16: its bits are kept
 _STORED = {"float32": np.float32, "bfloat16": np.uint16}

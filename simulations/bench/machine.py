@@ -42,13 +42,15 @@ def clock_of(device: str, threads: int) -> Clock:
     return time.process_time if threads == 1 else time.perf_counter
 
 
-def timed(call: Callable[[Any], object], arguments: Iterable[Any], clock: Clock) -> float:
-    """Microseconds per call, one call per argument."""
+def timed(call: Callable[[Any], object], arguments: Iterable[Any], clock: Clock, *, warm: int = 0) -> float:
+    """Microseconds per call, one call per argument; the first ``warm`` calls do not count."""
     given = list(arguments)
-    begin = clock()
-    for argument in given:
+    for argument in given[:warm]:
         call(argument)
-    return (clock() - begin) / len(given) * 1e6
+    begin = clock()
+    for argument in given[warm:]:
+        call(argument)
+    return (clock() - begin) / (len(given) - warm) * 1e6
 
 
 def copy_bytes_per_us(device: str, clock: Clock) -> float:

@@ -23,8 +23,9 @@ Longs = NDArray[np.int64]
 # the arguments of one StateSlab.advance
 _Call = tuple[Longs, Longs, Longs, NDArray[np.bool_], Longs, Longs]
 
-# calls per round: enough events for the clock, and for the caches to hold the weights rather than what ran before
-_CALLS = {1: 50, 256: 8, 1024: 4}
+# calls per round, and how many before them do not count: caches hold what ran before, the processor has slowed down
+_CALLS = {1: 200, 256: 24, 1024: 8}
+_WARM = {1: 50, 256: 4, 1024: 2}
 
 
 def bench_step(
@@ -116,17 +117,18 @@ def _round(ours: _Ours, peer: SASRecEncoder, items: int, clock: Clock, seed: int
     # microseconds per event of every part, once
     figures = {}
     for batch in _BATCHES:
-        calls = [ours.events(batch, 1) for _ in range(_CALLS[batch])]
-        figures[f"step_{batch}"] = timed(lambda call: ours.slab.advance(*call), calls, clock) / batch
+        calls = [ours.events(batch, 1) for _ in range(_WARM[batch] + _CALLS[batch])]
+        timing = timed(lambda call: ours.slab.advance(*call), calls, clock, warm=_WARM[batch])
+        figures[f"step_{batch}"] = timing / batch
     anchor = StoreConfig().anchor
-    calls = [ours.anchors(8, anchor) for _ in range(2)]
-    figures["anchor"] = timed(lambda call: ours.slab.advance(*call), calls, clock) / (8 * anchor)
+    calls = [ours.anchors(8, anchor) for _ in range(5)]
+    figures["anchor"] = timed(lambda call: ours.slab.advance(*call), calls, clock, warm=1) / (8 * anchor)
     generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
         for batch in _PEER_BATCHES:
-            rows = [torch.randint(items, (batch, _PEER_LENGTH), generator=generator) for _ in range(10 // batch + 1)]
-            figures[f"peer_{batch}"] = timed(lambda row: peer(row, every_position=True), rows, clock) / batch
-            figures[f"peer_pruned_{batch}"] = timed(peer, rows, clock) / batch
+            rows = [torch.randint(items, (batch, _PEER_LENGTH), generator=generator) for _ in range(20 // batch + 2)]
+            figures[f"peer_{batch}"] = timed(lambda row: peer(row, every_position=True), rows, clock, warm=1) / batch
+            figures[f"peer_pruned_{batch}"] = timed(peer, rows, clock, warm=1) / batch
     figures["copy"] = copy_bytes_per_us("cpu", clock)
     figures["multiply_adds"] = multiply_adds_per_us("cpu", clock)
     return figures
