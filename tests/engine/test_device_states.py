@@ -175,7 +175,7 @@ def test_an_engine_on_a_gpu_answers_as_one_on_the_cpu(tmp_path: Path, monkeypatc
     # interpreted, an event takes some milliseconds
     for module in ("engine", "slabs"):
         monkeypatch.setattr(f"recurra.engine.{module}.device_of", lambda setting, *, name: DEVICE)
-    events = stream(2_000 if GPU else 24)
+    events = stream(400 if GPU else 24)
     users = sorted({event.user for event in events})
     answers = []
     for device in ("cpu", "cuda"):

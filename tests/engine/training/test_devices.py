@@ -1,6 +1,8 @@
 """Training on a GPU where there is one; without one, what its code does to dtypes and by which scan, on the CPU."""
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,12 +14,17 @@ from recurra.engine.devices import device_of
 from recurra.engine.errors import ConfigError
 from recurra.engine.model import StreamingModel, create_model
 from recurra.engine.training.learner import Learner
+from recurra.engine.training.loss import Sampler
 from recurra.engine.training.rounds import Round, train_round
 from recurra.engine.training.windows import Batch, UserLog
+
+from .virtual import VirtualGPU, moved
 
 GPU = torch.cuda.is_available()
 NO_GPU = pytest.mark.skipif(not GPU, reason="no CUDA device to train on")
 ITEMS = 30
+# the package has a function of this name
+SSD = import_module("recurra.kernels.ssd")
 SMALL = ModelConfig(d_model=16, layers=2, heads=2, head_dim=16, d_state=16, dropout=0.0, unknown_rate=0.0)
 
 
@@ -113,3 +120,55 @@ def test_a_round_on_a_gpu_gives_a_version_on_the_cpu(stream: Callable[..., UserL
     assert outcome.report.ndcg_candidate > 0.6
     assert outcome.model is not None
     assert outcome.model.embedding.device.type == "cpu"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> VirtualGPU:
+    """A GPU that is none, with the scan by chunks."""
+    if GPU:
+        pytest.skip("there is a real GPU, and it is tested")
+    real = torch.Generator
+
+    class OnCPU:
+        def __new__(cls, device: object = "cpu") -> Any:
+            return real("cpu")
+
+    monkeypatch.setattr(torch, "Generator", OnCPU)
+    monkeypatch.setattr(SSD, "_has_triton", lambda: False)
+    return VirtualGPU()
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("name", ["streaming", "paper", "sasrec", "gru4rec"])
+def test_no_step_mixes_devices(name: str, sampled: bool, gpu: VirtualGPU) -> None:
+    shape = msgspec.structs.replace(SMALL, name=name, max_length=12, dropout=0.1, unknown_rate=0.1)
+    model = moved(create_model(shape, ITEMS))
+    sampler = Sampler.of(np.ones(ITEMS, np.int64), 8) if sampled else None
+    config = TrainingConfig(precision="float32", query_time_share=0.5)
+    batch = make_batch(6)
+    last = np.zeros(len(batch.items), np.bool_)
+    last[batch.offsets[1:] - 1] = True
+    with gpu:
+        learner = Learner(model, config, rate=1e-2, shape=lambda _: 1.0, rng=np.random.default_rng(0), sampler=sampler)
+        done = learner.step(batch, counted=None if model.causal else last)
+    assert done.events > 0
+
+
+def test_a_step_by_the_triton_scan_waits_for_its_loss_alone(gpu: VirtualGPU, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="the optional extra gpu is not installed")
+
+    def stand_in(x: torch.Tensor, *_: object, cu_seqlens: torch.Tensor, **__: object) -> tuple[torch.Tensor, None]:
+        assert x.device.type == "cuda"
+        assert cu_seqlens.device.type == "cpu"
+        return x * 1.0, None
+
+    monkeypatch.setattr(SSD, "_has_triton", lambda: True)
+    monkeypatch.setattr(import_module("recurra.kernels.ssd.triton"), "ssd_triton", stand_in)
+    model = moved(create_model(SMALL, ITEMS))
+    config = TrainingConfig(precision="float32")
+    # clipping gathers norms from all devices, which here looks like a move
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
+    with gpu:
+        learner = Learner(model, config, rate=1e-2, shape=lambda _: 1.0, rng=np.random.default_rng(0))
+        learner.step(make_batch(6))
+    assert gpu.waits == {"item": 1}
