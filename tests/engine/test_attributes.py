@@ -183,9 +183,7 @@ def test_a_new_item_is_found_by_those_who_like_its_genre(tmp_path: Path) -> None
     records, held = _taste(1_500, seed=0)
     config = small_config(
         model=ModelConfig(d_model=16, layers=1, heads=2, head_dim=8, d_state=8, attributes=256, unknown_rate=0.1),
-        training=TrainingConfig(
-            mode="off", min_events=400, first_passes=15, first_rate=1e-2, nice=0
-        ),
+        training=TrainingConfig(mode="off", min_events=400, first_passes=15, first_rate=1e-2, nice=0),
         gate=GateConfig(holdout_events=100),
         retrieval=RetrievalConfig(candidates=100, exclude_seen=False),
     )
@@ -202,7 +200,8 @@ def test_a_new_item_is_found_by_those_who_like_its_genre(tmp_path: Path) -> None
             answer = engine.recommend(f"u{number}", len(genre), at=at, explain=True)
             assert answer.explain is not None
             slow = {item: parts["slow"] for item, parts in zip(answer.items, answer.explain, strict=True)}
-            assert slow[wanted] is not None
-            ranks.append(sum(score >= slow[wanted] for score in slow.values() if score is not None))
+            score = slow[wanted]
+            assert score is not None
+            ranks.append(sum(other >= score for other in slow.values() if other is not None))
         # of 40 items, ten are of the genre: a rank by chance has the mean 20.5
         assert np.mean(ranks) < 12

@@ -119,7 +119,7 @@ def _long_user(people: People) -> Long:
     lengths = [len(items) for items, _ in parts]
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     items, times = (np.concatenate([part[column] for part in parts])[:EVENTS] for column in (0, 1))
-    return Long(items, times, starts[:EVENTS])
+    return Long(items, times, starts[:EVENTS].astype(np.int64))
 
 
 def _size(slab: StateSlab, slot: int) -> float:

@@ -20,10 +20,12 @@ def case(positions: int, rivals: int, *, width: int = 16, seed: int = 0, dtype: 
     return hidden, true, table, Weighted(pairs[:, 0], pairs[:, 1], log_weights), bias
 
 
-def solved(made: Case, *, biased: bool = True, **options: str) -> list[torch.Tensor]:
+def solved(made: Case, *, biased: bool = True, backend: str = "auto", precision: str = "float32") -> list[torch.Tensor]:
     hidden, true, table, weighted, bias = made
-    leaves = [part.clone().requires_grad_() for part in (hidden, true, table)]
-    loss = cross_entropy(*leaves, weighted, bias=bias if biased else None, **options)
+    leaves = h, t, r = hidden.clone(), true.clone(), table.clone()
+    for leaf in leaves:
+        leaf.requires_grad_()
+    loss = cross_entropy(h, t, r, weighted, bias=bias if biased else None, backend=backend, precision=precision)
     (3 * loss).backward()  # type: ignore[no-untyped-call]
     return [loss.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 

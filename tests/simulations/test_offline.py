@@ -11,6 +11,7 @@ from recurra.engine.config import Config, ModelConfig, TrainingConfig
 from recurra.engine.errors import TrainingError
 from recurra.simulations import offline
 from recurra.simulations.datasets import Stream
+from recurra.simulations.leave_one_out import figures
 from recurra.simulations.offline import evaluate, evaluate_counting
 
 
@@ -83,7 +84,7 @@ def test_a_seed_repeats_the_run_and_another_does_not(threads: int) -> None:
 def test_a_stopped_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(ring(), config=config(), max_len=16, epochs=4)
     file = tmp_path / "run.pt"
-    real = offline.figures
+    real = figures
     calls = []
 
     def stop_at_third(ranks: Any) -> dict[str, float]:

@@ -78,7 +78,7 @@ def test_training_reads_and_finds_some_items_as_new_ones() -> None:
     as_new = model.attributes(torch.arange(5)) + model.embedding[5]
     lost = (model.item_table() == as_new).all(dim=1)
     assert 0 < int(lost.sum()) < 5
-    model.item_table().sum().backward()
+    model.item_table().sum().backward()  # type: ignore[no-untyped-call]
     # buckets that no item has learn nothing
     used = model.attributes.table.grad.abs().sum(dim=1) > 0  # type: ignore[union-attr]
     assert set(torch.nonzero(used).ravel().tolist()) == set(item_features(RECORDS, BUCKETS).buckets.tolist())
@@ -108,7 +108,7 @@ def test_a_version_without_attributes_learns_to_read_them() -> None:
     new = old.grown(6, attributes=BUCKETS, features=item_features([*RECORDS, RECORDS[0]], BUCKETS))
     # until it is trained it reads as before
     torch.testing.assert_close(new.item_table()[:5], old.item_table(), rtol=0, atol=0)
-    new.item_table().sum().backward()
+    new.item_table().sum().backward()  # type: ignore[no-untyped-call]
     assert new.attributes is not None
     assert new.attributes.table.grad is not None
     assert new.attributes.table.grad.abs().sum() > 0
