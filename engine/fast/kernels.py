@@ -148,7 +148,7 @@ def excite(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> None:
 
 @jit
 def _allowed(scores: Scores, touched: Rows, marks: Marks, columns: int) -> tuple[Rows, Scores]:
-    # the touched items that are not excluded, and their scores [columns, items]
+    # the touched items that are not excluded, and in the first places of each column [columns, touched] their scores
     items, values = np.empty(touched.size, np.int32), np.empty((columns, touched.size), np.float32)
     count = 0
     for k in range(touched.size):
@@ -158,7 +158,7 @@ def _allowed(scores: Scores, touched: Rows, marks: Marks, columns: int) -> tuple
             for column in range(columns):
                 values[column, count] = scores[item, column]
             count += 1
-    return items[:count], values[:, :count]
+    return items[:count], values
 
 
 @jit
@@ -237,10 +237,10 @@ def recall(popular: Popularity, excluded: Rows, wanted: int, scratch: Scratch) -
     items, values = _allowed(scratch.together, scratch.touched[0, : scratch.counts[0]], marks, _TOGETHER)
     count = 0
     for column in range(_TOGETHER):
-        count = _choose(items, values[column], minor if column else wanted, marks, chosen, count)
+        count = _choose(items, values[column, : items.size], minor if column else wanted, marks, chosen, count)
     items, values = _allowed(scratch.after, scratch.touched[1, : scratch.counts[1]], marks, _AFTER)
     for column in range(_AFTER):
-        count = _choose(items, values[column], minor if column else wanted, marks, chosen, count)
+        count = _choose(items, values[column, : items.size], minor if column else wanted, marks, chosen, count)
     for level in range(levels):
         count = _choose_leaders(popular, level, share, marks, chosen, count)
     for k in range(excluded.size):
