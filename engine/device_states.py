@@ -14,7 +14,7 @@ from ..kernels.block.triton import layers_step_triton, weights_to
 from ..kernels.jit import jit
 from .errors import InputError, VersionError
 from .model.streaming import StreamingModel
-from .model.time import FEATURES, gap_step
+from .model.time import FEATURES, gap_step, query_features
 from .model.weights import StepWeights
 
 __all__ = ["DeviceSlab"]
@@ -134,12 +134,8 @@ class DeviceSlab:
         now = np.broadcast_to(np.asarray(now_ms, dtype=np.int64), slots.shape)
         gap_ms = np.minimum(now - self._last_ms[slots], int(self.weights.gap_clip_s * 1000.0))
         phi = np.empty((len(slots), FEATURES), np.float32)
-        _query_features(gap_ms, self._count[slots], self._mean[slots], self._m2[slots], phi)
-        u = phi @ query.time_in + query.time_in_bias
-        change = (u / (1.0 + np.exp(-u))) @ query.time_out + query.time_out_bias
-        d = vectors.shape[1]
-        modulated: Floats = vectors * (1.0 + change[:, :d]) + change[:, d:]
-        return modulated
+        query_features(gap_ms, self._count[slots], self._mean[slots], self._m2[slots], phi)
+        return query.modulate(vectors, phi)
 
     def check(self, model: StreamingModel | None = None) -> None:
         """Raise ``VersionError`` if the start state is not finite or, given the model, if step and scan disagree.
@@ -233,10 +229,3 @@ def _gaps(slots: Any, offsets: Any, times_ms: Any, mean: Any, m2: Any, count: An
             phi[t, 0], phi[t, 1], phi[t, 2] = f0, f1, f2
             count[slot] += 1
             last_ms[slot] = times_ms[t]
-
-
-@jit
-def _query_features(gap_ms: Any, count: Any, mean: Any, m2: Any, phi: Any) -> None:
-    for i in range(gap_ms.shape[0]):
-        f0, f1, f2, _, _ = gap_step(gap_ms[i], count[i], mean[i], m2[i])
-        phi[i, 0], phi[i, 1], phi[i, 2] = f0, f1, f2

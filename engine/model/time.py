@@ -13,7 +13,7 @@ import torch
 
 from ...kernels.jit import jit
 
-__all__ = ["FEATURES", "gap_features", "gap_step"]
+__all__ = ["FEATURES", "gap_features", "gap_step", "query_features"]
 
 FEATURES = 3
 _EPS = 1e-4
@@ -52,3 +52,11 @@ def _fill(times_ms: Any, bounds: Any, phi: Any) -> None:
             count = t - bounds[i]
             gap_ms = times_ms[t] - times_ms[t - 1] if count else 0
             phi[t, 0], phi[t, 1], phi[t, 2], mean, m2 = gap_step(gap_ms, count, mean, m2)
+
+
+@jit
+def query_features(gap_ms: Any, count: Any, mean: Any, m2: Any, phi: Any) -> None:
+    """Fill ``phi`` (R, 3) for queries after gaps (R) behind events of statistics ``count``, ``mean`` and ``m2`` (R)."""
+    for i in range(gap_ms.shape[0]):
+        f0, f1, f2, _, _ = gap_step(gap_ms[i], count[i], mean[i], m2[i])
+        phi[i, 0], phi[i, 1], phi[i, 2] = f0, f1, f2

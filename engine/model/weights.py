@@ -75,6 +75,14 @@ class QueryWeights(NamedTuple):
     time_out: Array  # (m, 2 d): gamma, beta
     time_out_bias: Array  # (2 d)
 
+    def modulate(self, vectors: Array, phi: Array) -> Array:
+        """Return the vectors (R, d) for queries after gaps with the features ``phi`` (R, 3)."""
+        u = phi @ self.time_in + self.time_in_bias
+        change = (u / (1.0 + np.exp(-u))) @ self.time_out + self.time_out_bias
+        d = vectors.shape[1]
+        modulated: Array = vectors * (1.0 + change[:, :d]) + change[:, d:]
+        return modulated
+
 
 class NewItems(NamedTuple):
     """What the vectors of items that the version does not know are made of."""
