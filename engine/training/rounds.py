@@ -220,7 +220,8 @@ def _judged(
     config, live, log = given.config, given.live, given.log
     anchor, exclude_own = config.store.anchor, config.retrieval.exclude_seen
     targets = np.flatnonzero(log.seqs > facts["cutoff_seq"])
-    candidate = ndcg_of_events(ranks(model, log, targets, version_rows, anchor, exclude_own=exclude_own))
+    reached = ranks(model, log, targets, version_rows, anchor, exclude_own=exclude_own)
+    candidate = ndcg_of_events(reached)
     facts |= {
         "holdout": len(targets),
         "users": len(np.unique(log.users[targets])),
@@ -230,7 +231,9 @@ def _judged(
         reason = f"{len(targets)} held-out events are fewer than the {config.gate.holdout_events} that the gate needs"
         return Outcome(TrainReport(verdict="kept", reason=reason, **facts))
     if live is None:
-        return _first(model, vocabulary, given, targets, facts)
+        # nobody can rank an item that came after the cutoff, in no order
+        chance = chance_ndcg(len(vocabulary)) * float(np.isfinite(reached).mean())
+        return _first(model, vocabulary, given, targets, chance, facts)
     rows = {item: row for row, item in enumerate(live.vocabulary)}
     live_rows = np.array([rows.get(name or "", len(rows)) for name in given.item_ids], np.int64)
     live_model = live.model().to(model.embedding.device)
@@ -251,12 +254,19 @@ def _judged(
     return Outcome(TrainReport(verdict="refused", reason=reason, **facts))
 
 
-def _first(model: StreamingModel, vocabulary: list[str], given: Round, targets: Ints, facts: dict[str, Any]) -> Outcome:
+def _first(
+    model: StreamingModel,
+    vocabulary: list[str],
+    given: Round,
+    targets: Ints,
+    chance: float,
+    facts: dict[str, Any],
+) -> Outcome:
     """Judge a version that has no live one to be compared with: it must beat a random order."""
     config = given.config
     popularity = popularity_ndcg(given.log, targets, facts["cutoff_seq"], exclude_own=config.retrieval.exclude_seen)
     facts |= {"ndcg_popularity": popularity}
-    chance, reached = chance_ndcg(len(vocabulary)), facts["ndcg_candidate"]
+    reached = facts["ndcg_candidate"]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise TrainingError("the first version has weights that are not finite; none is published")
     reason = (

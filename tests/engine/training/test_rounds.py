@@ -7,6 +7,7 @@ import torch
 
 from recurra.engine.config import Config
 from recurra.engine.errors import TrainingError
+from recurra.engine.training.gate import chance_ndcg
 from recurra.engine.training.rounds import Outcome, Round, train_round
 from recurra.engine.training.windows import UserLog
 from recurra.engine.versions import Version, VersionFacts
@@ -141,6 +142,19 @@ def test_too_little_to_go_by_changes_nothing(stream: Stream, config: Config, fir
     retry = train_round(Round(stream(900), _ITEMS, None, config, attempted_seq=799))
     assert (retry.report.verdict, retry.report.steps) == ("kept", 0)
     assert train_round(Round(UserLog.read([]), [], None, config)).report.verdict == "kept"
+
+
+def test_a_first_version_need_not_rank_what_nobody_can_rank(stream: Stream, config: Config) -> None:
+    # from event 700 on three of four events are of items that came after the cutoff
+    log = stream(800)
+    fresh = (log.seqs >= 700) & (log.seqs % 4 > 0)
+    items = np.where(fresh, len(_ITEMS) + log.seqs, log.items)
+    log = UserLog.of(log.users, items, log.times_ms, log.seqs)
+    names = [*_ITEMS, *(f"new{number}" for number in range(800))]
+    report = train_round(Round(log, names, None, config)).report
+    assert report.ndcg_candidate is not None
+    assert report.ndcg_candidate < chance_ndcg(len(_ITEMS))
+    assert report.verdict == "first", report.reason
 
 
 def test_the_effort_is_bounded_by_what_came_in(stream: Stream, config: Config, first: Outcome) -> None:

@@ -173,6 +173,18 @@ def test_a_version_is_trained_on_the_store_and_published(
         trainer.close()
 
 
+def test_only_what_trained_counts_as_an_attempt(tmp_path: Path, config: Config, stream: Callable[..., UserLog]) -> None:
+    # else a first version that was refused would wait for ever more events than there are
+    versions = VersionStore(tmp_path / "models")
+    with _fill(tmp_path, stream(500), config) as store:
+        trainer = Trainer(tmp_path, config, store.epoch)
+        assert trainer.train(299).verdict == "kept"
+        assert versions.attempted() == -1
+        assert trainer.train().steps > 0
+        assert versions.attempted() == 499
+        trainer.close()
+
+
 def test_a_former_owner_publishes_nothing(tmp_path: Path, config: Config, stream: Callable[..., UserLog]) -> None:
     with _fill(tmp_path, stream(500), config) as store:
         trainer = Trainer(tmp_path, config, store.epoch - 1)
