@@ -1,4 +1,4 @@
-"""The slab of user states on a GPU: the contract of ``StateSlab``, advanced by the fused step in Triton.
+"""The slab of user states on a GPU, advanced by the fused step in Triton.
 
 Scan states and windows lie on the device. Vectors, and the statistics of the gaps, are the host's: retrieval reads the
 one, and a few numbers per event are cheaper to make than to ask for. Importing this needs the extra ``gpu``.
@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from ..kernels.block.triton import layers_step_triton, weights_to
 from ..kernels.jit import jit
 from .errors import InputError, VersionError
-from .model.streaming import StreamingModel
-from .model.time import FEATURES, gap_step, query_features
+from .model.time import FEATURES, gap_step
 from .model.weights import StepWeights
+from .slabs import Slab, longs
 
 __all__ = ["DeviceSlab"]
 
@@ -24,19 +24,21 @@ Floats = NDArray[np.float32]
 
 # events that go through the layers together: their work arrays take some KiB each
 _BLOCK = 1 << 16
-_PARITY = 1e-3
 _STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # the filter that the kernel is written for
 _TAPS = 4
 
 
-class DeviceSlab:
-    """States of ``slots`` users under one version on ``device``; see ``StateSlab``, whose contract this is.
+class DeviceSlab(Slab):
+    """States of ``slots`` users under one version on ``device``.
 
     All memory is taken at once. Calls wait for the device, since their vectors are copied to the host. Raises
     ``InputError`` for another ``dtype`` than float32 or bfloat16, ``VersionError`` for a version with another width of
     the convolution than 4.
     """
+
+    # a few events are enough for an interpreted kernel
+    trial = (2, 24)
 
     def __init__(self, weights: StepWeights, slots: int, dtype: str = "float32", *, device: torch.device) -> None:
         if dtype not in _STORED:
@@ -46,10 +48,9 @@ class DeviceSlab:
             raise VersionError(f"states on a GPU need model.d_conv = {_TAPS}, the version has {config.d_conv}")
         e = config.heads * config.head_dim
         w = e + 2 * config.d_state
-        # one slot more than asked for: the last holds the state after the start token, which every anchor copies
+        # the slot after those asked for is the start token's
         rows = slots + 1
-        self.weights = weights
-        self.slots = slots
+        super().__init__(weights, slots, np.zeros((rows, config.d_model), np.float32))
         self._device = device
         self._layers = weights_to(weights.layers, device)
         # the version's items, then those that were added to it
@@ -58,35 +59,8 @@ class DeviceSlab:
         kept = _STORED[dtype]
         self.state = torch.zeros((rows, config.layers, config.d_state, e), dtype=kept, device=device)
         self.window = torch.zeros((rows, config.layers, config.d_conv - 1, w), dtype=kept, device=device)
-        self._vectors: Floats = np.zeros((rows, config.d_model), np.float32)
-        self._mean = np.zeros(rows)
-        self._m2 = np.zeros(rows)
-        self._count: Longs = np.zeros(rows, np.int64)
-        self._last_ms: Longs = np.zeros(rows, np.int64)
         self._consume(np.array([slots]), np.array([0, 1]), np.array([weights.items + 1]), np.zeros(1, np.int64))
         self._count[slots] = 0
-
-    @property
-    def vectors(self) -> Floats:
-        """User vectors (slots, d) after the last event of each slot, before modulation for the time of a query."""
-        return self._vectors[: self.slots]
-
-    @property
-    def count(self) -> Longs:
-        """Events (slots) since the anchor."""
-        return self._count[: self.slots]
-
-    @property
-    def last_ms(self) -> Longs:
-        """Time (slots) of the last event; 0 where there is none."""
-        return self._last_ms[: self.slots]
-
-    @property
-    def nbytes_per_slot(self) -> int:
-        """Bytes of one slot, those on the device and those on the host."""
-        there = sum(int(part[0].numel()) * part.element_size() for part in (self.state, self.window))
-        here = (self._vectors, self._mean, self._m2, self._count, self._last_ms)
-        return there + sum(int(array[0].nbytes) for array in here)
 
     def add_items(self, vectors: Floats) -> int:
         """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
@@ -108,9 +82,9 @@ class DeviceSlab:
         items: ArrayLike,
         times_ms: ArrayLike,
     ) -> None:
-        """Consume R runs of events, each in its order; arguments and errors as those of ``StateSlab.advance``."""
-        slots, starts, lengths = _longs(slots), _longs(starts), _longs(lengths)
-        items, times_ms = _longs(items), _longs(times_ms)
+        """Consume R runs of events; see ``Slab.advance``."""
+        slots, starts, lengths = longs(slots), longs(starts), longs(lengths)
+        items, times_ms = longs(items), longs(times_ms)
         place = self._places(slots, starts, lengths, items, times_ms)
         self._reset(slots[np.asarray(resets, dtype=np.bool_)])
         busy = lengths > 0
@@ -124,42 +98,11 @@ class DeviceSlab:
             self._consume(slots[begin:end], offsets[begin : end + 1] - offsets[begin], items[part], times_ms[part])
             begin = end
 
-    def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Floats:
-        """Vectors (R, d) for queries at ``now_ms``, as ``StateSlab.query`` gives them."""
-        slots = _longs(slots)
-        vectors = self._vectors[slots]
-        query = self.weights.query
-        if query is None:
-            return vectors
-        now = np.broadcast_to(np.asarray(now_ms, dtype=np.int64), slots.shape)
-        gap_ms = np.minimum(now - self._last_ms[slots], int(self.weights.gap_clip_s * 1000.0))
-        phi = np.empty((len(slots), FEATURES), np.float32)
-        query_features(gap_ms, self._count[slots], self._mean[slots], self._m2[slots], phi)
-        return query.modulate(vectors, phi)
+    def _like(self, slots: int) -> "DeviceSlab":
+        return DeviceSlab(self.weights, slots, device=self._device)
 
-    def check(self, model: StreamingModel | None = None) -> None:
-        """Raise ``VersionError`` if the start state is not finite or, given the model, if step and scan disagree.
-
-        ``model`` is on the CPU. The slab's own slots are not touched.
-        """
-        if not np.isfinite(self._vectors[self.slots]).all():
-            raise VersionError("the version's start vector is not finite")
-        if model is None:
-            return
-        users, length = 2, 24
-        rng = np.random.default_rng(0)
-        items = rng.integers(0, self.weights.items + 1, (users, length))
-        times_ms = rng.integers(0, 86_400_000, (users, length)).cumsum(axis=1)
-        trial = DeviceSlab(self.weights, users, device=self._device)
-        each = np.arange(users)
-        trial.advance(
-            each, each * length, np.full(users, length), np.ones(users, bool), items.ravel(), times_ms.ravel()
-        )
-        with torch.no_grad():
-            want = model(torch.from_numpy(items), torch.from_numpy(times_ms))[:, -1].double().numpy()
-        worst = float(np.abs(trial.vectors - want).max() / max(1.0, np.abs(want).max()))
-        if not worst <= _PARITY:
-            raise VersionError(f"step and scan of the version disagree by {worst:.2g} on the fixed batch")
+    def _state_bytes(self) -> int:
+        return sum(int(part[0].numel()) * part.element_size() for part in (self.state, self.window))
 
     def _places(self, slots: Longs, starts: Longs, lengths: Longs, items: Longs, times_ms: Longs) -> Longs:
         """Return where the events of all runs stand, run after run; raises ``InputError`` for what is out of range."""
@@ -212,10 +155,6 @@ class DeviceSlab:
             ffn_eps=self.weights.ffn_eps,
         )
         self._vectors[slots] = (out if single else out[bounds[1:] - 1]).cpu().numpy()
-
-
-def _longs(values: ArrayLike) -> Longs:
-    return np.ascontiguousarray(values, dtype=np.int64)
 
 
 @jit

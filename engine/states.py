@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ..kernels.block import PackedWeights, Scratch, aligned, layers_step
 from ..kernels.jit import jit
-from .errors import InputError, VersionError
-from .model.streaming import StreamingModel
-from .model.time import FEATURES, gap_step, query_features
+from .errors import InputError
+from .model.time import FEATURES, gap_step
 from .model.weights import StepWeights
+from .slabs import Slab, longs
 
 __all__ = ["StateSlab"]
 
@@ -27,7 +26,6 @@ Floats = NDArray[np.float32]
 _BLOCK = 192
 # events from which a second thread is worth its call
 _PART = 256
-_PARITY = 1e-3
 # numpy has no bfloat16: its bits are kept
 _STORED = {"float32": np.float32, "bfloat16": np.uint16}
 
@@ -39,7 +37,7 @@ class _Work(NamedTuple):
     phi: Floats
 
 
-class StateSlab:
+class StateSlab(Slab):
     """States of ``slots`` users under one version; not thread-safe, its compiled code releases the interpreter's lock.
 
     ``dtype`` is how scan states and windows are kept: ``float32``, or ``bfloat16`` at half the memory, every event
@@ -53,20 +51,14 @@ class StateSlab:
         config = weights.config
         e = config.heads * config.head_dim
         w = e + 2 * config.d_state
-        # one slot more than asked for: the last holds the state after the start token, which every anchor copies
+        # the slot after those asked for is the start token's
         rows = slots + 1
-        self.weights = weights
-        self.slots = slots
+        super().__init__(weights, slots, aligned((rows, config.d_model), np.float32))
         # the version's items, then those that were added to it
         self._table: Floats = weights.read_table
         self._rows = len(self._table)
         self.state: NDArray[Any] = aligned((rows, config.layers, config.d_state, e), _STORED[dtype])
         self.window: NDArray[Any] = aligned((rows, config.layers, config.d_conv - 1, w), _STORED[dtype])
-        self._vectors: Floats = aligned((rows, config.d_model), np.float32)
-        self._mean = np.zeros(rows)
-        self._m2 = np.zeros(rows)
-        self._count: Longs = np.zeros(rows, np.int64)
-        self._last_ms: Longs = np.zeros(rows, np.int64)
         self._layers = PackedWeights.of(weights.layers)
         self._work = [
             _Work(Scratch.of(self._layers, _BLOCK), aligned((_BLOCK, config.d_model)), aligned((_BLOCK, FEATURES)))
@@ -77,27 +69,6 @@ class StateSlab:
         start, none = np.array([slots]), np.zeros(1, np.int64)
         self._consume(self._work[0], start, none, np.array([0, 1]), np.array([weights.items + 1]), none)
         self._count[slots] = 0
-
-    @property
-    def vectors(self) -> Floats:
-        """User vectors (slots, d) after the last event of each slot, before modulation for the time of a query."""
-        return self._vectors[: self.slots]
-
-    @property
-    def count(self) -> Longs:
-        """Events (slots) since the anchor."""
-        return self._count[: self.slots]
-
-    @property
-    def last_ms(self) -> Longs:
-        """Time (slots) of the last event; 0 where there is none."""
-        return self._last_ms[: self.slots]
-
-    @property
-    def nbytes_per_slot(self) -> int:
-        """Bytes of one slot, everything included."""
-        arrays = (self.state, self.window, self._vectors, self._mean, self._m2, self._count, self._last_ms)
-        return sum(array[0].nbytes for array in arrays)
 
     def add_items(self, vectors: Floats) -> int:
         """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
@@ -119,16 +90,9 @@ class StateSlab:
         items: ArrayLike,
         times_ms: ArrayLike,
     ) -> None:
-        """Consume R runs of events: one step, several events of a user, and a re-encode are the same call.
-
-        Run r takes events ``starts[r] : starts[r] + lengths[r]`` of ``items`` (version rows, V for unknown, or rows of
-        added items) and ``times_ms``, in that order, into slot ``slots[r]``; slots are distinct within a call. With
-        ``resets[r]`` it begins at an anchor: from the state after the start token, which with length 0 is all it does.
-        A slot's first use must be a reset. Raises ``InputError`` for rows or slots out of range; nothing is changed
-        then.
-        """
-        slots, starts, lengths = _longs(slots), _longs(starts), _longs(lengths)
-        items, times_ms = _longs(items), _longs(times_ms)
+        """Consume R runs of events; see ``Slab.advance``."""
+        slots, starts, lengths = longs(slots), longs(starts), longs(lengths)
+        items, times_ms = longs(items), longs(times_ms)
         offsets = np.zeros(len(slots) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         unknown = self.weights.items
@@ -155,43 +119,11 @@ class StateSlab:
         else:
             self._share(parts, slots, starts, offsets, items, times_ms)
 
-    def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Floats:
-        """Vectors (R, d) for queries at ``now_ms`` (R, or one for all), the gap clipped at ``weights.gap_clip_s``.
+    def _like(self, slots: int) -> "StateSlab":
+        return StateSlab(self.weights, slots)
 
-        Equal to ``vectors[slots]`` when the version has no query time.
-        """
-        slots = _longs(slots)
-        vectors = self._vectors[slots]
-        query = self.weights.query
-        if query is None:
-            return vectors
-        now = np.broadcast_to(np.asarray(now_ms, dtype=np.int64), slots.shape)
-        gap_ms = np.minimum(now - self._last_ms[slots], int(self.weights.gap_clip_s * 1000.0))
-        phi = np.empty((len(slots), FEATURES), np.float32)
-        query_features(gap_ms, self._count[slots], self._mean[slots], self._m2[slots], phi)
-        return query.modulate(vectors, phi)
-
-    def check(self, model: StreamingModel | None = None) -> None:
-        """Raise ``VersionError`` if the start state is not finite or, given the model, if step and scan disagree.
-
-        The slab's own slots are not touched.
-        """
-        if not np.isfinite(self._vectors[self.slots]).all():
-            raise VersionError("the version's start vector is not finite")
-        if model is None:
-            return
-        rng = np.random.default_rng(0)
-        items = rng.integers(0, self.weights.items + 1, (4, 70))
-        times_ms = rng.integers(0, 86_400_000, (4, 70)).cumsum(axis=1)
-        trial = StateSlab(self.weights, 4)
-        trial.advance(
-            np.arange(4), np.arange(4) * 70, np.full(4, 70), np.ones(4, bool), items.ravel(), times_ms.ravel()
-        )
-        with torch.no_grad():
-            want = model(torch.from_numpy(items), torch.from_numpy(times_ms))[:, -1].double().numpy()
-        worst = float(np.abs(trial.vectors - want).max() / max(1.0, np.abs(want).max()))
-        if not worst <= _PARITY:
-            raise VersionError(f"step and scan of the version disagree by {worst:.2g} on the fixed batch")
+    def _state_bytes(self) -> int:
+        return sum(array[0].nbytes for array in (self.state, self.window))
 
     def _share(self, parts: int, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
         # whole runs per thread, about as many events each
@@ -259,10 +191,6 @@ class StateSlab:
             np.float32(weights.ffn_eps),
         )
         _scatter(slots, offsets, a, self._vectors)
-
-
-def _longs(values: ArrayLike) -> Longs:
-    return np.ascontiguousarray(values, dtype=np.int64)
 
 
 @jit
