@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ..config import ModelConfig
 from .base import SequenceModel
+from .initial import draw_linear
 from .rows import columns
 
 __all__ = ["GRU4RecModel"]
@@ -58,5 +59,4 @@ class GRU4RecModel(SequenceModel):
         for parameter in self.gru.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
         nn.init.normal_(self.embedding, std=0.02, generator=generator)
-        nn.init.normal_(self.out.weight, std=0.02, generator=generator)
-        nn.init.zeros_(self.out.bias)
+        draw_linear(self.out, generator)

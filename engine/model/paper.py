@@ -41,13 +41,11 @@ from torch.nn import functional as F
 from ...kernels import conv, ssd
 from ..config import ModelConfig
 from .base import SequenceModel
+from .initial import draw_linear, draw_scan
 from .rows import check_length, columns
 from .streaming import FFN_EPS
 
 __all__ = ["PaperModel"]
-
-_A_MAX = 16.0
-_DT_MIN, _DT_MAX = 0.001, 0.1
 
 
 class PaperModel(SequenceModel):
@@ -114,8 +112,7 @@ class PaperModel(SequenceModel):
         nn.init.normal_(self.embedding, std=0.02, generator=generator)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02, generator=generator)
-                nn.init.zeros_(module.bias)
+                draw_linear(module, generator)
             if isinstance(module, _Conv | _Layer):
                 module.reset(generator)
 
@@ -169,14 +166,7 @@ class _Layer(nn.Module):
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw the initial values of the scan's parameters."""
-        nn.init.uniform_(self.A_log, 1.0, _A_MAX, generator=generator)
-        nn.init.uniform_(self.dt_bias, math.log(_DT_MIN), math.log(_DT_MAX), generator=generator)
-        with torch.no_grad():
-            self.A_log.log_()
-            dt = self.dt_bias.exp()
-            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
-        nn.init.ones_(self.D)
-        nn.init.ones_(self.gate_norm)
+        draw_scan(self.A_log, self.dt_bias, self.D, self.gate_norm, generator)
 
 
 class _TimeBranch(nn.Module):

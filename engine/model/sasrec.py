@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ..config import ModelConfig
 from .base import SequenceModel
+from .initial import draw_linear
 from .rows import check_length, columns
 
 __all__ = ["SASRecModel"]
@@ -71,8 +72,7 @@ class SASRecModel(SequenceModel):
         nn.init.normal_(self.positions, std=0.02, generator=generator)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02, generator=generator)
-                nn.init.zeros_(module.bias)
+                draw_linear(module, generator)
 
 
 class _Block(nn.Module):

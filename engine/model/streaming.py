@@ -27,7 +27,6 @@ that training starts from the plain scan and from unmodulated queries; convoluti
 uniform in -16..-1; D = 1; b = softplus^-1 of a log-uniform value in 0.001..0.1; norms 1 and 0.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import cast
@@ -44,6 +43,7 @@ from ...kernels.block.train import layer as fused_layer
 from ..config import ModelConfig
 from .attributes import Features, ItemAttributes
 from .base import SequenceModel
+from .initial import draw_linear, draw_scan
 from .time import FEATURES, gap_features
 
 __all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel"]
@@ -51,9 +51,6 @@ __all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel"]
 FFN_EPS = 1e-12
 # maps values to the values that are left of them
 Drop = Callable[[torch.Tensor], torch.Tensor]
-
-_A_MAX = 16.0
-_DT_MIN, _DT_MAX = 0.001, 0.1
 
 
 class StreamingLayer(nn.Module):
@@ -156,14 +153,7 @@ class StreamingLayer(nn.Module):
         """Draw the initial values of the parameters that are not linear maps."""
         nn.init.uniform_(self.conv_weight, -0.5, 0.5, generator=generator)
         nn.init.uniform_(self.conv_bias, -0.5, 0.5, generator=generator)
-        nn.init.uniform_(self.A_log, 1.0, _A_MAX, generator=generator)
-        nn.init.uniform_(self.dt_bias, math.log(_DT_MIN), math.log(_DT_MAX), generator=generator)
-        with torch.no_grad():
-            self.A_log.log_()
-            dt = self.dt_bias.exp()
-            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
-        nn.init.ones_(self.D)
-        nn.init.ones_(self.gate_norm)
+        draw_scan(self.A_log, self.dt_bias, self.D, self.gate_norm, generator)
 
 
 class StreamingModel(SequenceModel):
@@ -334,8 +324,7 @@ class StreamingModel(SequenceModel):
         nn.init.normal_(self.embedding, std=0.02, generator=generator)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02, generator=generator)
-                nn.init.zeros_(module.bias)
+                draw_linear(module, generator)
         for module in self.modules():
             if isinstance(module, _TimeMLP):
                 nn.init.zeros_(module.last.weight)
