@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..engine.model import SequenceModel, gap_features
-from ..engine.training import UserLog, Windows, batches, pack, vectors_before
+from ..engine.model import SequenceModel
+from ..engine.training import UserLog, Windows, at_events, batches, pack, vectors_before
 from .datasets import Stream
 
 __all__ = ["Ranks", "Split", "figures", "rank_events", "rank_scores", "split"]
@@ -40,6 +40,11 @@ class Split(NamedTuple):
     def train_stops(self) -> Ints:
         """Return, for every user, the row of the validation event."""
         return self.log.starts[1:] - 2
+
+    @property
+    def learnt(self) -> NDArray[np.bool_]:
+        """Tell, for every row, whether it may be learnt."""
+        return np.arange(len(self.log)) < self.train_stops[self.log.users]
 
     def train_windows(self, length: int, rng: np.random.Generator | None = None) -> Windows:
         """Cut what may be learnt into windows of at most ``length`` events, at random places with ``rng``."""
@@ -103,8 +108,7 @@ def rank_events(model: SequenceModel, log: UserLog, events: Ints, length: int, *
             last = torch.from_numpy(batch.offsets[1:] - 1).to(table.device)
             hidden = vectors_before(model, batch)[last]
             if query_time:
-                phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets))
-                hidden = model.query(hidden, phi.to(table.device)[last])
+                hidden = at_events(model, batch, hidden, last)
             targets = part.stops - 1
             for chosen in np.array_split(np.arange(len(targets)), 1 + len(targets) * model.items // _BLOCK):
                 scores = (hidden[torch.from_numpy(chosen).to(table.device)] @ table.T).cpu().numpy()

@@ -199,7 +199,7 @@ class _Run:
             shape=lambda step: shape(round(10_000 * self._share(step))),
             rng=self._rng,
             own_weight=own_weight,
-            sampler=_sampler(data, config),
+            sampler=Sampler.needed(data.log.items[data.learnt], data.items, config.training),
             threads=threads,
         )
 
@@ -270,13 +270,6 @@ class _Run:
         best.epoch, best.valid, best.weights = kept["epoch"], kept["valid"], kept["weights"]
         history: list[dict[str, float]] = copy.deepcopy(run["history"])
         return history
-
-
-def _sampler(data: Split, config: Config) -> Sampler | None:
-    if data.items <= config.training.sampled_above:
-        return None
-    learnt = np.arange(len(data.log)) < data.train_stops[data.log.users]
-    return Sampler.of(np.bincount(data.log.items[learnt], minlength=data.items), config.training.negatives)
 
 
 def _without_time(config: Config) -> Config:

@@ -1,7 +1,7 @@
 """Training: a program of its own that turns the log into gated versions, the engine's side of it, and its parts."""
 
 from .learner import Learner, Step, cosine
-from .loss import Sampler, vectors_before
+from .loss import Sampler, at_events, vectors_before
 from .protocol import TrainReport
 from .supervisor import Trainer
 from .windows import Batch, UserLog, Windows, batches, pack
@@ -15,6 +15,7 @@ __all__ = [
     "Trainer",
     "UserLog",
     "Windows",
+    "at_events",
     "batches",
     "cosine",
     "pack",

@@ -75,7 +75,7 @@ def fit(
     # a short log read in large batches would be over in a few steps
     batch_events = min(config.batch_events, max(_MIN_BATCH, material.pass_events // _BATCHES_PER_PASS))
     steps = max(1, round(tokens / batch_events))
-    sampler = _sampler(model, material, config)
+    sampler = Sampler.needed(material.version_rows[material.log.items], model.items, config)
     learner = Learner(
         model,
         config,
@@ -103,13 +103,6 @@ def fit(
     return best.finish(learner.done, events, loss)
 
 
-def _sampler(model: SequenceModel, material: Material, config: TrainingConfig) -> Sampler | None:
-    if model.items <= config.sampled_above:
-        return None
-    rows = material.version_rows[material.log.items]
-    return Sampler.of(np.bincount(rows[rows < model.items], minlength=model.items), config.negatives)
-
-
 def _validation(
     model: SequenceModel, material: Material, config: TrainingConfig, own_weight: float
 ) -> Callable[[], float] | None:
@@ -123,7 +116,7 @@ def _validation(
     def measure() -> float:
         # the same batches and samples each time, whatever training drew so far
         rng = np.random.default_rng(0)
-        sampler = _sampler(model, material, config)
+        sampler = Sampler.needed(material.version_rows[material.log.items], model.items, config)
         drawn = None if sampler is None else sampler.draw(rng)
         total = count = 0.0
         model.eval()

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import GateConfig
-from ..model import SequenceModel, gap_features
-from .loss import vectors_before
+from ..model import SequenceModel
+from .loss import at_events, vectors_before
 from .windows import UserLog, Windows, batches, pack
 
 __all__ = ["Interval", "chance_ndcg", "judge", "ndcg_of_events", "popularity_ndcg", "ranks", "user_bootstrap"]
@@ -79,10 +79,7 @@ def ranks(
     with torch.no_grad():
         for part in batches(windows, _BATCH_EVENTS, np.random.default_rng(0), padded=not model.streams):
             batch = pack(log, part, version_rows)
-            hidden = vectors_before(model, batch)
-            if model.query_time is not None:
-                phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets))
-                hidden = model.query(hidden, phi.to(hidden))
+            hidden = at_events(model, batch, vectors_before(model, batch))
             for start, offset in zip(part.starts.tolist(), batch.offsets.tolist(), strict=False):
                 number = numbers[start]
                 mine = order[bounds[number] : bounds[number + 1]]

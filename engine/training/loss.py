@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from ...kernels import Weighted, cross_entropy
 from ...kernels.jit import jit
+from ..config import TrainingConfig
 from ..model import SequenceModel, gap_features
 from .windows import Batch
 
-__all__ = ["Drawn", "Sampler", "Targets", "targets", "vectors_before", "window_loss"]
+__all__ = ["Drawn", "Sampler", "Targets", "at_events", "targets", "vectors_before", "window_loss"]
 
 Ints = NDArray[np.int64]
 
@@ -39,6 +40,16 @@ class Sampler(NamedTuple):
         """Build from how often each of the V items was seen; ``size`` items are drawn at a time."""
         probability = 0.5 * counts / max(1, counts.sum()) + 0.5 / len(counts)
         return cls(np.cumsum(probability / probability.sum()), np.log(probability), size)
+
+    @classmethod
+    def needed(cls, rows: Ints, items: int, config: TrainingConfig) -> "Sampler | None":
+        """Build for a catalogue that is too large to be learnt exactly, None for others.
+
+        ``rows`` are the model's rows of all events; what is not below ``items`` is unknown and does not count.
+        """
+        if items <= config.sampled_above:
+            return None
+        return cls.of(np.bincount(rows[rows < items], minlength=items), config.negatives)
 
     def draw(self, rng: np.random.Generator) -> Drawn:
         """Draw with replacement, sorted by row."""
@@ -92,6 +103,20 @@ def vectors_before(model: SequenceModel, batch: Batch, *, seed: int | None = Non
     return model.encode(items.to(device, non_blocking=True), times_ms, offsets, seed=seed)
 
 
+def at_events(
+    model: SequenceModel, batch: Batch, hidden: torch.Tensor, rows: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Modulate the vectors ``hidden`` (r, d) before events for queries at the times of these events.
+
+    ``rows`` (r) are the events of the batch, None for all. A model without query time gives ``hidden`` unchanged.
+    """
+    if model.query_time is None:
+        return hidden
+    phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets))
+    phi = phi.to(hidden, non_blocking=True)
+    return model.query(hidden, phi if rows is None else phi[rows])
+
+
 def window_loss(
     model: SequenceModel,
     table: torch.Tensor,
@@ -115,19 +140,16 @@ def window_loss(
     rows = sent(chosen.events)
     # some models give what autocast made, and the sums of a loss need more
     hidden = vectors_before(model, batch, seed=seed)[rows].to(table.dtype)
-    if model.query_time is not None:
-        phi = gap_features(torch.from_numpy(batch.times_ms), torch.from_numpy(batch.offsets))
-        modulated = model.query(hidden, phi.to(hidden, non_blocking=True)[rows])
-        if query_time is not None:
-            modulated = torch.where(sent(query_time[chosen.events])[:, None], modulated, hidden)
-        hidden = modulated
+    modulated = at_events(model, batch, hidden, rows)
+    if query_time is not None:
+        modulated = torch.where(sent(query_time[chosen.events])[:, None], modulated, hidden)
     true = F.embedding(sent(batch.items[chosen.events]), table)
     weighted = Weighted(sent(chosen.positions), sent(chosen.columns), sent(chosen.log_weights))
     if drawn is None:
-        return cross_entropy(hidden, true, table, weighted, precision=precision)
+        return cross_entropy(modulated, true, table, weighted, precision=precision)
     bias = -sent(drawn.log_expected)
     rivals = F.embedding(sent(drawn.items), table)
-    return cross_entropy(hidden, true, rivals, weighted, bias=bias, precision=precision)
+    return cross_entropy(modulated, true, rivals, weighted, bias=bias, precision=precision)
 
 
 @jit
