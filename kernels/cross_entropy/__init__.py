@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from .chunk import cross_entropy_chunk
+from .chunk import CrossEntropyByBlocks
 from .naive import cross_entropy_naive
 
 __all__ = ["BACKENDS", "PRECISIONS", "Weighted", "cross_entropy"]
@@ -66,12 +66,8 @@ def cross_entropy(
     compiled = hidden.device.type == "cpu" and hidden.dtype == torch.float32
     if backend == "numba" and not compiled:
         raise ValueError(f"the numba backend needs float32 on the CPU, got {hidden.dtype} on {hidden.device}")
-    return cross_entropy_chunk(
-        hidden,
-        true,
-        rivals,
-        *weighted,
-        bias,
-        half=precision == "bfloat16",
-        compiled=compiled and backend != "chunk",
+    half = precision == "bfloat16"
+    loss: torch.Tensor = CrossEntropyByBlocks.apply(
+        hidden, true, rivals, *weighted, bias, half, compiled and backend != "chunk"
     )
+    return loss

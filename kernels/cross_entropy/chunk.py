@@ -10,33 +10,19 @@ import torch
 
 from .rows import softmax_rows
 
-__all__ = ["cross_entropy_chunk"]
+__all__ = ["CrossEntropyByBlocks"]
 
 # logits of this many bytes at a time: on a CPU products with fewer rows repeat too much, with more they leave the cache
 _BLOCK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 _LEAST_ROWS, _MOST_ROWS = 64, 16_384
 
 
-def cross_entropy_chunk(
-    hidden: torch.Tensor,
-    true: torch.Tensor,
-    rivals: torch.Tensor,
-    positions: torch.Tensor,
-    columns: torch.Tensor,
-    log_weights: torch.Tensor,
-    bias: torch.Tensor | None,
-    *,
-    half: bool,
-    compiled: bool,
-) -> torch.Tensor:
-    """Return the mean loss; arguments as in ``cross_entropy``; ``half``: products in bfloat16."""
-    loss: torch.Tensor = _CrossEntropy.apply(
-        hidden, true, rivals, positions, columns, log_weights, bias, half, compiled
-    )
-    return loss
+class CrossEntropyByBlocks(torch.autograd.Function):
+    """The mean loss; ``apply`` takes the arguments of ``cross_entropy`` in their order, the weighted pairs spread out.
 
+    ``half``: products in bfloat16; ``compiled``: one pass over the logits by compiled code.
+    """
 
-class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -50,6 +36,7 @@ class _CrossEntropy(torch.autograd.Function):
         half: bool,
         compiled: bool,
     ) -> torch.Tensor:
+        """Return the mean loss; make its gradients."""
         dtype = torch.bfloat16 if half else hidden.dtype
         table, vectors = rivals.to(dtype), hidden.to(dtype)
         hidden_grad, rivals_grad = torch.empty_like(hidden), torch.zeros_like(rivals)
@@ -85,6 +72,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Scale the gradients."""
         scale = grads[0] * ctx.scale
         hidden_grad, true_grad, rivals_grad = ctx.saved_tensors
         return hidden_grad * scale, true_grad * scale, rivals_grad * scale, None, None, None, None, None, None
