@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,17 +99,18 @@ class _Throughput(NamedTuple):
     cpu_us_per_event: float
 
 
-class _Inlet:
+class _Inlet(ABC):
     """One way for events to come in."""
 
+    @abstractmethod
     def drain(self, stream: list[Event]) -> _Throughput:
         """Take in a stream as fast as possible and measure all but its beginning."""
-        raise NotImplementedError
 
+    @abstractmethod
     def produce(self, event: Event) -> None:
         """Let one event come in; returns at once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Stop."""
 
@@ -131,6 +133,9 @@ class _Memory(_Inlet):
 
     def produce(self, event: Event) -> None:
         self._engine.ingest([event])
+
+    def close(self) -> None:
+        """Leave the engine, which is its owner's, as it is."""
 
 
 class _Topic(_Inlet):
