@@ -141,6 +141,8 @@ class TrainingConfig(_Section, frozen=True):
     every_seconds: float = 0.0
     threads: int = 1
     nice: int = 10
+    # of its threads' time, what the training program takes at most: it rests between steps
+    share: float = 1.0
     seed: int = 0
     # the first version: at most so many passes over the log, and so many events read in all
     first_passes: int = 25
@@ -168,6 +170,8 @@ class TrainingConfig(_Section, frozen=True):
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda", "auto"):
             raise ConfigError(f"training.device must be cpu, cuda or auto, got {self.device!r}")
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"training.share must be above 0 and at most 1, got {self.share}")
 
 
 class GateConfig(_Section, frozen=True):

@@ -15,6 +15,7 @@ import torch
 from ..errors import RecurraError
 from ..versions import VersionStore
 from .job import run_job
+from .pace import Pace
 from .protocol import Reply, Request
 
 _PROGRESS_STEP = 0.05
@@ -58,9 +59,11 @@ def _send(replies: BinaryIO, reply: Reply) -> None:
 
 def _answer(request: Request, data: Path, replies: BinaryIO) -> Reply:
     told = 0.0
+    pace = Pace(request.training.share * request.training.threads)
 
     def progress(share: float) -> None:
         nonlocal told
+        pace.keep()
         if share >= told + _PROGRESS_STEP:
             told = share
             _send(replies, Reply(request.id, progress=round(share, 3)))
