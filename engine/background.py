@@ -48,6 +48,12 @@ class Training:
         self.last: TrainReport | None = None
         self.counts = {"trained": 0, "promoted": 0, "refused": 0, "rolled_back": 0}
 
+    @property
+    def pid(self) -> int | None:
+        """The process id of the training program, None while it does not run."""
+        trainer = self._trainer
+        return None if trainer is None else trainer.pid
+
     def start(self, trained_seq: int) -> None:
         """Train by itself from now on; ``trained_seq`` is the newest event that the serving version knows."""
         self._last_seq = trained_seq

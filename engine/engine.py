@@ -237,6 +237,7 @@ class Engine:
             "events": store.next_seq,
             "training": {
                 "running": training.running,
+                "pid": training.pid,
                 **training.counts,
                 "last": None if training.last is None else f"{training.last.verdict}: {training.last.reason}",
             },

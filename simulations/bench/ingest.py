@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import torch
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -28,8 +27,7 @@ from ...engine.engine import Engine
 from ...engine.engine import open as open_engine
 from ...engine.errors import BrokerError, InputError
 from ...engine.events import Event
-from ...engine.model import StreamingModel
-from ...engine.versions import VersionStore
+from .made import made_events, publish_random
 
 __all__ = ["bench_ingest"]
 
@@ -66,8 +64,8 @@ def bench_ingest(
         raise InputError(f"expected kafka or memory as the source of a benchmark, got {source!r}")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recurra-bench-")))
-        stream = _stream(events, users, items, seed)
-        _publish(folder, items, seed)
+        stream = made_events(events, users, items, seed)
+        publish_random(folder, items, seed)
         config = _config(train, seed)
         engine = stack.enter_context(open_engine(folder, config))
         inlet: _Inlet = _Memory(engine)
@@ -239,34 +237,6 @@ def _config(train: bool, seed: int) -> Config:
     return msgspec.structs.replace(
         config, training=msgspec.structs.replace(config.training, mode="auto" if train else "off")
     )
-
-
-def _stream(count: int, users: int, items: int, seed: int) -> list[Event]:
-    """Make events over the last 30 days: users by 1 / rank, items by 1 / rank, every item once."""
-    rng = np.random.default_rng(seed)
-    who = np.minimum(users ** rng.random(count), users - 1).astype(np.int64)
-    what = np.minimum(items ** rng.random(count), items - 1).astype(np.int64)
-    what[: min(items, count)] = np.arange(min(items, count))
-    end_ms, span_ms = time.time_ns() // 1_000_000, 30 * 86_400_000
-    return [
-        Event(f"user-{user}", f"item-{item}", end_ms - span_ms + place * span_ms // count)
-        for place, (user, item) in enumerate(zip(who.tolist(), what.tolist(), strict=True))
-    ]
-
-
-def _publish(folder: Path, items: int, seed: int) -> None:
-    torch.manual_seed(seed)
-    versions = VersionStore(folder / "models")
-    with versions.lock():
-        versions.publish(
-            StreamingModel(Config().model, items),
-            [f"item-{item}" for item in range(items)],
-            parent=0,
-            cutoff_seq=0,
-            store_id="",
-            report=lambda _: {"verdict": "random weights, for a benchmark"},
-            guard=lambda: None,
-        )
 
 
 def _message(event: Event) -> bytes:

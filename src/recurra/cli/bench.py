@@ -131,6 +131,32 @@ def _search(items: int, json: str | None, quiet: bool) -> None:
         )
 
 
+@app.command(epilog="Example: recurra bench contention --share 0.5 --json contention.json")
+def contention(
+    share: Annotated[
+        float, typer.Option(help="What training may take of its threads' time: above 0, at most 1.")
+    ] = 1.0,
+    threads: Threads = 1,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """What training in the background takes from queries and from taking in events."""
+    from recurra.simulations.bench.contention import bench_contention
+
+    with progress("bench contention", quiet=quiet):
+        result = bench_contention(share=share, threads=threads)
+    write_json(result, json)
+    for name in ("training_off", "training_on"):
+        figures = result[name]
+        say(
+            f"{name.replace('_', ' ')}: a query {figures['query_p50_ms']:.2f} ms (median), "
+            f"{figures['query_p99_ms']:.2f} ms (p99); {figures['ingest_events_per_s']:,.0f} events/s; training takes "
+            f"{figures['training_processors']:.2f} processors",
+            json,
+        )
+    say(f"p99 of a query times {result['query_p99_ratio']:.2f}, events/s times {result['ingest_ratio']:.2f}", json)
+
+
 @app.command(epilog="Example: recurra bench kernels --device cuda --json kernels.json")
 def kernels(
     device: Annotated[str, typer.Option(metavar="DEVICE", help="A CUDA device.")] = "cuda",
