@@ -36,11 +36,12 @@ _EXCLUDED, _CHOSEN = 1, 2
 
 
 class Memory(NamedTuple):
-    """What events are folded into: item counts, unordered pairs within a user's last events, ordered pairs."""
+    """What events are folded into: item counts, and pairs of items: unordered, ordered, direct successors."""
 
     popular: Popularity
     together: Neighbours
     after: Neighbours
+    direct: Neighbours
 
 
 class Scratch(NamedTuple):
@@ -74,10 +75,12 @@ def learn(
 
     Returns the number of events done, which is less than asked when an arena must grow first.
     """
-    together, after = memory.together, memory.after
+    together, after, direct = memory.together, memory.after, memory.direct
     size = contexts.items.shape[1]
     for k in range(start, items.size):
         if not (neighbours.headroom(together, 2 * size) and neighbours.headroom(after, _DISTANCE)):
+            return k
+        if not neighbours.headroom(direct, 1):
             return k
         slot, item, clock = slots[k], items[k], now + k
         neighbours.rescale(together, clock)
@@ -92,6 +95,8 @@ def learn(
         at = ring.place(contexts, slot, times[k])
         for distance in range(1, min(_DISTANCE, at) + 1):
             neighbours.add(after, contexts.items[slot, at - distance], item, slow / distance, fast / distance)
+        if at > 0:
+            neighbours.add(direct, contexts.items[slot, at - 1], item, 1.0, 1.0)
         popularity.bump(memory.popular, item, clock)
         ring.insert(contexts, slot, at, item, times[k])
     return items.size
@@ -162,35 +167,35 @@ def _allowed(scores: Scores, touched: Rows, marks: Marks, columns: int) -> tuple
 
 
 @jit
-def _threshold(values: Scores, wanted: int) -> float:
-    # the wanted-th largest value, 0 if there are fewer: a heap, since partition is slow where many values are equal
-    heap = np.zeros(wanted, np.float32)
-    for value in values:
-        if value <= heap[0]:
-            continue
-        at, child = 0, 1
-        while child < wanted:
-            if child + 1 < wanted and heap[child + 1] < heap[child]:
-                child += 1
-            if heap[child] >= value:
-                break
-            heap[at] = heap[child]
-            at, child = child, 2 * child + 1
-        heap[at] = value
-    return float(heap[0])
+def _at_least(bits: Rows, level: int) -> int:
+    # in 32 bits, so that it becomes one vector instruction for many values
+    count = np.int32(0)
+    for k in range(bits.size):
+        count = np.int32(count + np.int32(bits[k] >= level))
+    return int(count)
+
+
+@jit
+def _threshold(bits: Rows, wanted: int) -> np.int32:
+    # the wanted-th largest value, 0 if fewer are positive: the bits of floats that are not negative order as they do
+    level = np.int32(0)
+    for bit in range(30, -1, -1):
+        higher = np.int32(level | (1 << bit))
+        if _at_least(bits, higher) >= wanted:
+            level = higher
+    return level
 
 
 @jit
 def _choose(items: Rows, values: Scores, wanted: int, marks: Marks, chosen: Rows, count: int) -> int:
     # append the best items that were not chosen before; equal scores in the order in which they were touched
-    level = _threshold(values, wanted)
-    ties = wanted
+    bits = values.view(np.int32)
+    level = _threshold(bits, wanted)
+    ties = wanted - _at_least(bits, np.int32(level + 1))
     for k in range(items.size):
-        ties -= values[k] > level
-    for k in range(items.size):
-        if values[k] < level or values[k] == 0.0:
+        if bits[k] < level or bits[k] == 0:
             continue
-        if values[k] == level:
+        if bits[k] == level:
             ties -= 1
             if ties < 0:
                 continue
@@ -219,11 +224,17 @@ def _choose_leaders(popular: Popularity, level: int, wanted: int, marks: Marks, 
 
 
 @jit
-def recall(popular: Popularity, excluded: Rows, wanted: int, scratch: Scratch) -> Rows:
+def _kept(items: Rows, values: Scores, marks: Marks) -> tuple[Rows, Scores]:
+    kept = np.array([marks[item] != _EXCLUDED for item in items], np.bool_)
+    return items[kept], values[kept]
+
+
+@jit
+def recall(popular: Popularity, followers: Rows, counts: Scores, excluded: Rows, wanted: int, scratch: Scratch) -> Rows:
     """Return the items that the memories put first for the context that excited last; none is excluded.
 
     The union of the first ``wanted`` by the first part of each table of neighbours, a quarter of that by its other
-    parts, and ``wanted`` leaders shared out among the half-lives.
+    parts and by ``counts`` of ``followers``, and ``wanted`` leaders shared out among the half-lives.
     """
     marks = scratch.marks
     for k in range(excluded.size):
@@ -233,7 +244,7 @@ def recall(popular: Popularity, excluded: Rows, wanted: int, scratch: Scratch) -
     levels = popular.half_lives.size
     share = (wanted + levels - 1) // levels
     minor = (wanted + _MINOR - 1) // _MINOR
-    chosen = np.empty(2 * wanted + (_TOGETHER + _AFTER - 2) * minor + levels * share, np.int32)
+    chosen = np.empty(2 * wanted + (_TOGETHER + _AFTER - 1) * minor + levels * share, np.int32)
     items, values = _allowed(scratch.together, scratch.touched[0, : scratch.counts[0]], marks, _TOGETHER)
     count = 0
     for column in range(_TOGETHER):
@@ -241,6 +252,8 @@ def recall(popular: Popularity, excluded: Rows, wanted: int, scratch: Scratch) -
     items, values = _allowed(scratch.after, scratch.touched[1, : scratch.counts[1]], marks, _AFTER)
     for column in range(_AFTER):
         count = _choose(items, values[column, : items.size], minor if column else wanted, marks, chosen, count)
+    items, counts = _kept(followers, counts, marks)
+    count = _choose(items, counts, minor, marks, chosen, count)
     for level in range(levels):
         count = _choose_leaders(popular, level, share, marks, chosen, count)
     for k in range(excluded.size):

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from ..config import FastConfig
 from . import contexts as ring
-from . import kernels, neighbours, popularity, snapshots
+from . import kernels, neighbours, popularity, snapshots, transitions
 from .kernels import Memory, Scratch
+from .sparse import Sparse, spread
 
 __all__ = ["Context", "FastMemory", "LoadContext"]
 
@@ -32,7 +33,9 @@ _PAIR_PARTS = (
     "rules-recent",
     "rules-last",
 )
+_TRANSITIONS = "transitions"
 _NO_ROWS: Rows = np.empty(0, np.int32)
+_NOTHING: Sparse = (_NO_ROWS, np.empty(0, np.float32))
 
 
 class Context(NamedTuple):
@@ -43,7 +46,7 @@ class Context(NamedTuple):
 
 
 class FastMemory:
-    """Decayed popularity, co-occurrence and ordered transitions of items, learnt from every event.
+    """Decayed popularity, co-occurrence, ordered and direct transitions of items, learnt from every event.
 
     A fold over the applied events in their order: how they are cut into calls makes no difference, and a snapshot
     plus the events after it gives the same arrays as no interruption. A late event is learnt when it arrives.
@@ -56,6 +59,8 @@ class FastMemory:
 
     # the number of events and the items that the scratch memory holds scores for
     _excited: tuple[int, bytes] | None
+    # what followed the last item of that context directly
+    _followers: Sparse
 
     def __init__(self, config: FastConfig) -> None:
         self._config = config
@@ -66,11 +71,12 @@ class FastMemory:
         config = self._config
         self._contexts = ring.reserve(config.contexts, config.context)
         first = min(_FIRST_ENTRIES, config.pair_entries)
-        together, after = (
-            neighbours.reserve(_FIRST_ITEMS, first, config.neighbours, config.pair_entries, config.pair_half_lives)
-            for _ in range(2)
+        never = (transitions.HALF_LIFE, transitions.HALF_LIFE)
+        together, after, direct = (
+            neighbours.reserve(_FIRST_ITEMS, first, config.neighbours, config.pair_entries, half_lives)
+            for half_lives in (config.pair_half_lives, config.pair_half_lives, never)
         )
-        self._memory = Memory(popularity.reserve(_FIRST_ITEMS, config.half_lives), together, after)
+        self._memory = Memory(popularity.reserve(_FIRST_ITEMS, config.half_lives), together, after, direct)
         self._events = 0
         self._items = 0
         self._reserve_scratch()
@@ -78,7 +84,7 @@ class FastMemory:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parts, in the order of the rows of ``score``."""
-        return (*(f"popularity-{half_life:g}" for half_life in self._config.half_lives), *_PAIR_PARTS)
+        return (*(f"popularity-{half_life:g}" for half_life in self._config.half_lives), *_PAIR_PARTS, _TRANSITIONS)
 
     @property
     def events(self) -> int:
@@ -131,13 +137,13 @@ class FastMemory:
         return ring.find(self._contexts, user_row) >= 0
 
     def score(self, rows: Rows, context: Context) -> dict[str, Scores]:
-        """Return the scores of some items by every part; nan where a part does not know the item.
+        """Return the scores of some items, rows ascending, by every part; nan where a part does not know the item.
 
         The cost depends on the number of rows and of neighbours, not on the catalogue.
         """
         self._excite(context)
         scores = kernels.score(self._memory.popular, rows, self._events, self._scratch)
-        return dict(zip(self.names, scores, strict=True))
+        return dict(zip(self.names, (*scores, spread(*self._followers, rows)), strict=True))
 
     def parts(self, context: Context, n_items: int) -> dict[str, Scores]:
         """Return the scores of the item rows below ``n_items``."""
@@ -151,13 +157,7 @@ class FastMemory:
         first few hundred would get nothing else. A context without events gives popular items alone.
         """
         self._excite(context)
-        return np.sort(kernels.recall(self._memory.popular, excluded, count, self._scratch))
-
-    def popular(self, count: int, level: int = 0) -> Rows:
-        """Return the items that lead at half-life ``level``, best first; at most the 1,024 that are kept in order."""
-        known = self._memory.popular
-        leaders: Rows = known.leaders[level, : min(count, int(known.lengths[level]))].copy()
-        return leaders
+        return np.sort(kernels.recall(self._memory.popular, *self._followers, excluded, count, self._scratch))
 
     def similar(self, item_row: int, count: int) -> tuple[Rows, Scores]:
         """Return the items that share most users' last events with an item, best first, and their scores."""
@@ -184,6 +184,7 @@ class FastMemory:
             "popular": popularity.saved(memory.popular, items),
             "together": neighbours.saved(memory.together, items),
             "after": neighbours.saved(memory.after, items),
+            "direct": neighbours.saved(memory.direct, items),
             "contexts": ring.saved(self._contexts),
         }
         return snapshots.pack(self._settings, parts)
@@ -202,6 +203,7 @@ class FastMemory:
             popularity.restored(memory.popular, parts["popular"]),
             neighbours.restored(memory.together, parts["together"]),
             neighbours.restored(memory.after, parts["after"]),
+            neighbours.restored(memory.direct, parts["direct"]),
         )
         ring.restore(self._contexts, parts["contexts"])
         return True
@@ -211,6 +213,11 @@ class FastMemory:
         cause = (self._events, context.items.tobytes())
         if cause != self._excited:
             kernels.excite(self._memory, context.items, self._events, self._scratch)
+            if context.items.size:
+                last = int(context.items[-1])
+                self._followers = transitions.followers(self._memory.direct, self._memory.popular, last, self._events)
+            else:
+                self._followers = _NOTHING
             self._excited = cause
 
     def _load(self, slot: int, items: Rows, times_ms: Times) -> None:
@@ -221,15 +228,13 @@ class FastMemory:
 
     def _grow_items(self, items: int) -> None:
         self._items = items
-        popular, together, after = self._memory
+        popular, *tables = self._memory
         capacity = popular.counts.size
         if items <= capacity:
             return
         capacity = max(items, 2 * capacity)
         self._memory = Memory(
-            popularity.grown(popular, capacity),
-            neighbours.grown(together, items=capacity),
-            neighbours.grown(after, items=capacity),
+            popularity.grown(popular, capacity), *(neighbours.grown(table, items=capacity) for table in tables)
         )
         self._reserve_scratch()
 
@@ -237,13 +242,15 @@ class FastMemory:
         popular, *tables = self._memory
         room = 2 * self._config.context
         most = self._config.pair_entries
-        together, after = (
-            table
-            if neighbours.headroom(table, room)
-            else neighbours.grown(table, entries=min(2 * table.keys.size, most))
-            for table in tables
+        self._memory = Memory(
+            popular,
+            *(
+                table
+                if neighbours.headroom(table, room)
+                else neighbours.grown(table, entries=min(2 * table.keys.size, most))
+                for table in tables
+            ),
         )
-        self._memory = Memory(popular, together, after)
 
     def _reserve_scratch(self) -> None:
         items = self._memory.popular.counts.size

@@ -198,14 +198,17 @@ def accumulate(
     The columns are: slow weight * factors[0], fast weight * factors[1], slow weight * factors[2], and 1 per row that
     names the item.
     """
-    start = table.starts[row]
-    for k in range(start, start + table.used[row]):
-        key = table.keys[k]
-        if scores[key, 3] == 0.0:
-            touched[count] = key
-            count += 1
-        scores[key, 0] += factors[0] * table.weights[k, 0]
-        scores[key, 1] += factors[1] * table.weights[k, 1]
-        scores[key, 2] += factors[2] * table.weights[k, 0]
-        scores[key, 3] += np.float32(1.0)
+    start, end = table.starts[row], table.starts[row] + table.used[row]
+    keys, weights = table.keys[start:end], table.weights[start:end]
+    slow, fast, third, one = factors[0], factors[1], factors[2], np.float32(1.0)
+    for k in range(keys.size):
+        # all reads before all writes, and rows without a sign: the four columns are then one vector
+        key = np.uint32(keys[k])
+        first, second, third_sum, rows = scores[key, 0], scores[key, 1], scores[key, 2], scores[key, 3]
+        touched[count] = key
+        count += int(rows == 0.0)
+        scores[key, 0] = first + slow * weights[k, 0]
+        scores[key, 1] = second + fast * weights[k, 1]
+        scores[key, 2] = third_sum + third * weights[k, 0]
+        scores[key, 3] = rows + one
     return count
