@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 
-from ..engine.config import Config
+from ..engine.config import Config, TrainingConfig
 from ..engine.model import SequenceModel, create_model
 from ..engine.training import Learner, Sampler, batches, cosine, pack
 from .baselines import BASELINES
@@ -23,6 +23,22 @@ __all__ = ["COUNTING", "evaluate", "evaluate_counting"]
 COUNTING = ("popularity", "item-knn")
 
 Progress = Callable[[int, int, dict[str, float]], None]
+
+
+class _Settings(NamedTuple):
+    """How one model is trained; see ``evaluate``."""
+
+    training: TrainingConfig
+    max_len: int
+    epochs: int
+    minutes: float | None
+    patience: int
+    every: int
+    permute_ties: bool
+    own_weight: float
+    seed: int
+    threads: int
+    checkpoint: Path | None
 
 
 @dataclass
@@ -72,22 +88,20 @@ def evaluate(
     if not stream.clock:
         config = _without_time(config)
     model = create_model(config.model, data.items, generator=torch.Generator().manual_seed(seed)).to(device)
-    run = _Run(
-        data,
-        model,
-        config,
-        max_len,
-        epochs,
-        minutes,
-        patience,
-        every,
-        permute_ties,
-        own_weight,
-        seed,
-        threads,
-        checkpoint,
-        clock,
+    settings = _Settings(
+        training=config.training,
+        max_len=max_len,
+        epochs=epochs,
+        minutes=minutes,
+        patience=patience,
+        every=every,
+        permute_ties=permute_ties,
+        own_weight=own_weight,
+        seed=seed,
+        threads=threads,
+        checkpoint=checkpoint,
     )
+    run = _Run(data, model, settings, clock)
     best, history = run.train(progress)
     model.load_state_dict(best.weights)
     test = rank_events(model, data.log, data.train_stops + 1, max_len)
@@ -160,89 +174,77 @@ def evaluate_counting(stream: Stream, name: str, *, seed: int = 0) -> dict[str, 
 class _Run:
     """The epochs of one training."""
 
-    def __init__(
-        self,
-        data: Split,
-        model: SequenceModel,
-        config: Config,
-        max_len: int,
-        epochs: int,
-        minutes: float | None,
-        patience: int,
-        every: int,
-        permute_ties: bool,
-        own_weight: float,
-        seed: int,
-        threads: int,
-        checkpoint: Path | None,
-        clock: Callable[[], float],
-    ) -> None:
-        self._data, self._model, self._length, self._epochs = data, model, max_len, epochs
-        self._minutes, self._patience, self._every = minutes, patience, every
-        self._permute_ties = permute_ties
-        self._checkpoint, self._clock = checkpoint, clock
-        self._batch_events = config.training.batch_events
-        self._rng = np.random.default_rng(seed)
+    def __init__(self, data: Split, model: SequenceModel, settings: _Settings, clock: Callable[[], float]) -> None:
+        self._data, self._model, self._settings, self._clock = data, model, settings, clock
+        self._rng = np.random.default_rng(settings.seed)
         self.epoch = self.events = self._worse = 0
         self.train_s = self.seconds = 0.0
         self._began: float | None = None
+        training = settings.training
         if model.causal:
             passes = int((data.train_stops - data.log.starts[:-1]).sum())
         else:
-            passes = int(data.prefix_windows(max_len).lengths.sum())
-        self._steps = max(1, epochs * -(-passes // self._batch_events))
+            passes = int(data.prefix_windows(settings.max_len).lengths.sum())
+        self._steps = max(1, settings.epochs * -(-passes // training.batch_events))
         shape = cosine(10_000)
         self._learner = Learner(
             model,
-            config.training,
-            rate=config.training.rate,
+            training,
+            rate=training.rate,
             shape=lambda step: shape(round(10_000 * self._share(step))),
             rng=self._rng,
-            own_weight=own_weight,
-            sampler=Sampler.needed(data.log.items[data.learnt], data.items, config.training),
-            threads=threads,
+            own_weight=settings.own_weight,
+            sampler=Sampler.needed(data.log.items[data.learnt], data.items, training),
+            threads=settings.threads,
         )
 
     def train(self, progress: Progress | None) -> tuple[_Best, list[dict[str, float]]]:
         """Train to the end of the epochs, the minutes or the patience."""
         best = _Best()
         history: list[dict[str, float]] = []
-        if self._checkpoint is not None and self._checkpoint.exists():
+        settings = self._settings
+        if settings.checkpoint is not None and settings.checkpoint.exists():
             history = self._restore(best)
-        while self.epoch < self._epochs and self._worse < self._patience and self._share(0) < 1:
+        while self.epoch < settings.epochs and self._worse < settings.patience and self._share(0) < 1:
             self._began = began = self._clock()
             loss = self._pass()
             self.epoch += 1
             self.train_s += self._clock() - began
-            if self.epoch % self._every == 0 or self.epoch == self._epochs or self._share(0) >= 1:
-                valid = figures(rank_events(self._model, self._data.log, self._data.train_stops, self._length).plain)
+            if self.epoch % settings.every == 0 or self.epoch == settings.epochs or self._share(0) >= 1:
+                valid = figures(
+                    rank_events(self._model, self._data.log, self._data.train_stops, settings.max_len).plain
+                )
                 before = best.epoch
                 best.look(self.epoch, valid, self._model)
                 self._worse = 0 if best.epoch != before else self._worse + 1
                 history.append({"epoch": self.epoch, "loss": round(loss, 4)} | valid)
                 if progress is not None:
-                    progress(self.epoch, self._epochs, history[-1])
+                    progress(self.epoch, settings.epochs, history[-1])
             self.seconds += self._clock() - began
             self._began = None
-            if self._checkpoint is not None:
+            if settings.checkpoint is not None:
                 self._save(best, history)
         self._learner.close()
-        if self._checkpoint is not None:
-            self._checkpoint.unlink(missing_ok=True)
+        if settings.checkpoint is not None:
+            settings.checkpoint.unlink(missing_ok=True)
         return best, history
 
     def _share(self, step: int) -> float:
         running = 0.0 if self._began is None else self._clock() - self._began
-        spent = 0.0 if self._minutes is None else (self.seconds + running) / (60 * self._minutes)
+        spent = 0.0 if self._settings.minutes is None else (self.seconds + running) / (60 * self._settings.minutes)
         return min(1.0, max(step / self._steps, spent))
 
     def _pass(self) -> float:
         data, rng = self._data, self._rng
-        windows = data.train_windows(self._length, rng) if self._model.causal else data.prefix_windows(self._length)
+        windows = (
+            data.train_windows(self._settings.max_len, rng)
+            if self._model.causal
+            else data.prefix_windows(self._settings.max_len)
+        )
         rows = np.arange(data.items)
         total = count = 0.0
-        for part in batches(windows, self._batch_events, rng, padded=not self._model.streams):
-            batch = pack(data.log, part, rows, rng if self._permute_ties else None)
+        for part in batches(windows, self._settings.training.batch_events, rng, padded=not self._model.streams):
+            batch = pack(data.log, part, rows, rng if self._settings.permute_ties else None)
             counted = None
             if not self._model.causal:
                 counted = np.zeros(len(batch.items), np.bool_)
@@ -255,15 +257,15 @@ class _Run:
         return total / max(1.0, count)
 
     def _save(self, best: _Best, history: list[dict[str, float]]) -> None:
-        assert self._checkpoint is not None
+        assert self._settings.checkpoint is not None
         facts: dict[str, Any] = {"epoch": self.epoch, "events": self.events, "worse": self._worse}
         facts |= {"train_s": self.train_s, "seconds": self.seconds, "history": history}
         kept = {"epoch": best.epoch, "valid": best.valid, "weights": best.weights}
-        self._learner.save(self._checkpoint, {"run": facts, "best": kept})
+        self._learner.save(self._settings.checkpoint, {"run": facts, "best": kept})
 
     def _restore(self, best: _Best) -> list[dict[str, float]]:
-        assert self._checkpoint is not None
-        extra = self._learner.restore(self._checkpoint)
+        assert self._settings.checkpoint is not None
+        extra = self._learner.restore(self._settings.checkpoint)
         run, kept = extra["run"], extra["best"]
         self.epoch, self.events, self._worse = run["epoch"], run["events"], run["worse"]
         self.train_s, self.seconds = run["train_s"], run["seconds"]
