@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ...kernels.jit import jit
 from . import contexts as ring
-from . import neighbours, popularity
+from . import neighbours, popularity, transitions
 from .contexts import Contexts
 from .neighbours import Neighbours
 from .popularity import Popularity
@@ -96,7 +96,7 @@ def learn(
         for distance in range(1, min(_DISTANCE, at) + 1):
             neighbours.add(after, contexts.items[slot, at - distance], item, slow / distance, fast / distance)
         if at > 0:
-            neighbours.add(direct, contexts.items[slot, at - 1], item, 1.0, 1.0)
+            transitions.add(direct, contexts.items[slot, at - 1], item)
         popularity.bump(memory.popular, item, clock)
         ring.insert(contexts, slot, at, item, times[k])
     return items.size
@@ -244,7 +244,7 @@ def recall(popular: Popularity, followers: Rows, counts: Scores, excluded: Rows,
     levels = popular.half_lives.size
     share = (wanted + levels - 1) // levels
     minor = (wanted + _MINOR - 1) // _MINOR
-    chosen = np.empty(2 * wanted + (_TOGETHER + _AFTER - 1) * minor + levels * share, np.int32)
+    chosen = np.empty(2 * wanted + (_TOGETHER + _AFTER - 2 + counts.shape[0]) * minor + levels * share, np.int32)
     items, values = _allowed(scratch.together, scratch.touched[0, : scratch.counts[0]], marks, _TOGETHER)
     count = 0
     for column in range(_TOGETHER):
@@ -252,8 +252,9 @@ def recall(popular: Popularity, followers: Rows, counts: Scores, excluded: Rows,
     items, values = _allowed(scratch.after, scratch.touched[1, : scratch.counts[1]], marks, _AFTER)
     for column in range(_AFTER):
         count = _choose(items, values[column, : items.size], minor if column else wanted, marks, chosen, count)
-    items, counts = _kept(followers, counts, marks)
-    count = _choose(items, counts, minor, marks, chosen, count)
+    for column in range(counts.shape[0]):
+        items, direct = _kept(followers, counts[column], marks)
+        count = _choose(items, direct, minor, marks, chosen, count)
     for level in range(levels):
         count = _choose_leaders(popular, level, share, marks, chosen, count)
     for k in range(excluded.size):

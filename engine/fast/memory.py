@@ -11,7 +11,6 @@ from ..config import FastConfig
 from . import contexts as ring
 from . import kernels, neighbours, popularity, snapshots, transitions
 from .kernels import Memory, Scratch
-from .sparse import Sparse, spread
 
 __all__ = ["Context", "FastMemory", "LoadContext"]
 
@@ -33,9 +32,9 @@ _PAIR_PARTS = (
     "rules-recent",
     "rules-last",
 )
-_TRANSITIONS = "transitions"
+_DIRECT_PARTS = ("transitions", "transitions-recent")
 _NO_ROWS: Rows = np.empty(0, np.int32)
-_NOTHING: Sparse = (_NO_ROWS, np.empty(0, np.float32))
+_NO_FOLLOWERS: tuple[Rows, Scores] = (_NO_ROWS, np.empty((2, 0), np.float32))
 
 
 class Context(NamedTuple):
@@ -60,7 +59,7 @@ class FastMemory:
     # the number of events and the items that the scratch memory holds scores for
     _excited: tuple[int, bytes] | None
     # what followed the last item of that context directly
-    _followers: Sparse
+    _followers: tuple[Rows, Scores]
 
     def __init__(self, config: FastConfig) -> None:
         self._config = config
@@ -84,7 +83,7 @@ class FastMemory:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parts, in the order of the rows of ``score``."""
-        return (*(f"popularity-{half_life:g}" for half_life in self._config.half_lives), *_PAIR_PARTS, _TRANSITIONS)
+        return (*(f"popularity-{half_life:g}" for half_life in self._config.half_lives), *_PAIR_PARTS, *_DIRECT_PARTS)
 
     @property
     def events(self) -> int:
@@ -143,7 +142,7 @@ class FastMemory:
         """
         self._excite(context)
         scores = kernels.score(self._memory.popular, rows, self._events, self._scratch)
-        return dict(zip(self.names, (*scores, spread(*self._followers, rows)), strict=True))
+        return dict(zip(self.names, (*scores, *transitions.scores(self._followers, rows)), strict=True))
 
     def parts(self, context: Context, n_items: int) -> dict[str, Scores]:
         """Return the scores of the item rows below ``n_items``."""
@@ -217,7 +216,7 @@ class FastMemory:
                 last = int(context.items[-1])
                 self._followers = transitions.followers(self._memory.direct, self._memory.popular, last, self._events)
             else:
-                self._followers = _NOTHING
+                self._followers = _NO_FOLLOWERS
             self._excited = cause
 
     def _load(self, slot: int, items: Rows, times_ms: Times) -> None:

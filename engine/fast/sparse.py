@@ -5,12 +5,10 @@ import numpy.typing as npt
 
 from ...kernels.jit import jit
 
-__all__ = ["Sparse", "spread"]
+__all__ = ["spread"]
 
 Rows = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
-# item rows in any order, and a value above zero for each
-Sparse = tuple[Rows, Scores]
 
 
 @jit

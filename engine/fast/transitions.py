@@ -1,37 +1,60 @@
-"""What followed an item directly: exact counts, not decayed."""
+"""What followed an item directly: exact counts that never decay, and weights that fade with the item's own events."""
 
 import numpy as np
 import numpy.typing as npt
 
 from ...kernels.jit import jit
-from . import popularity
+from . import neighbours, popularity
 from .neighbours import Neighbours
 from .popularity import Popularity
+from .sparse import spread
 
-__all__ = ["HALF_LIFE", "followers"]
+__all__ = ["HALF_LIFE", "add", "followers", "scores"]
 
 Rows = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
 
 # in events: so long that the slow weights of a table are counts
 HALF_LIFE = 1e12
+# the fast weights of a row lose half in so many of its own events, however rare the item is
+_KEPT = np.float32(0.5 ** (1.0 / 10.0))
 # ties are broken by less than one event
 _TIE = 0.5
 
 
 @jit
+def add(table: Neighbours, item: int, follower: int) -> None:
+    """Count that one item came directly after another."""
+    start = table.starts[item]
+    for k in range(start, start + table.used[item]):
+        table.weights[k, 1] *= _KEPT
+    neighbours.add(table, item, follower, 1.0, 1.0)
+
+
+@jit
 def followers(table: Neighbours, popular: Popularity, item: int, now: int) -> tuple[Rows, Scores]:
-    """Return the items that came directly after an item, in no order, with their counts.
+    """Return the items that came directly after an item, in no order, and [2, followers] counts and fading weights.
 
     Equal counts are told apart by the popularity at the shortest half-life, as the baseline `markov` does.
     """
     if item >= table.used.size:
-        return np.empty(0, np.int32), np.empty(0, np.float32)
+        return np.empty(0, np.int32), np.empty((2, 0), np.float32)
     start = table.starts[item]
     keys = table.keys[start : start + table.used[item]].copy()
-    counts = np.empty(keys.size, np.float32)
+    weights = np.empty((2, keys.size), np.float32)
     deflation = popularity.deflation(popular, 0, now)
     for k in range(keys.size):
         recent = popular.values[0, keys[k]] * deflation
-        counts[k] = table.weights[start + k, 0] + _TIE * recent / (1.0 + recent)
-    return keys, counts
+        weights[0, k] = table.weights[start + k, 0] + _TIE * recent / (1.0 + recent)
+        weights[1, k] = table.weights[start + k, 1]
+    return keys, weights
+
+
+@jit
+def scores(found: tuple[Rows, Scores], rows: Rows) -> Scores:
+    """Return the scores of ``rows``, which ascend, by both weights, [2, rows]; nan is none."""
+    keys, weights = found
+    result = np.empty((2, rows.size), np.float32)
+    result[0] = spread(keys, weights[0], rows)
+    result[1] = spread(keys, weights[1], rows)
+    return result

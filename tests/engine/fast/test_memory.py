@@ -102,6 +102,7 @@ def naive(events: Events, user: int, config: FastConfig) -> dict[str, dict[int, 
     together: list[dict[tuple[int, int], float]] = [defaultdict(float), defaultdict(float)]
     after: list[dict[tuple[int, int], float]] = [defaultdict(float), defaultdict(float)]
     direct: dict[tuple[int, int], float] = defaultdict(float)
+    fading: dict[tuple[int, int], float] = defaultdict(float)
     result: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     now = len(events)
     for k, (who, item, time) in enumerate(events):
@@ -117,6 +118,9 @@ def naive(events: Events, user: int, config: FastConfig) -> dict[str, dict[int, 
                 after[speed][other, item] += weight / distance
         if earlier:
             direct[earlier[0], item] += 1
+            for pair in fading:
+                fading[pair] *= 0.5**0.1 if pair[0] == earlier[0] else 1
+            fading[earlier[0], item] += 1
         counts[item] += 1
         for half_life in config.half_lives:
             result[f"popularity-{half_life:g}"][item] += 2.0 ** ((k - now) / half_life)
@@ -125,6 +129,7 @@ def naive(events: Events, user: int, config: FastConfig) -> dict[str, dict[int, 
     for (first, second), count in direct.items():
         if recent and first == recent[-1][0]:
             popular = result[f"popularity-{config.half_lives[0]:g}"][second]
+            result["transitions-recent"][second] = fading[first, second]
             result["transitions"][second] = count + 0.5 * popular / (1 + popular)
     for age, (item, _) in enumerate(recent[::-1]):
         row = (counts[item] + 20) ** 0.5
