@@ -211,7 +211,8 @@ class Queries:
         row = self._store.users.row(user)
         if row is None:
             return _User(None, None, _NO_ROWS)
-        return _User(row, self._store.history(row), self._store.seen(row))
+        # who asks is likely to ask again, and the second read is then one of memory already
+        return _User(row, self._store.history(row, warm=True), self._store.seen(row))
 
     def _context(self, who: _User) -> Context:
         if who.row is None or who.history is None:
