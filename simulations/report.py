@@ -10,7 +10,7 @@ from typing import Any
 from ..engine.errors import InputError
 from .plots import Mark, Span, Style, bar_plot, line_plot
 
-__all__ = ["write_report"]
+__all__ = ["write_page", "write_report"]
 
 _METRICS = (("hr@10", "HR@10"), ("hr@20", "HR@20"), ("ndcg@10", "NDCG@10"), ("mrr", "MRR"))
 # what is known of some only
@@ -36,19 +36,32 @@ _COHORT_NAMES = {
 
 def write_report(result: Mapping[str, Any], directory: str | Path) -> Path:
     """Write ``replay.json`` and ``index.html`` for the JSON of a replay into ``directory``; return the page's path."""
+    return write_page(directory, "replay", f"recurra replay: {result['dataset']}", _body(result), result)
+
+
+def write_page(directory: str | Path, name: str, title: str, body: str, result: Mapping[str, Any]) -> Path:
+    """Write ``NAME.json`` and ``index.html``, whose main part is the HTML ``body``; return the page's path."""
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "replay.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (directory / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         page = directory / "index.html"
-        page.write_text(_page(result), encoding="utf-8")
+        page.write_text(_page(title, body), encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write the report to {directory}: {error.strerror}") from None
     return page
 
 
-def _page(result: Mapping[str, Any]) -> str:
-    body = "".join(
+def _page(title: str, body: str) -> str:
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title><style>{_CSS}</style></head><body><main>{body}</main>
+</body></html>
+"""
+
+
+def _body(result: Mapping[str, Any]) -> str:
+    return "".join(
         (
             _heading(result),
             _summary(result),
@@ -61,11 +74,6 @@ def _page(result: Mapping[str, Any]) -> str:
             _settings(result),
         )
     )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>recurra replay: {escape(str(result["dataset"]))}</title><style>{_CSS}</style></head><body><main>{body}</main>
-</body></html>
-"""
 
 
 def _heading(result: Mapping[str, Any]) -> str:

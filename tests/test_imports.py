@@ -70,13 +70,23 @@ def _is_package(module: str) -> bool:
     return part in (*PARTS, "cli") and (_folder(part).joinpath(*inside) / "__init__.py").is_file()
 
 
+def _exports(package: str, name: str) -> bool:
+    file = ROOT.joinpath(*package.split("."), "__init__.py")
+    tree = ast.parse(file.read_text())
+    lists = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    return any(name in ast.literal_eval(value) for value in lists)
+
+
 ALL = [found for part in (*PARTS, "cli") for found in _imports(part)]
-# importing a package's module by `from package import module` names the module
+# importing a package's module by `from package import module` names the module, unless the package exports that name
 OURS = [
     found._replace(module=f"{found.module}.{found.name}", name=None)
     if found.name is not None
     and _is_package(found.module)
     and (ROOT / found.module.replace(".", "/") / f"{found.name}.py").is_file()
+    and not _exports(found.module, found.name)
     else found
     for found in ALL
     if found.module.split(".")[0] in (*PARTS, "cli")

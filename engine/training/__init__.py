@@ -1,5 +1,6 @@
 """Training: a program of its own that turns the log into gated versions, the engine's side of it, and its parts."""
 
+from .fit import Fitted, Material, fit
 from .learner import Learner, Step, cosine
 from .loss import Sampler, at_events, vectors_before
 from .protocol import TrainReport
@@ -8,7 +9,9 @@ from .windows import Batch, UserLog, Windows, batches, pack
 
 __all__ = [
     "Batch",
+    "Fitted",
     "Learner",
+    "Material",
     "Sampler",
     "Step",
     "TrainReport",
@@ -18,6 +21,7 @@ __all__ = [
     "at_events",
     "batches",
     "cosine",
+    "fit",
     "pack",
     "vectors_before",
 ]

@@ -54,6 +54,31 @@ def test_without_time(events: Path, run: Run) -> None:
     assert "test_query_time" not in done.json
 
 
+def test_period_by_period(tmp_path: Path, run: Run) -> None:
+    rng = np.random.default_rng(0)
+    directory = tmp_path / "weeks"
+    directory.mkdir()
+    for week in range(4):
+        rows = [f"{session} {item}\n" for session in range(30) for item in rng.permutation(12)[:4]]
+        (directory / f"period_{week}.txt").write_text("".join(rows))
+    settings = tmp_path / "small.toml"
+    settings.write_text(
+        "[model]\nd_model = 8\nheads = 1\ntime = false\nquery_time = false\n[training]\nfirst_passes = 2\n"
+    )
+    arguments = ["evaluate", directory, "--protocol", "ader", "--config", settings, "--exemplars", "20", "--seed", "2"]
+    done = run(*arguments, "--periods", "1-2", "--report", tmp_path / "page", "--json", "-")
+    assert done.code == 0, done.err
+    assert (done.json["protocol"], done.json["strategy"], done.json["seed"]) == ("ader", "replay", 2)
+    assert [entry["period"] for entry in done.json["periods"]] == [1, 2]
+    assert done.json["periods"][0].keys() >= {"recall@20", "recall@10", "mrr@20", "seconds"}
+    assert done.json["mean"].keys() >= {"recall@20", "recall@10", "mrr@20"}
+    assert (tmp_path / "page" / "index.html").exists()
+    shown = run(*arguments, "--periods", "3", "--strategy", "joint")
+    assert shown.out.splitlines()[-1].startswith("mean")
+    assert "--periods expects numbers" in run(*arguments, "--periods", "first").sentence
+    assert "--model streaming" in run(*arguments, "--model", "sasrec").sentence
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,5 +1,6 @@
 """The command that evaluates a model offline: evaluate."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,14 @@ def evaluate(
     model: Annotated[
         str, typer.Option(metavar="NAME", help="streaming, paper, sasrec, gru4rec, popularity or item-knn.")
     ] = "streaming",
-    protocol: Annotated[str, typer.Option(metavar="NAME", help="loo: leave one out.")] = "loo",
+    protocol: Annotated[str, typer.Option(metavar="NAME", help="loo: leave one out. ader: period by period.")] = "loo",
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="ader: how the model goes on, or joint: trained anew each time.")
+    ] = "replay",
+    periods: Annotated[str, typer.Option(metavar="LIST", help="ader: test these only: 1-6 or 4,8,16.")] = "",
+    exemplars: Annotated[
+        int, typer.Option(metavar="N", min=0, help="ader: targets of earlier periods that may be learnt again.")
+    ] = 30_000,
     time: Annotated[str, typer.Option(metavar="on|off", help="Let the model see the times of events.")] = "on",
     max_len: Annotated[int, typer.Option(metavar="L", min=2, help="Events of a user that the model reads.")] = 200,
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many passes.")] = 100,
@@ -43,7 +51,11 @@ def evaluate(
     threads: Annotated[int, typer.Option(min=1, help="Threads that may compute.")] = 1,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="A recurra.toml: [model], [training].")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep every epoch here; a stopped run goes on from it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep every epoch or period here; a stopped run goes on from it."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="ader: write a page with plots and the JSON.")
     ] = None,
     json: Json = None,
     quiet: Quiet = False,
@@ -61,11 +73,16 @@ def evaluate(
     from .serve import one_of
 
     one_of("--model", model, (*_MODELS, *COUNTING))
-    one_of("--protocol", protocol, ("loo",))
+    one_of("--protocol", protocol, ("loo", "ader"))
     one_of("--ties", ties, ("permute", "file"))
     one_of("--time", time, ("on", "off"))
     one_of("--device", device, ("cpu", "cuda"))
     device_of(device, name="--device")
+    if protocol == "ader":
+        if model != "streaming":
+            raise InputError(f"--protocol ader is for --model streaming, the one that goes on, got {model}")
+        _ader(path, strategy, periods, exemplars, seed, config, checkpoint, report, json, quiet=quiet)
+        return
     settings = recurra.load_config(config)
     stream = load(path, format)
     if not stream.clock and time == "on" and model in ("streaming", "paper"):
@@ -101,6 +118,62 @@ def evaluate(
     write_json(result, json)
     if json != "-":
         _print(result)
+
+
+def _ader(
+    path: Path,
+    strategy: str,
+    periods: str,
+    exemplars: int,
+    seed: int,
+    config: Path | None,
+    checkpoint: Path | None,
+    report: Path | None,
+    json: str | None,
+    *,
+    quiet: bool,
+) -> None:
+    import recurra
+    from recurra.simulations.ader import evaluate, protocol_config
+    from recurra.simulations.ader_report import write_ader_report
+    from recurra.simulations.datasets import load
+
+    stream = load(path)
+    with progress(f"{stream.name}, {strategy}", quiet=quiet) as bar:
+        result = evaluate(
+            stream,
+            config=protocol_config() if config is None else recurra.load_config(config),
+            strategy=strategy,
+            periods=_numbers(periods),
+            exemplars=exemplars,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=lambda done, total, now: bar(done, total, f"Recall@20 {now.get('recall@20', 0):.4f}"),
+        )
+    if report is not None:
+        say(f"wrote {write_ader_report(result, report)}", json)
+    write_json(result, json)
+    if json != "-":
+        say(f"{result['dataset']}: {strategy}, {result['events']:,} events, {result['items']:,} items, seed {seed}")
+        names = ("recall@20", "recall@10", "mrr@20")
+        rows = [
+            (str(entry.get("period", "mean")), *(f"{entry[name]:.4f}" for name in names), f"{entry['seconds']:.0f}")
+            for entry in (*result["periods"], result["mean"])
+        ]
+        table(rows, ("period", "Recall@20", "Recall@10", "MRR@20", "seconds"))
+
+
+def _numbers(text: str) -> list[int] | None:
+    """Return the numbers of a list such as 1-6 or 4,8,16; None for an empty one."""
+    from recurra.engine.errors import InputError
+
+    found: list[int] = []
+    for part in text.split(",") if text else ():
+        bounds = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if bounds is None:
+            raise InputError(f"--periods expects numbers such as 1-6 or 4,8,16, got {text!r}")
+        found += range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1)
+    return found or None
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -1,0 +1,298 @@
+"""ADER's protocol (arXiv 2007.12000): a model learns one period after another and is tested on the next one.
+
+Before period t = 1, 2, ... the model goes on from what it was, with the sessions of period t - 1 and what is kept of
+those before: exemplars, sessions with at most 30,000 targets. A tenth of the sessions of period t - 1 is validation.
+Then every action of period t but a session's first is ranked, given the session's actions before it, among all items
+that occurred so far. Actions with items that did not are removed, and so are sessions of one action.
+"""
+
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..engine.config import Config, ModelConfig, TrainingConfig
+from ..engine.errors import InputError
+from ..engine.model import SequenceModel, StreamingModel
+from ..engine.training import Material, UserLog, Windows, batches, fit, pack, vectors_before
+from .datasets import Stream
+
+__all__ = ["EXEMPLARS", "JOINT", "Periods", "evaluate", "figures", "protocol_config", "rank_sessions"]
+
+# at most so many targets of earlier periods are kept, as in the paper
+EXEMPLARS = 30_000
+# not a strategy: a new model for each period, from all sessions so far
+JOINT = "joint"
+_VALIDATION_SHARE = 0.1
+_BATCH_EVENTS = 8_192
+# scores of this many targets times items at a time
+_BLOCK = 4 << 20
+_FORMAT = 1
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+def protocol_config(base: Config | None = None) -> Config:
+    """Return the settings that the published figures are compared with, chosen on validation parts."""
+    base = Config() if base is None else base
+    model = ModelConfig(time=False, query_time=False)
+    training = TrainingConfig(first_tokens=1 << 60)
+    return msgspec.structs.replace(base, model=model, training=training)
+
+
+class Periods(NamedTuple):
+    """Sessions of all periods, those of one period after another; a session in two periods is two.
+
+    ``period`` (sessions) is ascending. Items are numbered by their first event.
+    """
+
+    log: UserLog
+    period: Ints
+
+    @classmethod
+    def of(cls, stream: Stream) -> "Periods":
+        """Cut a stream at its times: what has one time is one period. Raises ``InputError`` if there is one only."""
+        times, period = np.unique(stream.time_ms, return_inverse=True)
+        if stream.clock or len(times) < 2:
+            raise InputError(f"{stream.name}: expected a directory of at least two files period_K.txt")
+        place = np.arange(len(stream))
+        session = period * (int(stream.users.max()) + 1) + stream.users
+        # one second apart: actions at one time would have no order
+        log = UserLog.of(session, stream.items.astype(np.int64), 1_000 * place, place)
+        return cls(log, period[log.seqs[log.starts[:-1]]])
+
+    @property
+    def last(self) -> int:
+        """Return the number of the last period; the first one is 0."""
+        return int(self.period[-1])
+
+    @property
+    def targets(self) -> Ints:
+        """Return how many targets each session has: its actions but the first."""
+        counts: Ints = np.diff(self.log.starts) - 1
+        return counts
+
+    def items_before(self, period: int) -> int:
+        """Return how many items occurred before a period."""
+        end = self.log.starts[np.searchsorted(self.period, period)]
+        return int(self.log.items[:end].max(initial=-1)) + 1
+
+    def chosen(self, sessions: Flags, items: int) -> UserLog:
+        """Return the chosen sessions without items from ``items`` on, and of these the ones of two actions or more."""
+        log = self.log
+        kept = sessions[log.users] & (log.items < items)
+        kept &= (np.bincount(log.users, kept, minlength=len(sessions)) > 1)[log.users]
+        return UserLog.of(log.users[kept], log.items[kept], log.times_ms[kept], log.seqs[kept])
+
+
+def evaluate(
+    stream: Stream,
+    *,
+    config: Config,
+    strategy: str = "replay",
+    periods: Sequence[int] | None = None,
+    exemplars: int = EXEMPLARS,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    cpu_clock: Callable[[], float] = time.process_time,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train and test period by period; the keys are those of the command line's JSON.
+
+    ``strategy`` is "replay", "finetune" or "joint". ``periods`` are those that are tested, None for all; what
+    comes before them is learnt all the same. ``exemplars`` are the targets of earlier periods that a strategy may use.
+    With ``checkpoint`` (a file) every period is kept and a run that was stopped goes on; the file is removed at the
+    end. ``progress`` is called with the periods learnt, all of them, and the last figures. Raises ``InputError`` if the
+    stream has no such periods, or the checkpoint is of another run.
+    """
+    torch.set_num_threads(1)
+    data = Periods.of(stream)
+    tested = range(1, data.last + 1) if periods is None else sorted(set(periods))
+    if not tested or tested[0] < 1 or tested[-1] > data.last:
+        raise InputError(f"{stream.name}: periods 1 to {data.last} can be tested, got {list(tested)}")
+    run = _Run(data, config, strategy, exemplars, seed, clock, cpu_clock)
+    settings = {"strategy": strategy, "exemplars": exemplars, "seed": seed} | {
+        section: msgspec.to_builtins(getattr(config, section)) for section in ("model", "training")
+    }
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint, settings)
+    learnt = tested if strategy == JOINT else range(1, tested[-1] + 1)
+    for period in learnt:
+        if period <= run.done:
+            continue
+        run.learn(period)
+        if period in tested:
+            run.test(period)
+        if checkpoint is not None:
+            run.save(checkpoint, settings)
+        if progress is not None:
+            progress(period, tested[-1], run.results[-1] if run.results else {})
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    keys = ("recall@20", "recall@10", "mrr@20", "seconds", "cpu_s")
+    mean = {key: round(float(np.mean([result[key] for result in run.results])), 5) for key in keys}
+    return {
+        "protocol": "ader",
+        "dataset": stream.name,
+        "strategy": strategy,
+        "events": len(data.log),
+        "sessions": len(data.period),
+        "items": data.items_before(data.last + 1),
+        "periods": run.results,
+        "mean": mean,
+        "seed": seed,
+        "settings": settings,
+    }
+
+
+class _Run:
+    """The model as it goes through the periods, with what it may look back on."""
+
+    def __init__(
+        self,
+        data: Periods,
+        config: Config,
+        strategy: str,
+        exemplars: int,
+        seed: int,
+        clock: Callable[[], float],
+        cpu_clock: Callable[[], float],
+    ) -> None:
+        self._data, self._config, self._strategy, self._exemplars, self._seed = data, config, strategy, exemplars, seed
+        self._clock, self._cpu_clock = clock, cpu_clock
+        self._model: StreamingModel | None = None
+        self._kept: Flags = np.zeros(len(data.period), np.bool_)
+        self._facts: dict[str, Any] = {}
+        self.results: list[dict[str, Any]] = []
+        self.done = 0
+
+    def learn(self, period: int) -> None:
+        """Learn the period before ``period``, and choose what is kept of it."""
+        began, cpu_began = self._clock(), self._cpu_clock()
+        data, sequence = self._data, np.random.SeedSequence([self._seed, period])
+        rng = np.random.default_rng(sequence)
+        generator = torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
+        items = data.items_before(period)
+        new = data.period == period - 1
+        log = data.chosen(data.period < period if self._strategy == JOINT else new | self._kept, items)
+        live = None if self._strategy == JOINT else self._model
+        if live is None:
+            model = StreamingModel(self._config.model, items, generator=generator)
+        else:
+            model = live.grown(items, generator=generator)
+        since = int(data.log.seqs[data.log.starts[:-1]][new].min()) - 1
+        fitted = self._fit(model, live, log, since, rng)
+        self._model, self.done = model, period
+        self._kept = _reservoir(new | self._kept, data.targets, self._exemplars, rng)
+        self._facts = fitted | {
+            "items": items,
+            "trained_events": len(log),
+            "seconds": round(self._clock() - began, 2),
+            "cpu_s": round(self._cpu_clock() - cpu_began, 2),
+        }
+
+    def test(self, period: int) -> None:
+        """Test on ``period``."""
+        data, model = self._data, self._model
+        assert model is not None
+        began = self._clock()
+        ranks = rank_sessions(model, data.chosen(data.period == period, model.items))
+        facts = {"period": period} | figures(ranks) | {"targets": len(ranks)} | self._facts
+        self.results.append(facts | {"test_s": round(self._clock() - began, 2)})
+
+    def save(self, path: Path, settings: dict[str, Any]) -> None:
+        """Write what going on needs, by an atomic rename."""
+        assert self._model is not None
+        state = {"format": _FORMAT, "settings": settings, "done": self.done, "items": self._model.items}
+        state |= {"model": self._model.state_dict(), "kept": torch.from_numpy(self._kept), "results": self.results}
+        partial = path.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def restore(self, path: Path, settings: dict[str, Any]) -> None:
+        """Go on where ``save`` was called, with the same settings."""
+        try:
+            state = torch.load(path, weights_only=True)
+            same = state["format"] == _FORMAT and state["settings"] == settings
+            if same:
+                self._model = StreamingModel(self._config.model, state["items"])
+                self._model.load_state_dict(state["model"])
+                self._kept = state["kept"].numpy()
+                self.results, self.done = state["results"], state["done"]
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError, pickle.UnpicklingError) as error:
+            raise InputError(f"cannot go on from the checkpoint {path}: {str(error).splitlines()[0]}") from None
+        if not same:
+            raise InputError(f"cannot go on from the checkpoint {path}: it is of a run with other settings")
+
+    def _fit(
+        self, model: StreamingModel, live: StreamingModel | None, log: UserLog, since: int, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        config = self._config.training
+        windows = Windows(log.starts[:-1], log.starts[1:])
+        recent = log.seqs[windows.starts] > since
+        left_out = recent & (rng.random(len(recent)) < _VALIDATION_SHARE)
+        learnt = windows.take((recent if self._strategy == "finetune" else np.ones_like(recent)) & ~left_out)
+        count = int(learnt.lengths.sum())
+        passes, rate = (
+            (config.first_passes, config.first_rate) if live is None else (config.tokens_per_event, config.rate)
+        )
+        material = Material(log, np.arange(model.items), lambda: learnt, windows.take(left_out), since, count)
+        fitted = fit(model, material, config, tokens=passes * count, rate=rate, rng=rng, exclude_own=False)
+        return {
+            "steps": fitted.steps,
+            "best_step": fitted.best_step,
+            "fitted_events": fitted.events,
+            "validation_loss": fitted.validation_loss,
+        }
+
+
+def _reservoir(sessions: Flags, targets: Ints, budget: int, rng: np.random.Generator) -> Flags:
+    """Choose sessions evenly, with at most ``budget`` targets in all."""
+    order = rng.permutation(np.flatnonzero(sessions))
+    kept = np.zeros_like(sessions)
+    kept[order[np.cumsum(targets[order]) <= budget]] = True
+    return kept
+
+
+def rank_sessions(model: SequenceModel, log: UserLog) -> Floats:
+    """Rank every action but the first of a session among all items of the model, given those before; ties against.
+
+    Leaves the model in evaluation mode.
+    """
+    windows = Windows(log.starts[:-1], log.starts[1:])
+    rows = np.arange(model.items)
+    result = np.empty(len(log))
+    model.eval()
+    with torch.no_grad():
+        table = model.item_table().T
+        for part in batches(windows, _BATCH_EVENTS, np.random.default_rng(0), padded=not model.streams):
+            batch = pack(log, part, rows)
+            hidden = vectors_before(model, batch)
+            wanted = torch.from_numpy(batch.items).to(hidden.device)
+            blocks = np.array_split(np.arange(len(batch.items)), 1 + len(batch.items) * model.items // _BLOCK)
+            for block in map(torch.from_numpy, blocks):
+                scores = hidden[block] @ table
+                # the true one is counted too
+                ranks = (scores >= scores.gather(1, wanted[block, None])).sum(1)
+                result[batch.rows[block]] = ranks.cpu().numpy()
+    return np.delete(result, log.starts[:-1])
+
+
+def figures(ranks: Floats) -> dict[str, float]:
+    """Return the figures of the protocol; shares, not percent."""
+    twenty = ranks <= 20
+    return {
+        "recall@20": round(float(twenty.mean()), 5),
+        "recall@10": round(float((ranks <= 10).mean()), 5),
+        "mrr@20": round(float((twenty / ranks).mean()), 5),
+    }
