@@ -16,7 +16,7 @@ from .mix import Mix
 from .serving import Move, Serving
 from .store import LATE, Applied, History, LogChunk, Store
 
-__all__ = ["SLOW", "Caches", "ContextEntries", "last_entries"]
+__all__ = ["ACTIVATION", "ERRORS", "SLOW", "Caches", "ContextEntries", "last_entries"]
 
 ContextEntries = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
@@ -27,8 +27,9 @@ _NOTHING: ContextEntries = (np.empty(0, np.int32), np.empty(0, np.int64))
 _SLICE_EVENTS = 64
 _SNAPSHOT = "fast"
 
-# name of the neural part among the scores
-SLOW = "slow"
+# names of parts among the scores that are not of the counting memory: the neural one, what came where the model saw
+# somebody alike, and what the user had, where that may be answered
+SLOW, ERRORS, ACTIVATION = "slow", "error-memory", "activation"
 
 
 def last_entries(history: History, count: int) -> ContextEntries:
@@ -42,7 +43,9 @@ class Caches:
     def __init__(self, store: Store, config: Config, metrics: Metrics) -> None:
         self.lock = FairLock()
         self.fast = FastMemory(config.fast)
-        self.mix = Mix((*self.fast.names, SLOW))
+        errors = (ERRORS,) if config.fast.error_events else ()
+        own = () if config.retrieval.exclude_seen else (ACTIVATION,)
+        self.mix = Mix((*self.fast.names, *errors, *own, SLOW))
         self.serving: Serving | None = None
         self._store = store
         self._config = config
@@ -94,7 +97,7 @@ class Caches:
             self._metrics.failures.labels("advance").inc()
             with self.lock:
                 for move in moves:
-                    serving.forget(move.user)
+                    serving.drop(move.user)
 
     def due(self) -> bool:
         """Whether enough was learnt since the last snapshot."""
@@ -174,3 +177,4 @@ def _moves(applied: Applied, changed: npt.NDArray[np.int64]) -> list[Move]:
         )
         for start, events in zip(starts.tolist(), np.split(by_user, starts[1:]), strict=True)
     ]
+            applied.seq[events],

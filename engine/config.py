@@ -223,6 +223,8 @@ class RetrievalConfig(_Section, frozen=True):
     # modulate the user's vector for the time of the query
     query_time: bool = True
 
+    # last events before which the user's vector is kept, to be searched by; 0 keeps none
+    error_events: int = 10_000
 
 class KafkaConfig(_Section, frozen=True):
     """The Kafka source and its outputs."""

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .caches import SLOW, Caches, ContextEntries, last_entries
+from .caches import ACTIVATION, ERRORS, SLOW, Caches, ContextEntries, last_entries
 from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
 from .events import Event, Item
-from .fast import Context
+from .fast import Context, activation, spread
 from .filters import compile_filter
 from .metrics import Metrics
 from .mix import Situation
@@ -27,6 +27,10 @@ __all__ = ["MAX_K", "Queries"]
 _log = logging.getLogger(__name__)
 
 MAX_K = 10_000
+# the items of which the model itself has a say: what the error memory has of them counts less
+_EXPECTED = 10
+# share of the candidates that the error memory brings
+_MINOR = 4
 # masks of filters are kept for this many expressions
 _MASKS = 64
 
@@ -54,6 +58,8 @@ class Ranked(NamedTuple):
     rows: Rows
     mix: npt.NDArray[np.float64]
     parts: dict[str, npt.NDArray[np.float32]]
+    # the parts that know a few items only: rows, some of them several times, and what each adds to its item's score
+    few: dict[str, tuple[Rows, npt.NDArray[np.float32]]]
     situation: Situation
     version: int
     source: str
@@ -150,6 +156,8 @@ class Queries:
                     size = min(slow.size, serving.known.size)
                     slow[:size] = np.where(serving.known[:size], serving.index.scores(vector)[:size], np.nan)
                 parts[SLOW] = slow
+        every = np.arange(allowed.size, dtype=np.int32)
+        parts |= {name: spread(*known, every) for name, known in ranked.few.items()}
         return Scores(ranked.rows, ranked.mix, parts, allowed, ranked.version)
 
     def ranked_before(self, event: Event) -> Ranked:
@@ -194,12 +202,19 @@ class Queries:
                 rows = allowed_rows(allowed)
             parts = fast.score(rows, context)
             if serving is not None and vector is not None:
+            few: dict[str, tuple[Rows, npt.NDArray[np.float32]]] = {}
                 parts[SLOW] = serving.slow_scores(vector, rows)
             situation = Situation(who.n, gap_ms)
             mixed = self._caches.mix.score(parts, situation)
         version = 0 if vector is None or serving is None else serving.number
-        return Ranked(rows, mixed, parts, situation, version, self._rung(who, version))
+        return Ranked(rows, mixed, parts, few, situation, version, self._rung(who, version))
 
+                if who.row is not None and serving.errors is not None:
+                    few[ERRORS] = serving.recalled(who.row, found[0][:_EXPECTED])
+                    found.append(few[ERRORS][0][: wanted // _MINOR])
+            if who.history is not None and not self._config.retrieval.exclude_seen:
+                few[ACTIVATION] = who.history.items, activation(who.history.times_ms, now_ms)
+                found.append(who.history.items)
     def _rung(self, who: _User, version: int) -> str:
         if version:
             return "mix"
@@ -209,6 +224,7 @@ class Queries:
 
     def _user(self, user: str) -> _User:
         row = self._store.users.row(user)
+            parts |= {name: spread(*known, rows) for name, known in few.items()}
         if row is None:
             return _User(None, None, _NO_ROWS)
         # who asks is likely to ask again, and the second read is then one of memory already
@@ -233,7 +249,7 @@ class Queries:
         except Exception:
             _log.exception("the state of user row %d could not be folded", who.row)
             self._metrics.failures.labels("fold").inc()
-            serving.forget(who.row)
+            serving.drop(who.row)
             return None
 
     def _allowed(self, who: _User, where: str | None) -> Mask:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
@@ -11,9 +12,10 @@ from .events import Item
 from .locks import FairLock
 from .model import NewItems, StepWeights, item_features
 from .residency import Residency
+from .fast import ErrorMemory
 from .retrieval import ItemIndex, top
 from .slabs import create_slab
-from .store import History, ItemTable
+from .store import History, ItemTable, LogChunk
 
 __all__ = ["Move", "Serving", "anchor"]
 
@@ -26,6 +28,9 @@ _SHORT_FOLD = 16
 _UNREAD = -1
 
 
+# users whose vectors before past events are made together
+_TOGETHER = 64
+_NONE = np.empty(0, np.int64)
 def anchor(n: int, interval: int) -> int:
     """Return the event index from which the state of a user with ``n`` events is folded (``interval`` = A)."""
     return max(0, interval * (n // interval - 1))
@@ -43,14 +48,20 @@ class Move(NamedTuple):
 
 
 class _Run(NamedTuple):
+    # numbers of the events in the log
+    seqs: npt.NDArray[np.int64]
     slot: int
     n: int
     reset: bool
+    user: int
     items: npt.NDArray[np.int32]
     times_ms: npt.NDArray[np.int64]
 
 
 class Serving:
+    # which of the events are new to the error memory, ascending, and their numbers in the log
+    places: npt.NDArray[np.int64]
+    seqs: npt.NDArray[np.int64]
     """The caches of one version. A state is kept with the counter ``n`` that it covers and is never used for another.
 
     ``items`` returns the store's items: the version has rows of its own, and the two meet by id. An item that the
@@ -76,8 +87,10 @@ class Serving:
         self.slab = create_slab(weights, slots, config.states, threads=config.threads)
         self.residency = Residency(slots)
         # what the model says of somebody without events
-        nothing = np.empty(0, np.int64)
-        self.slab.advance([0], [0], [0], [True], nothing, nothing)
+        self.slab.advance([0], [0], [0], [True], _NONE, _NONE)
+        # the users' vectors before the last events, each with the item that came
+        events = config.fast.error_events
+        self.errors = ErrorMemory(events, weights.item_table.shape[1]) if events else None
         self.start_vector: Vector = self.slab.vectors[0].copy()
         self._n = np.full(slots, -1, np.int64)
         self._vocabulary = {item: row for row, item in enumerate(vocabulary)}
@@ -132,17 +145,39 @@ class Serving:
         A hot user whose events came in order and passed no anchor is stepped; one with a late event or a new anchor is
         folded again from its history; one that is not hot is folded if there is room or little to fold.
         """
-        pending = iter(moves)
-        more = True
-        while more:
+        pending = deque(part for move in moves for part in self._parts(move))
+        while pending:
             with lock:
-                runs, more = self._slice(pending, read)
-                self._fill(runs)
+                self._fill(self._slice(pending, read))
+
+    def recollect(self, events: LogChunk, read: Callable[[int], History]) -> None:
+        """Let the error memory hear of events of the log; for a version that nobody reads yet.
+
+        The vectors are folded from the histories as they are now. What is older than a full history is left out, and
+        where the anchor is older, the fold begins with the oldest entry.
+        """
+        order = np.argsort(events.user_rows, kind="stable")
+        by_user = LogChunk._make(column[order] for column in events)
+        starts = np.flatnonzero(np.diff(by_user.user_rows, prepend=-1))
+        pending = []
+        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), order.size], strict=True):
+            own = by_user.part(start, end)
+            user = int(own.user_rows[0])
+            n = read(user).n
+            move = Move(user, n - (end - start), n, False, own.item_rows, own.times_ms, own.seqs)
+            pending.append(deque(self._parts(move)))
+        # a run must not evict another one
+        together = min(_TOGETHER, len(self._n) // 2)
+        for first in range(0, len(pending), together):
+            group = pending[first : first + together]
+            # the parts of one user are folded one after the other, those of different users together
+            while parts := [queue.popleft() for queue in group if queue]:
+                self._fill([self._refold(part, read(part.user)) for part in parts])
 
     def encode(self, users: Sequence[int], read: Callable[[int], History]) -> None:
         """Fold the states of the given users from their histories; for a version that nobody reads yet."""
         for start in range(0, len(users), 8):
-            self._fill([self._fold(user, read(user)) for user in users[start : start + 8]])
+            self._fill([self._whole(user, read(user)) for user in users[start : start + 8]])
 
     def covers(self, user: int, n: int) -> bool:
         """Whether the state of a user is hot and covers at least ``n`` events."""
@@ -152,7 +187,7 @@ class Serving:
     def vector(self, user: int, history: History, now_ms: int) -> Vector:
         """Return the vector [d] of a user as of ``now_ms``; folds the state first if it is not hot."""
         if not self.covers(user, history.n):
-            self._fill([self._fold(user, history)])
+            self._fill([self._whole(user, history)])
         slot = self.residency.find(user)
         assert slot is not None
         if not self._config.retrieval.query_time:
@@ -178,56 +213,112 @@ class Serving:
         best = top(cosine, min(k, int(np.count_nonzero(allowed))))
         return best.astype(np.int32), cosine[best]
 
-    def forget(self, user: int) -> None:
-        """Drop the state of a user."""
+    def recalled(self, user: int, expected: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], Vector]:
+        """Return what the error memory has for a user whose state is hot; see ``ErrorMemory.recall``."""
+        slot = self.residency.find(user)
+        if self.errors is None or slot is None:
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        return self.errors.recall(self.slab.vectors[slot], expected)
+
+    def remembered(self) -> list[int]:
+        """Return the users whose vectors the error memory has."""
+        return [] if self.errors is None else self.errors.users.tolist()
+
+    def drop(self, user: int) -> None:
+        """Drop the state of a user; it is folded again when touched."""
         self.residency.drop(user)
 
-    def _slice(self, moves: Iterator[Move], read: Callable[[int], History]) -> tuple[list[_Run], bool]:
-        """Take runs until there is a slice of work; also return whether moves may be left."""
+    def forget(self, user: int) -> None:
+        """Erase everything that is kept of a user."""
+        self.drop(user)
+        if self.errors is not None:
+            self.errors.forget(user)
+
+    def _parts(self, move: Move) -> Iterator[Move]:
+        """Cut a move at its anchors: so the vector before an event does not depend on what came in together."""
+        if (
+            self.errors is None
+            or move.late
+            or anchor(move.before + 1, self._anchor) == anchor(move.after, self._anchor)
+        ):
+            yield move
+            return
+        cuts = [n for n in range(move.before + 1, move.after) if n % self._anchor == self._anchor - 1]
+        for before, after in pairwise([move.before, *cuts, move.after]):
+            part = slice(before - move.before, after - move.before)
+            yield Move(move.user, before, after, False, move.items[part], move.times_ms[part], move.seqs[part])
+
+    def _slice(self, pending: deque[Move], read: Callable[[int], History]) -> list[_Run]:
+        """Take runs of different users until there is a slice of work."""
         runs: list[_Run] = []
         tokens = 0
-        for move in moves:
-            run = self._run_of(move, read)
+        # a run must not evict another one of its slice
+        while pending and tokens < _SLICE_TOKENS and len(runs) < len(self._n) // 2:
+            if runs and runs[-1].user == pending[0].user:
+                break
+            run = self._run_of(pending.popleft(), read)
             if run is not None:
                 runs.append(run)
                 tokens += run.items.size
-            # a run must not evict another one of its slice
-            if tokens >= _SLICE_TOKENS or len(runs) >= len(self._n) // 2:
-                return runs, True
-        return runs, False
+        return runs
 
     def _run_of(self, move: Move, read: Callable[[int], History]) -> _Run | None:
         slot = self.residency.find(move.user)
         same_anchor = anchor(move.before, self._anchor) == anchor(move.after, self._anchor)
         if slot is not None and same_anchor and not move.late and self._n[slot] == move.before:
-            return _Run(slot, move.after, False, move.items, move.times_ms)
+            places = np.arange(move.items.size)
+            return _Run(move.user, slot, move.after, False, move.items, move.times_ms, places, move.seqs)
         if slot is None and self.residency.full and move.after > _SHORT_FOLD:
             return None
-        return self._fold(move.user, read(move.user))
+        return self._refold(move, read(move.user))
 
-    def _fold(self, user: int, history: History) -> _Run:
+    def _whole(self, user: int, history: History) -> _Run:
+        return self._fold(user, history, history.n)
+
+    def _refold(self, move: Move, history: History) -> _Run:
+        """Return the fold up to the end of a move, which says where the events of the move are."""
+        run = self._fold(move.user, history, move.after)
+        if not run.items.size:
+            return run
+        same = (run.items == move.items[:, None]) & (run.times_ms == move.times_ms[:, None])
+        heard = np.flatnonzero(same.any(axis=1))
+        places, first = np.unique(run.items.size - 1 - np.argmax(same[heard, ::-1], axis=1), return_index=True)
+        return run._replace(places=places, seqs=move.seqs[heard[first]])
+
+    def _fold(self, user: int, history: History, n: int) -> _Run:
         slot = self.residency.find(user)
         if slot is None:
             slot = self.residency.admit(user)
-        first = anchor(history.n, self._anchor) - (history.n - history.items.size)
-        return _Run(slot, history.n, True, history.items[first:], history.times_ms[first:])
+        gone = history.n - history.items.size
+        kept = slice(max(0, anchor(n, self._anchor) - gone), max(0, n - gone))
+        return _Run(user, slot, n, True, history.items[kept], history.times_ms[kept], _NONE, _NONE)
 
     def _fill(self, runs: list[_Run]) -> None:
         if not runs:
             return
         slots = np.array([run.slot for run in runs], np.int64)
         lengths = np.array([run.items.size for run in runs], np.int64)
-        items = self._version_rows(np.concatenate([run.items for run in runs]))
+        starts = np.cumsum(lengths) - lengths
+        rows = np.concatenate([run.items for run in runs])
+        items, times_ms = self._version_rows(rows), np.concatenate([run.times_ms for run in runs])
         # until the step is complete nothing may take these states for any counter
         self._n[slots] = -1
-        self.slab.advance(
-            slots,
-            np.cumsum(lengths) - lengths,
-            lengths,
-            np.array([run.reset for run in runs], np.bool_),
-            items,
-            np.concatenate([run.times_ms for run in runs]),
-        )
+        done = np.zeros(len(runs), np.int64)
+        for turn in range(self._turns(runs)):
+            # to the next event that the error memory hears of, and in the end to that of the run
+            heard = [i for i, run in enumerate(runs) if turn < run.places.size and self.errors is not None]
+            stops = lengths.copy()
+            stops[heard] = [runs[i].places[turn] for i in heard]
+            busy = (stops > done) | resets
+            if busy.any():
+                begins = (starts + done)[busy]
+                self.slab.advance(slots[busy], begins, (stops - done)[busy], resets[busy], items, times_ms)
+            resets[busy] = False
+            done = stops
+            if heard and self.errors is not None:
+                seqs = np.array([runs[i].seqs[turn] for i in heard], np.int64)
+                users = np.array([runs[i].user for i in heard], np.int32)
+                self.errors.learn(seqs, users, rows[(starts + done)[heard]], self.slab.vectors[slots[heard]])
         self._n[slots] = [run.n for run in runs]
 
     def _version_rows(self, items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -241,6 +332,7 @@ class Serving:
             table = self._items()
             features = item_features(map(table.first_record, unread.tolist()), self.weights.config.attributes)
             described = features.counts > 0
+        resets = np.array([run.reset for run in runs], np.bool_)
             read, _ = self.weights.new_items.vectors(features, self.weights.norm_eps)
             first = self.slab.add_items(read[described])
             self._to_version[unread] = self._unknown
@@ -255,6 +347,9 @@ class Serving:
         self._records.update(zip(rows, records, strict=True))
         features = item_features(records, self.weights.config.attributes)
         described = features.counts > 0
+    def _turns(self, runs: list[_Run]) -> int:
+        return 1 if self.errors is None else 1 + max(run.places.size for run in runs)
+
         _, vectors = new_items.vectors(features, self.weights.norm_eps)
         vectors[~described] = 0.0
         return vectors, described

@@ -9,7 +9,7 @@ from .errors import RecurraError, VersionError
 from .metrics import Metrics
 from .model import StepWeights
 from .serving import Serving
-from .store import Store
+from .store import LogChunk, Store
 from .versions import VersionStore
 
 __all__ = ["Switch"]
@@ -87,8 +87,10 @@ class Switch:
         with self._turn:
             try:
                 serving = self._load(number)
+                heard = self._store.next_seq
+                self._recollect(serving, heard - self._config.fast.error_events)
                 self._fold_active(serving, active_users)
-                self._exchange(serving)
+                self._exchange(serving, heard)
             except Exception as error:
                 self.failure = f"version {number} was not loaded: {error}"
                 self._metrics.failures.labels("load").inc()
@@ -104,6 +106,10 @@ class Switch:
         serving = Serving(number, StepWeights.of(model), version.vocabulary, lambda: self._store.items, self._config)
         serving.slab.check(model)
         return serving
+
+    def _recollect(self, serving: Serving, first: int) -> None:
+        if serving.errors is not None and (chunks := list(self._store.log(max(0, first)))):
+            serving.recollect(LogChunk.joined(chunks), self._store.history)
 
     def _fold_active(self, serving: Serving, active_users: int | None) -> None:
         old = self._caches.serving
@@ -127,10 +133,15 @@ class Switch:
             if user in serving.residency and not serving.covers(user, self._store.history(user).n)
         ]
 
-    def _exchange(self, serving: Serving) -> None:
+    def _exchange(self, serving: Serving, heard: int) -> None:
         with self._write:
             serving.add_items(len(self._store.items))
             serving.update_items(range(len(self._store.items)))
+            # what came in, and who was forgotten, while the states were folded
+            self._recollect(serving, heard)
+            for user in serving.remembered():
+                if self._store.users.id(user) is None:
+                    serving.forget(user)
             # no event comes in between: what was overtaken since the last pass is folded when touched
             with self._caches.lock:
                 self._caches.serving = serving

@@ -1,5 +1,8 @@
-"""The fast memory: counts of items and pairs of items, changed by every event."""
+"""The fast memories: what every event changes at once, in bounded memory."""
 
+from .activation import activation
+from .errors import ErrorMemory
 from .memory import Context, FastMemory, LoadContext
+from .sparse import spread
 
-__all__ = ["Context", "FastMemory", "LoadContext"]
+__all__ = ["Context", "ErrorMemory", "FastMemory", "LoadContext", "activation", "spread"]

@@ -1,0 +1,95 @@
+"""The error memory: what came where the model saw somebody as it sees this user, after ReLoop2 (arXiv 2306.08808)."""
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from ...kernels.jit import jit
+
+__all__ = ["ErrorMemory"]
+
+Rows = npt.NDArray[np.int32]
+Scores = npt.NDArray[np.float32]
+Seqs = npt.NDArray[np.int64]
+
+# neighbours that vote
+_NEAREST = 200
+# what a vote for an item counts that the model puts among its first ones anyway
+_EXPECTED = np.float32(0.2)
+_NOBODY = -1
+
+
+class ErrorMemory:
+    """The vectors [d] of users before the last ``events`` events of the log, with the items that came.
+
+    An entry stands at its number in the log modulo ``events``, so to learn one again changes nothing. The vectors are
+    those of one version: another one has a memory of its own. Not thread-safe.
+    """
+
+    def __init__(self, events: int, d: int) -> None:
+        self.events = events
+        self._index = faiss.IndexFlatIP(d)
+        self._index.add(np.zeros((events, d), np.float32))
+        self._vectors: Scores = faiss.rev_swig_ptr(self._index.get_xb(), events * d).reshape(events, d)
+        self._users = np.full(events, _NOBODY, np.int32)
+        self._items = np.zeros(events, np.int32)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all entries, used or not."""
+        return int(self._vectors.nbytes + self._users.nbytes + self._items.nbytes)
+
+    @property
+    def users(self) -> Rows:
+        """The rows of the users whose vectors are here, ascending."""
+        users: Rows = np.unique(self._users[self._users != _NOBODY])
+        return users
+
+    def learn(self, seqs: Seqs, users: Rows, items: Rows, vectors: Scores) -> None:
+        """Take in events by their numbers in the log; ``vectors`` [events, d] are those before them."""
+        _learn(seqs, users, items, vectors, self._users, self._items, self._vectors)
+
+    def recall(self, vector: Scores, expected: Rows) -> tuple[Rows, Scores]:
+        """Return the items that came after the nearest vectors, the nearest first, and the cosine of each.
+
+        Cosines for the items that are ``expected``, the model's own first ones, are cut down: what it gets wrong
+        counts. An item may come several times; its cosines are to be added.
+        """
+        cosines, places = self._index.search(vector.reshape(1, -1), min(_NEAREST, self.events))
+        return _votes(cosines[0], places[0], vector, self._users, self._items, expected)
+
+    def forget(self, user: int) -> None:
+        """Erase the vectors of a user."""
+        own = np.flatnonzero(self._users == user)
+        self._vectors[own] = 0.0
+        self._users[own] = _NOBODY
+
+
+@jit
+def _learn(
+    seqs: Seqs, users: Rows, items: Rows, vectors: Scores, to_users: Rows, to_items: Rows, to_vectors: Scores
+) -> None:
+    for k in range(seqs.size):
+        place = seqs[k] % to_users.size
+        to_users[place], to_items[place] = users[k], items[k]
+        norm = np.sqrt(np.sum(vectors[k] * vectors[k]))
+        to_vectors[place] = vectors[k] / max(norm, np.float32(1e-12))
+
+
+@jit
+def _votes(
+    cosines: Scores, places: Seqs, vector: Scores, users: Rows, items: Rows, expected: Rows
+) -> tuple[Rows, Scores]:
+    found, votes = np.empty(places.size, np.int32), np.empty(places.size, np.float32)
+    norm = np.sqrt(np.sum(vector * vector))
+    count = 0
+    for k in range(places.size):
+        # an empty entry is at a right angle to everything
+        if places[k] < 0 or users[places[k]] < 0 or cosines[k] <= 0.0:
+            continue
+        found[count], votes[count] = items[places[k]], cosines[k] / norm
+        for item in expected:
+            if item == found[count]:
+                votes[count] *= _EXPECTED
+        count += 1
+    return found[:count], votes[:count]
