@@ -174,7 +174,7 @@ def _moves(applied: Applied, changed: npt.NDArray[np.int64]) -> list[Move]:
             bool(applied.late[touch[start]]),
             applied.item_rows[events],
             applied.times_ms[events],
+            applied.seq[events],
         )
         for start, events in zip(starts.tolist(), np.split(by_user, starts[1:]), strict=True)
     ]
-            applied.seq[events],

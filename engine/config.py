@@ -200,6 +200,8 @@ class FastConfig(_Section, frozen=True):
     # last events of a user that a new one is paired with, and users for whom they are held in memory
     context: int = 20
     contexts: int = 65_536
+    # last events before which the user's vector is kept, to be searched by; 0 keeps none
+    error_events: int = 10_000
     snapshot_events: int = 200_000
 
 
@@ -223,8 +225,6 @@ class RetrievalConfig(_Section, frozen=True):
     # modulate the user's vector for the time of the query
     query_time: bool = True
 
-    # last events before which the user's vector is kept, to be searched by; 0 keeps none
-    error_events: int = 10_000
 
 class KafkaConfig(_Section, frozen=True):
     """The Kafka source and its outputs."""

@@ -186,12 +186,19 @@ class Queries:
             context = self._context(who)
             vector = None
             found: list[Rows] = []
+            few: dict[str, tuple[Rows, npt.NDArray[np.float32]]] = {}
             # the start token's vector knows no more of a user than popularity does, and is slower to follow trends
             if serving is not None and who.n:
                 vector = self._vector(serving, who, now_ms)
             # the search reads all vectors: before the memories' scores, which are then still in the processor's cache
             if serving is not None and vector is not None:
                 found.append(serving.index.search(vector, wanted, _first(allowed, serving.known))[0])
+                if who.row is not None and serving.errors is not None:
+                    few[ERRORS] = serving.recalled(who.row, found[0][:_EXPECTED])
+                    found.append(few[ERRORS][0][: wanted // _MINOR])
+            if who.history is not None and not self._config.retrieval.exclude_seen:
+                few[ACTIVATION] = who.history.items, activation(who.history.times_ms, now_ms)
+                found.append(who.history.items)
             # a place among the candidates is not spent on what is left out of the answer anyway
             excluded = who.seen if self._config.retrieval.exclude_seen else _NO_ROWS
             found.append(fast.candidates(context, wanted, excluded))
@@ -201,20 +208,14 @@ class Queries:
             if rows.size < min(k, count) or count <= 2 * wanted:
                 rows = allowed_rows(allowed)
             parts = fast.score(rows, context)
+            parts |= {name: spread(*known, rows) for name, known in few.items()}
             if serving is not None and vector is not None:
-            few: dict[str, tuple[Rows, npt.NDArray[np.float32]]] = {}
                 parts[SLOW] = serving.slow_scores(vector, rows)
             situation = Situation(who.n, gap_ms)
             mixed = self._caches.mix.score(parts, situation)
         version = 0 if vector is None or serving is None else serving.number
         return Ranked(rows, mixed, parts, few, situation, version, self._rung(who, version))
 
-                if who.row is not None and serving.errors is not None:
-                    few[ERRORS] = serving.recalled(who.row, found[0][:_EXPECTED])
-                    found.append(few[ERRORS][0][: wanted // _MINOR])
-            if who.history is not None and not self._config.retrieval.exclude_seen:
-                few[ACTIVATION] = who.history.items, activation(who.history.times_ms, now_ms)
-                found.append(who.history.items)
     def _rung(self, who: _User, version: int) -> str:
         if version:
             return "mix"
@@ -224,7 +225,6 @@ class Queries:
 
     def _user(self, user: str) -> _User:
         row = self._store.users.row(user)
-            parts |= {name: spread(*known, rows) for name, known in few.items()}
         if row is None:
             return _User(None, None, _NO_ROWS)
         # who asks is likely to ask again, and the second read is then one of memory already

@@ -1,18 +1,18 @@
 """One version being served: its weights, the states of hot users under it, and the index of its item vectors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
 from .config import Config
 from .events import Item
+from .fast import ErrorMemory
 from .locks import FairLock
 from .model import NewItems, StepWeights, item_features
 from .residency import Residency
-from .fast import ErrorMemory
 from .retrieval import ItemIndex, top
 from .slabs import create_slab
 from .store import History, ItemTable, LogChunk
@@ -25,12 +25,12 @@ Vector = npt.NDArray[np.float32]
 _SLICE_TOKENS = 512
 # a user that is not hot is still stepped at once if its fold is this short
 _SHORT_FOLD = 16
-_UNREAD = -1
-
-
 # users whose vectors before past events are made together
 _TOGETHER = 64
 _NONE = np.empty(0, np.int64)
+_UNREAD = -1
+
+
 def anchor(n: int, interval: int) -> int:
     """Return the event index from which the state of a user with ``n`` events is folded (``interval`` = A)."""
     return max(0, interval * (n // interval - 1))
@@ -45,23 +45,23 @@ class Move(NamedTuple):
     late: bool
     items: npt.NDArray[np.int32]
     times_ms: npt.NDArray[np.int64]
+    # numbers of the events in the log
+    seqs: npt.NDArray[np.int64]
 
 
 class _Run(NamedTuple):
-    # numbers of the events in the log
-    seqs: npt.NDArray[np.int64]
+    user: int
     slot: int
     n: int
     reset: bool
-    user: int
     items: npt.NDArray[np.int32]
     times_ms: npt.NDArray[np.int64]
-
-
-class Serving:
     # which of the events are new to the error memory, ascending, and their numbers in the log
     places: npt.NDArray[np.int64]
     seqs: npt.NDArray[np.int64]
+
+
+class Serving:
     """The caches of one version. A state is kept with the counter ``n`` that it covers and is never used for another.
 
     ``items`` returns the store's items: the version has rows of its own, and the two meet by id. An item that the
@@ -86,11 +86,11 @@ class Serving:
         slots = max(2, config.states.hot_users // 2)
         self.slab = create_slab(weights, slots, config.states, threads=config.threads)
         self.residency = Residency(slots)
-        # what the model says of somebody without events
-        self.slab.advance([0], [0], [0], [True], _NONE, _NONE)
         # the users' vectors before the last events, each with the item that came
         events = config.fast.error_events
         self.errors = ErrorMemory(events, weights.item_table.shape[1]) if events else None
+        # what the model says of somebody without events
+        self.slab.advance([0], [0], [0], [True], _NONE, _NONE)
         self.start_vector: Vector = self.slab.vectors[0].copy()
         self._n = np.full(slots, -1, np.int64)
         self._vocabulary = {item: row for row, item in enumerate(vocabulary)}
@@ -297,6 +297,7 @@ class Serving:
         if not runs:
             return
         slots = np.array([run.slot for run in runs], np.int64)
+        resets = np.array([run.reset for run in runs], np.bool_)
         lengths = np.array([run.items.size for run in runs], np.int64)
         starts = np.cumsum(lengths) - lengths
         rows = np.concatenate([run.items for run in runs])
@@ -321,6 +322,9 @@ class Serving:
                 self.errors.learn(seqs, users, rows[(starts + done)[heard]], self.slab.vectors[slots[heard]])
         self._n[slots] = [run.n for run in runs]
 
+    def _turns(self, runs: list[_Run]) -> int:
+        return 1 if self.errors is None else 1 + max(run.places.size for run in runs)
+
     def _version_rows(self, items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         """Return the version rows of store rows, which somebody's history has."""
         if items.size and items.max() >= self.known.size:
@@ -332,7 +336,6 @@ class Serving:
             table = self._items()
             features = item_features(map(table.first_record, unread.tolist()), self.weights.config.attributes)
             described = features.counts > 0
-        resets = np.array([run.reset for run in runs], np.bool_)
             read, _ = self.weights.new_items.vectors(features, self.weights.norm_eps)
             first = self.slab.add_items(read[described])
             self._to_version[unread] = self._unknown
@@ -347,9 +350,6 @@ class Serving:
         self._records.update(zip(rows, records, strict=True))
         features = item_features(records, self.weights.config.attributes)
         described = features.counts > 0
-    def _turns(self, runs: list[_Run]) -> int:
-        return 1 if self.errors is None else 1 + max(run.places.size for run in runs)
-
         _, vectors = new_items.vectors(features, self.weights.norm_eps)
         vectors[~described] = 0.0
         return vectors, described

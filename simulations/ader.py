@@ -246,7 +246,7 @@ class _Run:
         passes, rate = (
             (config.first_passes, config.first_rate) if live is None else (config.tokens_per_event, config.rate)
         )
-        material = Material(log, np.arange(model.items), lambda: learnt, windows.take(left_out), since, count)
+        material = Material(log, np.arange(model.items), learnt, windows.take(left_out), since)
         fitted = fit(model, material, config, tokens=passes * count, rate=rate, rng=rng, exclude_own=False)
         return {
             "steps": fitted.steps,

@@ -51,6 +51,7 @@ def replay(
     speed: str | float = "max",
     label_delay_ms: int = 0,
     train: str = "auto",
+    strategy: str | None = None,
     query_time: bool = True,
     baselines: str = "all",
     seed: int = 0,
@@ -61,15 +62,20 @@ def replay(
 
     The first ``warm`` share is learnt only; then every event is learnt and every ``every``-th is ranked before.
     ``repeats`` keeps the user's own items candidates. ``train`` is ``auto`` (a version at the end of the warm part and
-    at growing distances after it) or ``off`` (one version at the end of the warm part, which then stays). ``via`` is
+    at growing distances after it) or ``off`` (one version at the end of the warm part, which then stays). ``strategy``
+    replaces the configuration's ``training.strategy``, None leaves it. ``via`` is
     ``memory`` or ``kafka://HOST:PORT/TOPIC``: events then reach the engine through the topic. ``speed`` is ``max`` or
     how many times faster than event time to go. ``label_delay_ms``: an event is learnt only when that much event time
     has passed. ``data_dir`` must be new; None uses a temporary one. Raises ``InputError`` for arguments that are not
-    acceptable.
+    acceptable, ``ConfigError`` for an unknown strategy.
     """
     pace = _pace(speed)
     _check(warm, every, label_delay_ms, train)
     settings = _configured(config or Config(), repeats, query_time and stream.clock, seed, threads)
+    if strategy is not None:
+        settings = msgspec.structs.replace(
+            settings, training=msgspec.structs.replace(settings.training, strategy=strategy)
+        )
     first = int(len(stream) * warm)
     contest = Contest(stream, chosen(baselines), np.arange(first, len(stream), every), repeats=repeats)
     clock = EventClock(int(stream.time_ms[0]))
@@ -88,6 +94,7 @@ def replay(
         "speed": speed,
         "label_delay_ms": label_delay_ms,
         "train": train,
+        "strategy": settings.training.strategy,
         "query_time": settings.model.query_time,
         "baselines": baselines,
         "threads": threads,

@@ -1,19 +1,23 @@
 """Training: a program of its own that turns the log into gated versions, the engine's side of it, and its parts."""
 
-from .fit import Fitted, Material, fit
+from .fit import Fitted, fit
 from .learner import Learner, Step, cosine
 from .loss import Sampler, at_events, vectors_before
 from .protocol import TrainReport
+from .strategies import STRATEGIES, Material, Setting, Strategy, create_strategy
 from .supervisor import Trainer
 from .windows import Batch, UserLog, Windows, batches, pack
 
 __all__ = [
+    "STRATEGIES",
     "Batch",
     "Fitted",
     "Learner",
     "Material",
     "Sampler",
+    "Setting",
     "Step",
+    "Strategy",
     "TrainReport",
     "Trainer",
     "UserLog",
@@ -21,6 +25,7 @@ __all__ = [
     "at_events",
     "batches",
     "cosine",
+    "create_strategy",
     "fit",
     "pack",
     "vectors_before",

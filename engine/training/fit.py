@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..config import TrainingConfig
 from ..errors import TrainingError
 from ..model import SequenceModel
 from .learner import Learner, cosine
 from .loss import Sampler, targets, window_loss
-from .windows import UserLog, Windows, batches, pack
+from .strategies import Material, Setting, Strategy
+from .windows import Windows, batches, pack
 
-__all__ = ["MIN_VALIDATION", "Fitted", "Material", "fit"]
+__all__ = ["MIN_VALIDATION", "Fitted", "fit"]
 
 # the validation loss is looked at so often in one fit, and this many times without a better one end it
 _CHECKS = 10
@@ -25,24 +25,6 @@ _PATIENCE = 3
 MIN_VALIDATION = 1_000
 _MIN_BATCH = 256
 _BATCHES_PER_PASS = 10
-
-Ints = NDArray[np.int64]
-
-
-class Material(NamedTuple):
-    """What a fit learns from.
-
-    ``epoch`` returns the windows of one pass, ``validation`` those of users that it leaves out; of these only events
-    after ``since_seq`` count. ``version_rows`` maps store rows to rows of the model. ``pass_events`` is about how many
-    events a pass has.
-    """
-
-    log: UserLog
-    version_rows: Ints
-    epoch: Callable[[], Windows]
-    validation: Windows
-    since_seq: int
-    pass_events: int
 
 
 class Fitted(NamedTuple):
@@ -63,18 +45,24 @@ def fit(
     tokens: int,
     rate: float,
     rng: np.random.Generator,
+    strategy: Strategy | None = None,
     exclude_own: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Train ``model`` in place on about ``tokens`` events with the peak learning rate ``rate``.
 
-    With ``exclude_own`` what a user had is no rival of the next item. Raises ``TrainingError`` if the loss is not
-    finite.
+    ``strategy``, new for this fit, says how it keeps what the live model knew; None is plain fine-tuning, and a first
+    version has nothing to keep. With ``exclude_own`` what a user had is no rival of the next item. Raises
+    ``TrainingError`` if the loss is not finite.
     """
     own_weight = 0.0 if exclude_own else 1.0
+    strategy = strategy if strategy is not None and material.live is not None else Strategy()
+    passes = _Passes(material, strategy, tokens, rng)
     # a short log read in large batches would be over in a few steps
-    batch_events = min(config.batch_events, max(_MIN_BATCH, material.pass_events // _BATCHES_PER_PASS))
+    batch_events = min(config.batch_events, max(_MIN_BATCH, passes.events // _BATCHES_PER_PASS))
     steps = max(1, round(tokens / batch_events))
+    if material.live is not None:
+        strategy.begin(_setting(model, material.live, material, steps, config, rng))
     sampler = Sampler.needed(material.version_rows[material.log.items], model.items, config)
     learner = Learner(
         model,
@@ -85,13 +73,15 @@ def fit(
         own_weight=own_weight,
         sampler=sampler,
         threads=config.threads,
+        strategy=strategy,
+        live=material.live,
     )
-    best = _Best(model, _validation(model, material, config, own_weight))
+    best = _Best(model, strategy, _validation(model, material, config, own_weight))
     events = 0
     loss = math.nan
     with contextlib.closing(learner):
         while learner.done < steps and not best.exhausted:
-            for windows in batches(material.epoch(), batch_events, rng, padded=not model.streams):
+            for windows in batches(passes.draw(), batch_events, rng, padded=not model.streams):
                 loss, counted = learner.step(pack(material.log, windows, material.version_rows, rng))
                 events += counted
                 if progress is not None:
@@ -100,7 +90,45 @@ def fit(
                     best.look(learner.done)
                 if learner.done >= steps or best.exhausted:
                     break
+    strategy.end()
     return best.finish(learner.done, events, loss)
+
+
+def _setting(
+    model: SequenceModel,
+    live: SequenceModel,
+    given: Material,
+    steps: int,
+    config: TrainingConfig,
+    rng: np.random.Generator,
+) -> Setting:
+    old = given.recent if given.old is None else given.old
+    return Setting(model, live, given.log, given.version_rows, old, given.since_seq, steps, config, rng)
+
+
+class _Passes:
+    """Passes over the recent windows, each with the old ones that the strategy adds."""
+
+    def __init__(self, material: Material, strategy: Strategy, tokens: int, rng: np.random.Generator) -> None:
+        self._recent, self._strategy, self._rng = material.recent, strategy, rng
+        # a first version reads its whole log, however long
+        self._tokens = tokens if material.live is not None else int(material.recent.lengths.sum())
+
+    @property
+    def events(self) -> int:
+        """About how many events a pass has."""
+        return min(self._tokens, int(self._recent.lengths.sum() / (1 - self._strategy.share)))
+
+    def draw(self) -> Windows:
+        """Return the windows of the next pass."""
+        recent, share = self._recent, self._strategy.share
+        budget = int(self._tokens * (1 - share))
+        if int(recent.lengths.sum()) > budget:
+            # more than one fit can read: the windows of a random choice of users
+            order = self._rng.permutation(len(recent.starts))
+            recent = recent.take(order[: max(1, int(np.searchsorted(np.cumsum(recent.lengths[order]), budget)))])
+        old = self._strategy.old_windows(int(recent.lengths.sum()) * share / (1 - share))
+        return recent if old is None else recent.join(old)
 
 
 def _validation(
@@ -135,8 +163,8 @@ def _validation(
 class _Best:
     """Keeps the weights with the least validation loss; without validation the last ones."""
 
-    def __init__(self, model: SequenceModel, measure: Callable[[], float] | None) -> None:
-        self._model, self._measure = model, measure
+    def __init__(self, model: SequenceModel, strategy: Strategy, measure: Callable[[], float] | None) -> None:
+        self._model, self._strategy, self._measure = model, strategy, measure
         self._state: dict[str, torch.Tensor] = {}
         self._step, self._loss, self._worse = 0, math.inf, 0
         if measure is not None:
@@ -151,7 +179,10 @@ class _Best:
         """Measure, and remember the weights if they are the best."""
         if self._measure is None:
             return
-        loss = self._measure()
+        with self._strategy.shown():
+            self._look(step, self._measure())
+
+    def _look(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
             raise TrainingError(f"the validation loss became {loss} at step {step}; the live version stays")
         if loss < self._loss:

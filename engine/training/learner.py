@@ -16,6 +16,8 @@ from ..config import TrainingConfig
 from ..errors import TrainingError
 from ..model import SequenceModel
 from .loss import Drawn, Sampler, Targets, targets, window_loss
+from .strategies import Strategy
+from .strategies.base import Seen
 from .windows import Batch
 
 __all__ = ["Learner", "Step", "cosine", "precision_of"]
@@ -61,6 +63,9 @@ class Learner:
     ``shape`` gives the learning rate's share of ``rate`` by step. With ``threads`` above 1 a batch is cut into as many
     parts, whose gradients are added in a fixed order: models with a fused encoder only, the others leave it to torch.
 
+    ``strategy`` takes part in every step, with the ``live`` model that it compares with; None is plain fine-tuning.
+    Checkpoints hold nothing of it.
+
     Everything runs where the model is. On a GPU ``config.precision`` is that of the layers' products too (autocast);
     parameters, their gradients and sums are float32 either way, and a seed repeats a run up to rounding.
     """
@@ -76,6 +81,8 @@ class Learner:
         own_weight: float = 0.0,
         sampler: Sampler | None = None,
         threads: int = 1,
+        strategy: Strategy | None = None,
+        live: SequenceModel | None = None,
     ) -> None:
         self.model = model
         self.done = 0
@@ -84,10 +91,10 @@ class Learner:
         self._own_weight = own_weight
         self._precision = precision_of(config.precision, self._device)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._strategy, self._live = strategy or Strategy(), live
+        self._updated = self._strategy.parameters(self._parameters)
         decay = config.weight_decay
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True
-        )
+        self._optimizer = torch.optim.AdamW(self._updated, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
         self._parts = threads if model.streams and self._device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._parts) if self._parts > 1 else None
 
@@ -98,6 +105,7 @@ class Learner:
         """
         model = self.model
         model.train()
+        self._strategy.before_step()
         drawn = None if self._sampler is None else self._sampler.draw(self._rng)
         work = []
         begin = 0
@@ -191,11 +199,18 @@ class Learner:
                 precision=self._precision,
                 seed=seed,
                 query_time=modulated,
+                angular=self._strategy.angular(part),
+                term=self._term,
             )
         loss = loss * (len(chosen.events) / events)
         # asked for last: until then a GPU is not waited for
         gradients = torch.autograd.grad(loss, [leaf, *self._parameters], allow_unused=True)
         return loss.item(), list(gradients)
+
+    def _term(
+        self, batch: Batch, events: torch.Tensor, vectors: torch.Tensor, table: torch.Tensor
+    ) -> torch.Tensor | None:
+        return None if self._live is None else self._strategy.loss(Seen(batch, events, vectors, table, self._live))
 
     def _products(self) -> contextlib.AbstractContextManager[Any]:
         """Let the layers' products be made in the loss's precision; on the CPU their own passes are float32."""
@@ -210,10 +225,13 @@ class Learner:
             for parameter, gradient in zip(self._parameters, total[1:], strict=True):
                 parameter.grad = gradient
             torch.autograd.backward(table, total[0])
-            torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
+            self._strategy.gradients()
+            torch.nn.utils.clip_grad_norm_(self._updated, _CLIP)
+        rate = self._rate * self._shape(self.done)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._rate * self._shape(self.done)
+            group["lr"] = rate
         self._optimizer.step()
+        self._strategy.after_step(rate)
         self.done += 1
 
 

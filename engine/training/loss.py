@@ -1,5 +1,6 @@
 """Cross entropy of every event given those before it, against all items that can still be offered or drawn ones."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,11 @@ from ..config import TrainingConfig
 from ..model import SequenceModel, gap_features
 from .windows import Batch
 
-__all__ = ["Drawn", "Sampler", "Targets", "at_events", "targets", "vectors_before", "window_loss"]
+__all__ = ["Drawn", "Sampler", "Targets", "Term", "at_events", "targets", "vectors_before", "window_loss"]
 
 Ints = NDArray[np.int64]
+# a batch, rows of its events, their vectors and the item table give a term of the loss, None for none
+Term = Callable[[Batch, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 
 class Drawn(NamedTuple):
@@ -127,11 +130,15 @@ def window_loss(
     precision: str = "float32",
     seed: int | None = None,
     query_time: NDArray[np.bool_] | None = None,
+    angular: NDArray[np.bool_] | None = None,
+    term: Term | None = None,
 ) -> torch.Tensor:
     """Return the mean loss of the chosen events of a batch, each given those before it and its time.
 
     ``table`` (V, d) is ``model.item_table()``; with ``drawn`` the sum over it is estimated from the drawn items
     (importance sampling). ``query_time`` (T) says which vectors are modulated for the time of their event, None all.
+    Events of ``angular`` (T) send gradients to the directions of the item vectors only, not to their lengths. What
+    ``term`` makes of the chosen events is added.
     """
 
     def sent(part: NDArray[Any]) -> torch.Tensor:
@@ -143,13 +150,53 @@ def window_loss(
     modulated = at_events(model, batch, hidden, rows)
     if query_time is not None:
         modulated = torch.where(sent(query_time[chosen.events])[:, None], modulated, hidden)
-    true = F.embedding(sent(batch.items[chosen.events]), table)
-    weighted = Weighted(sent(chosen.positions), sent(chosen.columns), sent(chosen.log_weights))
-    if drawn is None:
-        return cross_entropy(modulated, true, table, weighted, precision=precision)
-    bias = -sent(drawn.log_expected)
-    rivals = F.embedding(sent(drawn.items), table)
-    return cross_entropy(modulated, true, rivals, weighted, bias=bias, precision=precision)
+    part = _Part(batch.items, chosen, modulated, drawn, precision)
+    if angular is None:
+        loss = part.loss(table)
+    else:
+        flags = angular[chosen.events]
+        # lengths are those of the table, yet constants
+        lengths = table.detach().norm(dim=1, keepdim=True)
+        directions = F.normalize(table, dim=1) * lengths
+        loss = part.loss(directions, flags) + part.loss(table, ~flags)
+    more = None if term is None else term(batch, rows, modulated, table)
+    return loss if more is None else loss + more
+
+
+class _Part(NamedTuple):
+    """Chosen events with the vectors ``hidden`` (r, d) at them."""
+
+    items: Ints
+    chosen: Targets
+    hidden: torch.Tensor
+    drawn: Drawn | None
+    precision: str
+
+    def loss(self, table: torch.Tensor, flags: NDArray[np.bool_] | None = None) -> torch.Tensor:
+        """Return the sum of the losses of the events that ``flags`` (r) picks, None for all, over the number of all."""
+        (events, positions, columns, log_weights), hidden, drawn = self.chosen, self.hidden, self.drawn
+        share = 1.0
+        if flags is not None:
+            inside = flags[positions]
+            positions, columns, log_weights = (
+                (np.cumsum(flags) - 1)[positions[inside]],
+                columns[inside],
+                log_weights[inside],
+            )
+            events, hidden = events[flags], hidden[torch.from_numpy(flags).to(hidden.device)]
+            share = float(flags.mean())
+
+        def sent(part: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(part).to(table.device, non_blocking=True)
+
+        true = F.embedding(sent(self.items[events]), table)
+        weighted = Weighted(sent(positions), sent(columns), sent(log_weights))
+        if drawn is None:
+            loss = cross_entropy(hidden, true, table, weighted, precision=self.precision)
+        else:
+            rivals, bias = F.embedding(sent(drawn.items), table), -sent(drawn.log_expected)
+            loss = cross_entropy(hidden, true, rivals, weighted, bias=bias, precision=self.precision)
+        return loss if flags is None else share * loss
 
 
 @jit

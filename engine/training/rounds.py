@@ -13,10 +13,11 @@ from ..errors import TrainingError
 from ..events import Item
 from ..model import Features, StreamingModel, item_features
 from ..versions import Version
-from .fit import MIN_VALIDATION, Material, fit
+from .fit import MIN_VALIDATION, fit
 from .gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks
 from .protocol import TrainReport
-from .windows import UserLog, Windows, all_windows, last_windows
+from .strategies import Material, create_strategy
+from .windows import UserLog, all_windows, last_windows
 
 __all__ = ["Outcome", "Round", "train_round"]
 
@@ -156,15 +157,15 @@ def _fit(
         train, validation = whole.take(~mine), whole.take(mine)
         pass_events = int(train.lengths.sum())
         tokens = min(config.first_passes * pass_events, config.first_tokens)
-        material = Material(log, version_rows, lambda: train, validation, since, pass_events)
+        material = Material(log, version_rows, train, validation, since)
         rate = config.first_rate
     else:
         recent = last_windows(log, since, anchor)
         mine = left_out[log.users[recent.starts]]
         new = int((log.seqs > max(since, min(given.attempted_seq, int(log.seqs.max())))).sum())
         tokens = config.tokens_per_event * max(new, 1)
-        epoch = _Replay(whole, recent.take(~mine), tokens, config.replay, rng)
-        material = Material(log, version_rows, epoch, recent.take(mine), since, epoch.events)
+        live = given.live.model().to(model.embedding.device)
+        material = Material(log, version_rows, recent.take(~mine), recent.take(mine), since, live, whole)
         rate = config.rate
     fitted = fit(
         model,
@@ -173,6 +174,7 @@ def _fit(
         tokens=tokens,
         rate=rate,
         rng=rng,
+        strategy=create_strategy(config.strategy, config),
         exclude_own=given.config.retrieval.exclude_seen,
         progress=progress,
     )
@@ -183,30 +185,6 @@ def _fit(
         "loss": fitted.loss,
         "validation_loss": fitted.validation_loss,
     }
-
-
-class _Replay:
-    """Yields passes over the recent windows, each with old windows drawn evenly, so that these have a fixed share."""
-
-    def __init__(self, old: Windows, recent: Windows, tokens: int, share: float, rng: np.random.Generator) -> None:
-        self._old, self._recent, self._rng = old, recent, rng
-        self._tokens, self._share = tokens, share
-
-    @property
-    def events(self) -> int:
-        """About how many events a pass has."""
-        return min(self._tokens, int(self._recent.lengths.sum() / (1 - self._share)))
-
-    def __call__(self) -> Windows:
-        recent = self._recent
-        budget = int(self._tokens * (1 - self._share))
-        if int(recent.lengths.sum()) > budget:
-            # more than one round can read: the windows of a random choice of users
-            order = self._rng.permutation(len(recent.starts))
-            recent = recent.take(order[: max(1, int(np.searchsorted(np.cumsum(recent.lengths[order]), budget)))])
-        wanted = int(recent.lengths.sum()) * self._share / (1 - self._share)
-        count = round(wanted / max(1.0, float(self._old.lengths.mean())))
-        return recent.join(self._old.take(self._rng.integers(0, len(self._old.starts), count)))
 
 
 def _judged(

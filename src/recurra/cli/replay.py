@@ -43,6 +43,9 @@ def replay(
         str, typer.Option(metavar="DURATION", help="Learn an event only after so much event time: 30s, 10m, 2h, 1d.")
     ] = "0s",
     train: Annotated[str, typer.Option(metavar="auto|off", help="Train as the stream goes on.")] = "auto",
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How training keeps what it knew: replay, distill, a+b, ...")
+    ] = None,
     query_time: Annotated[str, typer.Option(metavar="on|off", help="Use the time of the query.")] = "on",
     baselines: Annotated[str, typer.Option(metavar="all|none|a,b", help="What to compare with.")] = "all",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -75,6 +78,7 @@ def replay(
             speed=speed,
             label_delay_ms=_duration_ms("--label-delay", label_delay),
             train=train,
+            strategy=strategy,
             query_time=query_time == "on",
             baselines=baselines,
             seed=seed,

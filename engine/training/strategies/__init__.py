@@ -1,0 +1,43 @@
+"""Strategies of continual training: how a version learns what is new and keeps what the live one knew.
+
+One file per idea; `base` says at which points of a fit they take part.
+"""
+
+from collections.abc import Callable
+
+from ...config import TrainingConfig
+from ...errors import ConfigError
+from .base import Composition as _Composition
+from .base import Material, Setting, Strategy
+from .replay import Replay
+
+__all__ = ["STRATEGIES", "Material", "Setting", "Strategy", "create_strategy"]
+
+_PARTS: dict[str, Callable[..., Strategy]] = {part.name: part for part in (Strategy, Replay)}
+
+# names that can be composed with "+"
+STRATEGIES = tuple(_PARTS)
+
+
+def create_strategy(name: str, config: TrainingConfig) -> Strategy:
+    """Create the strategy ``name``, for one fit: a name of ``STRATEGIES``, or several joined by "+".
+
+    ``config.strategy_options`` has the options of each by its name; the share of replays is ``config.replay`` unless
+    they have their own. Raises ``ConfigError`` for unknown names and options, and for what cannot be composed.
+    """
+    parts = [_part(part, config) for part in name.split("+")]
+    if sum(part.share > 0 for part in parts) > 1 or len({part.name for part in parts}) < len(parts):
+        raise ConfigError(f"training.strategy can hold each name and one kind of replay once, got {name!r}")
+    return parts[0] if len(parts) == 1 else _Composition(parts)
+
+
+def _part(name: str, config: TrainingConfig) -> Strategy:
+    if name not in _PARTS:
+        raise ConfigError(f"training.strategy must be of {', '.join(STRATEGIES)}, joined by +, got {name!r}")
+    options = dict(config.strategy_options.get(name, {}))
+    if name.startswith("replay"):
+        options = {"share": config.replay} | options
+    try:
+        return _PARTS[name](**options)
+    except TypeError as error:
+        raise ConfigError(f"training.strategy_options.{name}: {error}") from None
