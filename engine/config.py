@@ -9,6 +9,7 @@ from .events import FieldNames
 
 __all__ = [
     "MODEL_NAMES",
+    "STRATEGY_NAMES",
     "ApiConfig",
     "Config",
     "FastConfig",
@@ -25,6 +26,7 @@ __all__ = [
 
 
 MODEL_NAMES = ("streaming", "paper", "sasrec", "gru4rec")
+STRATEGY_NAMES = ("finetune", "replay", "replay-corrected", "distill", "anchor", "nullspace", "lora", "compatible")
 _MODEL_SIZES = (
     "d_model",
     "layers",
@@ -152,6 +154,9 @@ class TrainingConfig(_Section, frozen=True):
     tokens_per_event: int = 24
     replay: float = 0.5
     rate: float = 2e-3
+    # how a later version keeps what the live one knew: names joined by "+", and options of each by its name
+    strategy: str = "replay"
+    strategy_options: dict[str, dict[str, float]] = {}
     # events of one optimiser step, padding included; fewer while the log is short
     batch_events: int = 2_048
     weight_decay: float = 0.0

@@ -1,5 +1,6 @@
 """One version being served: its weights, the states of hot users under it, and the index of its item vectors."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
