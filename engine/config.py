@@ -10,6 +10,7 @@ from .events import FieldNames
 __all__ = [
     "MODEL_NAMES",
     "STRATEGY_NAMES",
+    "STRATEGY_NAMES",
     "ApiConfig",
     "Config",
     "FastConfig",
@@ -26,6 +27,7 @@ __all__ = [
 
 
 MODEL_NAMES = ("streaming", "paper", "sasrec", "gru4rec")
+STRATEGY_NAMES = ("finetune", "replay", "replay-corrected", "distill", "anchor", "nullspace", "lora", "compatible")
 STRATEGY_NAMES = ("finetune", "replay", "replay-corrected", "distill", "anchor", "nullspace", "lora", "compatible")
 _MODEL_SIZES = (
     "d_model",
@@ -157,6 +159,9 @@ class TrainingConfig(_Section, frozen=True):
     # how a later version keeps what the live one knew: names joined by "+", and options of each by its name
     strategy: str = "replay"
     strategy_options: dict[str, dict[str, float]] = {}
+    # how a later version keeps what the live one knew: names joined by "+", and options of each by its name
+    strategy: str = "replay"
+    strategy_options: dict[str, dict[str, float]] = {}
     # events of one optimiser step, padding included; fewer while the log is short
     batch_events: int = 2_048
     weight_decay: float = 0.0
@@ -175,6 +180,9 @@ class TrainingConfig(_Section, frozen=True):
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda", "auto"):
             raise ConfigError(f"training.device must be cpu, cuda or auto, got {self.device!r}")
+        if any(part not in STRATEGY_NAMES for part in self.strategy.split("+")):
+            names = ", ".join(STRATEGY_NAMES)
+            raise ConfigError(f"training.strategy must be one of {names}, or several joined by +, got {self.strategy!r}")
         if not 0 < self.share <= 1:
             raise ConfigError(f"training.share must be above 0 and at most 1, got {self.share}")
 
