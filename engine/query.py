@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.jit import jit
 from .caches import ACTIVATION, ERRORS, SLOW, Caches, ContextEntries, last_entries
 from .clock import Clock
 from .config import Config
@@ -298,11 +299,20 @@ def _union(found: list[Rows], allowed: Mask) -> Rows:
     # np.unique costs several times as much for a few hundred rows
     rows = np.concatenate(found)
     rows.sort()
-    # an item that came in since the mask was made is not allowed by it
-    rows = rows[: np.searchsorted(rows, allowed.size)]
-    kept = allowed[rows]
-    kept[1:] &= rows[1:] != rows[:-1]
-    return rows[kept]
+    return _distinct_allowed(rows, allowed)
+
+
+@jit
+def _distinct_allowed(rows: Rows, allowed: Mask) -> Rows:
+    kept = np.empty_like(rows)
+    count, last = 0, -1
+    for row in rows:
+        # an item that came in since the mask was made is not allowed by it
+        if row != last and row < allowed.size and allowed[row]:
+            kept[count] = row
+            count += 1
+        last = row
+    return kept[:count]
 
 
 def _attributes(record: Item | None) -> Mapping[str, Any]:

@@ -7,9 +7,10 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.jit import fast_jit, jit
 from .config import RetrievalConfig
 
-__all__ = ["ItemIndex", "allowed_rows", "top"]
+__all__ = ["ItemIndex", "allowed_rows", "known_scores", "top"]
 
 Rows = npt.NDArray[np.int32]
 Vectors = npt.NDArray[np.float32]
@@ -21,16 +22,38 @@ _GATHER_ROWS = 4_096
 _RECALL_QUERIES = 128
 
 
+@jit
 def top(scores: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.int64]:
     """Return the positions of the ``k`` highest scores, best first; equal scores in order of position."""
     if k < scores.size:
         kth = np.partition(scores, scores.size - k)[scores.size - k]
-        above = np.flatnonzero(scores > kth)
-        level = np.flatnonzero(scores == kth)[: k - above.size]
-        chosen = np.sort(np.concatenate((above, level)))
+        level = k - np.count_nonzero(scores > kth)
+        chosen = np.empty(k, np.int64)
+        count = 0
+        for c in range(scores.size):
+            if scores[c] > kth or (scores[c] == kth and level > 0):
+                level -= scores[c] == kth
+                chosen[count] = c
+                count += 1
     else:
         chosen = np.arange(scores.size)
-    return chosen[np.argsort(-scores[chosen], kind="stable")]
+    return chosen[np.argsort(-scores[chosen], kind="mergesort")]
+
+
+@fast_jit
+def known_scores(vectors: Vectors, known: Mask, query: Vectors, rows: Rows) -> Vectors:
+    """Return the inner products of a query [d] with rows of ``vectors`` [items, d]; nan where not ``known`` [items]."""
+    scores = np.empty(rows.size, np.float32)
+    for k in range(rows.size):
+        row = np.uint32(rows[k])
+        if row >= known.size or not known[row]:
+            scores[k] = np.nan
+            continue
+        total = np.float32(0.0)
+        for j in range(query.size):
+            total += vectors[row, j] * query[j]
+        scores[k] = total
+    return scores
 
 
 def allowed_rows(mask: Mask) -> Rows:
@@ -53,6 +76,7 @@ class ItemIndex:
         self._flat = faiss.IndexFlatIP(int(vectors.shape[1]))
         self._flat.add(np.ascontiguousarray(vectors, dtype=np.float32))
         self._approximate: faiss.IndexIVFFlat | None = None
+        self._attach()
         self.recall: float = 1.0
         if len(self) > config.exact_items:
             self._build(queries)
@@ -63,10 +87,7 @@ class ItemIndex:
     @property
     def vectors(self) -> Vectors:
         """The item vectors, [items, d]: a view that is valid until the next ``add``."""
-        if not len(self):
-            return np.empty((0, self._flat.d), np.float32)
-        view: Vectors = faiss.rev_swig_ptr(self._flat.get_xb(), len(self) * self._flat.d)
-        return view.reshape(len(self), self._flat.d)
+        return self._vectors
 
     @property
     def kind(self) -> str:
@@ -78,6 +99,7 @@ class ItemIndex:
         block = np.ascontiguousarray(vectors, dtype=np.float32)
         rows = np.arange(len(self), len(self) + len(block))
         self._flat.add(block)
+        self._attach()
         if self._approximate is not None:
             self._approximate.add_with_ids(block, rows)
 
@@ -91,8 +113,7 @@ class ItemIndex:
 
     def scores(self, query: Vectors, rows: Rows | None = None) -> Vectors:
         """Return the inner products of a query [d] with the given rows, or with all."""
-        vectors = self.vectors
-        return (vectors if rows is None else vectors[rows]) @ query
+        return (self._vectors if rows is None else self._vectors[rows]) @ query
 
     def search(self, query: Vectors, k: int, allowed: Mask | None = None) -> tuple[Rows, Vectors]:
         """Return the rows and scores of the best ``k`` items, best first.
@@ -120,15 +141,27 @@ class ItemIndex:
         parameters: Any = None
         if index is self._approximate:
             parameters = faiss.SearchParametersIVF(nprobe=index.nprobe)  # type: ignore[call-arg]
+            parameters.sel = None if allowed is None else self._selector
         elif allowed is not None:
-            parameters = faiss.SearchParameters()
+            parameters = self._selected
         if allowed is not None:
-            # the packed mask has to outlive the call: the selector only points at it
-            bits = np.packbits(allowed, bitorder="little")
-            parameters.sel = faiss.IDSelectorBitmap(bits)  # type: ignore[arg-type, call-arg]
+            packed = np.packbits(allowed, bitorder="little")
+            self._bits[: packed.size] = packed
+            self._bits[packed.size :] = 0
         scores, rows = index.search(query.reshape(1, -1), k, params=parameters)
         found = rows[0] >= 0
         return rows[0][found].astype(np.int32), scores[0][found]
+
+    def _attach(self) -> None:
+        """Look at the vectors where they lie now, and make a selector of rows, which costs more than to fill it."""
+        count, d = len(self), self._flat.d
+        self._vectors: Vectors = np.empty((0, d), np.float32)
+        if count:
+            self._vectors = faiss.rev_swig_ptr(self._flat.get_xb(), count * d).reshape(count, d)
+        self._bits = np.zeros((count + 7) // 8, np.uint8)
+        self._selector = faiss.IDSelectorBitmap(self._bits)  # type: ignore[arg-type, call-arg]
+        self._selected: Any = faiss.SearchParameters()
+        self._selected.sel = self._selector
 
     def _build(self, queries: Vectors | None) -> None:
         count, d = len(self), self._flat.d

@@ -14,7 +14,7 @@ from .fast import ErrorMemory
 from .locks import FairLock
 from .model import NewItems, StepWeights, item_features
 from .residency import Residency
-from .retrieval import ItemIndex, top
+from .retrieval import ItemIndex, known_scores, top
 from .slabs import create_slab
 from .store import History, ItemTable, LogChunk
 
@@ -199,11 +199,7 @@ class Serving:
 
     def slow_scores(self, vector: Vector, rows: npt.NDArray[np.int32]) -> Vector:
         """Return the scores of the given store rows; nan for items that the version does not know."""
-        scores = np.full(rows.size, np.nan, np.float32)
-        inside = rows < self.known.size
-        inside[inside] = self.known[rows[inside]]
-        scores[inside] = self.index.scores(vector, rows[inside])
-        return scores
+        return known_scores(self.index.vectors, self.known, vector, rows)
 
     def similar(self, row: int, k: int, allowed: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], Vector]:
         """Return the ``k`` items whose vectors have the highest cosine with the item of store row ``row``."""

@@ -157,17 +157,16 @@ def _allowed(scores: Scores, touched: Rows, marks: Marks, columns: int) -> tuple
     items, values = np.empty(touched.size, np.int32), np.empty((columns, touched.size), np.float32)
     count = 0
     for k in range(touched.size):
-        item = touched[k]
-        if marks[item] != _EXCLUDED:
-            items[count] = item
-            for column in range(columns):
-                values[column, count] = scores[item, column]
-            count += 1
+        item = np.uint32(touched[k])
+        items[count] = item
+        for column in range(columns):
+            values[column, count] = scores[item, column]
+        count += int(marks[item] != _EXCLUDED)
     return items[:count], values
 
 
 @jit
-def _at_least(bits: Rows, level: int) -> int:
+def _at_least(bits: Rows, level: np.int32) -> int:
     # in 32 bits, so that it becomes one vector instruction for many values
     count = np.int32(0)
     for k in range(bits.size):
@@ -177,12 +176,16 @@ def _at_least(bits: Rows, level: int) -> int:
 
 @jit
 def _threshold(bits: Rows, wanted: int) -> np.int32:
-    # the wanted-th largest value, 0 if fewer are positive: the bits of floats that are not negative order as they do
+    # what the wanted largest values reach and no others do, else the wanted-th largest; 0 if fewer are positive. The
+    # bits of floats that are not negative order as they do
     level = np.int32(0)
     for bit in range(30, -1, -1):
         higher = np.int32(level | (1 << bit))
-        if _at_least(bits, higher) >= wanted:
+        count = _at_least(bits, higher)
+        if count >= wanted:
             level = higher
+        if count == wanted:
+            break
     return level
 
 
@@ -267,11 +270,13 @@ def recall(popular: Popularity, followers: Rows, counts: Scores, excluded: Rows,
 
 @jit
 def _gather(scores: Scores, rows: Rows, targets: Scores) -> None:
+    nan = np.float32(np.nan)
     for k in range(rows.size):
-        if 0 <= rows[k] < scores.shape[0]:
+        row = rows[k]
+        if 0 <= row < scores.shape[0]:
             for column in range(targets.shape[0]):
-                if scores[rows[k], column] > 0.0:
-                    targets[column, k] = scores[rows[k], column]
+                value = scores[row, column]
+                targets[column, k] = value if value > 0.0 else nan
 
 
 @jit

@@ -41,30 +41,40 @@ class Knowledge(NamedTuple):
 
 
 @jit
+def _extremes(values: npt.NDArray[np.float32], logit: bool) -> tuple[float, float]:
+    # the highest and the lowest of the scores that count; -inf first if there are none
+    top, bottom = -np.inf, np.inf
+    for value in values:
+        if np.isfinite(value) and (logit or value > 0.0):
+            top, bottom = max(top, float(value)), min(bottom, float(value))
+    return top, bottom
+
+
+@jit
+def _features(value: float, top: float, worst: float, logit: bool) -> tuple[float, float]:
+    # of one candidate by one part
+    if not (np.isfinite(value) and (logit or value > 0.0)):
+        return 0.5 * max(worst - 1.0, _FLOOR), 0.0
+    if logit:
+        relative = max(value - top, _FLOOR)
+        return 0.5 * relative, np.exp(relative)
+    share = value / top
+    return 0.5 * max(np.log(share), _FLOOR), share
+
+
+@jit
 def _describe(scores: Matrix, logits: npt.NDArray[np.bool_]) -> Vector:
     # [candidates, parts * FEATURES]; a candidate that a part does not score stands one below the worst that it scores
     parts, count = scores.shape
     features = np.zeros((count, FEATURES * parts))
     for p in range(parts):
-        top, bottom = -np.inf, np.inf
-        for c in range(count):
-            value = float(scores[p, c])
-            if np.isfinite(value) and (logits[p] or value > 0.0):
-                top, bottom = max(top, value), min(bottom, value)
+        top, bottom = _extremes(scores[p], logits[p])
         if top == -np.inf:
             continue
         worst = bottom - top if logits[p] else np.log(bottom / top)
         for c in range(count):
-            value = float(scores[p, c])
-            if not (np.isfinite(value) and (logits[p] or value > 0.0)):
-                features[c, FEATURES * p] = 0.5 * max(worst - 1.0, _FLOOR)
-            elif logits[p]:
-                relative = max(value - top, _FLOOR)
-                features[c, FEATURES * p] = 0.5 * relative
-                features[c, FEATURES * p + 1] = np.exp(relative)
-            else:
-                features[c, FEATURES * p] = 0.5 * max(np.log(value / top), _FLOOR)
-                features[c, FEATURES * p + 1] = value / top
+            level, share = _features(float(scores[p, c]), top, worst, logits[p])
+            features[c, FEATURES * p], features[c, FEATURES * p + 1] = level, share
     return features
 
 
@@ -74,6 +84,24 @@ def _combine(features: Vector, bucket: int, weights: Matrix) -> Vector:
     for c in range(features.shape[0]):
         for f in range(features.shape[1]):
             mixed[c] += features[c, f] * (weights[-1, f] + weights[bucket, f])
+    return mixed
+
+
+@jit
+def _mixed(scores: Matrix, logits: npt.NDArray[np.bool_], bucket: int, weights: Matrix) -> Vector:
+    # what _combine gives for _describe, without the features in memory
+    mixed = np.zeros(scores.shape[1])
+    for p in range(scores.shape[0]):
+        top, bottom = _extremes(scores[p], logits[p])
+        if top == -np.inf:
+            continue
+        worst = bottom - top if logits[p] else np.log(bottom / top)
+        by_level = weights[-1, FEATURES * p] + weights[bucket, FEATURES * p]
+        by_share = weights[-1, FEATURES * p + 1] + weights[bucket, FEATURES * p + 1]
+        for c in range(mixed.size):
+            level, share = _features(float(scores[p, c]), top, worst, logits[p])
+            mixed[c] += level * by_level
+            mixed[c] += share * by_share
     return mixed
 
 
@@ -107,7 +135,7 @@ def score(knowledge: Knowledge, scores: Matrix, logits: npt.NDArray[np.bool_], b
 
     What a part that answers alone does not score is ranked by the combination, below all that it scores.
     """
-    mixed = _combine(_describe(scores, logits), bucket, knowledge.weights)
+    mixed = _mixed(scores, logits, bucket, knowledge.weights)
     member = best(knowledge, bucket)
     if member == scores.shape[0] or not np.isfinite(scores[member]).any():
         return mixed

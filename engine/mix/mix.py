@@ -108,8 +108,7 @@ class Mix:
         return True
 
     def _matrix(self, parts: Mapping[str, Scores]) -> Scores:
-        matrix = np.full((len(self._names), len(next(iter(parts.values())))), np.float32(np.nan))
-        for row, name in enumerate(self._names):
-            if (scores := parts.get(name)) is not None:
-                matrix[row] = scores
-        return matrix
+        count = len(next(iter(parts.values())))
+        missing = np.full(count, np.nan, np.float32)
+        rows = np.concatenate([parts.get(name, missing) for name in self._names], dtype=np.float32)
+        return rows.reshape(len(self._names), count)
