@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from .drift import Drift
 from .errors import ClosedError, RecurraError
 from .metrics import Metrics
 from .store import Store
@@ -26,6 +27,7 @@ class Training:
         trainer: Callable[[], Trainer],
         switch: Switch,
         store: Store,
+        drift: Drift,
         metrics: Metrics,
         min_events: int,
         every_events: int,
@@ -34,6 +36,7 @@ class Training:
         self._trainer: Trainer | None = None
         self._switch = switch
         self._store = store
+        self._drift = drift
         self._metrics = metrics
         self._min_events = min_events
         self._every_events = every_events
@@ -46,6 +49,7 @@ class Training:
         self.running = False
         self.failure: str | None = None
         self.last: TrainReport | None = None
+        self.last_rollback: str | None = None
         self.counts = {"trained": 0, "promoted": 0, "refused": 0, "rolled_back": 0}
 
     @property
@@ -78,7 +82,7 @@ class Training:
                 report = trainer.train()
                 self._note(report)
                 if report.published:
-                    self._switch.to(report.number, active_users=active_users)
+                    self._switch.to(report.number, active_users=active_users, watched=True)
                 self.failure = None
                 return report
             except Exception as error:
@@ -86,8 +90,17 @@ class Training:
                 self._metrics.failures.labels("training").inc()
                 raise
             finally:
-                self._last_seq = seq
+                self._last_seq = max(seq, self._last_seq)
+                self._drift.trained(seq)
                 self.running = False
+
+    def undone(self, reason: str) -> None:
+        """Take note that the engine went back; the next training waits for new events, or it would repeat the last."""
+        self.counts["rolled_back"] += 1
+        self._metrics.versions.labels("rolled_back").inc()
+        self.last_rollback = reason
+        self._last_seq = self._store.next_seq
+        self._drift.calm()
 
     def close(self) -> None:
         """Stop the program and the thread; a training under way is given up."""
@@ -125,6 +138,8 @@ class Training:
 
     def _due(self) -> bool:
         seq = self._store.next_seq
+        if self._drift.early(seq):
+            return True
         first = self._switch.serves == 0
         return seq >= self._min_events and (seq - self._last_seq >= (self._min_events if first else self._every_events))
 

@@ -14,6 +14,7 @@ from .locks import FairLock
 from .metrics import Metrics
 from .mix import Mix
 from .serving import Move, Serving
+from .shadow import Shadow
 from .store import LATE, Applied, History, LogChunk, Store
 
 __all__ = ["ACTIVATION", "ERRORS", "SLOW", "Caches", "ContextEntries", "last_entries"]
@@ -47,6 +48,7 @@ class Caches:
         own = () if config.retrieval.exclude_seen else (ACTIVATION,)
         self.mix = Mix((*self.fast.names, *errors, *own, SLOW))
         self.serving: Serving | None = None
+        self.shadow: Shadow | None = None
         self._store = store
         self._config = config
         self._metrics = metrics
@@ -81,14 +83,24 @@ class Caches:
                     applied.times_ms[part],
                     lambda user: contexts.get(user, _NOTHING),
                 )
-        serving = self.serving
-        if serving is None:
-            return
+        moves = _moves(applied, changed)
+        if self.serving is not None:
+            self._advance(self.serving, moves, applied)
+        if self.shadow is not None:
+            # nobody asks it about others
+            held = self.shadow.serving.residency
+            self._advance(self.shadow.serving, [move for move in moves if move.user in held], applied)
+
+    def end_shadow(self) -> None:
+        """Let the version before go."""
+        with self.lock:
+            self.shadow = None
+
+    def _advance(self, serving: Serving, moves: list[Move], applied: Applied) -> None:
         if applied.new_items or applied.catalogue:
             with self.lock:
                 serving.add_items(applied.new_items.stop)
                 serving.update_items(applied.catalogue)
-        moves = _moves(applied, changed)
         try:
             serving.advance(moves, self._store.history, self.lock)
         except Exception:
@@ -130,6 +142,8 @@ class Caches:
             self.fast.forget(user)
             if self.serving is not None:
                 self.serving.forget(user)
+            if self.shadow is not None:
+                self.shadow.serving.forget(user)
 
     def _load_snapshot(self) -> int:
         """Return the first event of the log that the fast memory does not hold yet."""

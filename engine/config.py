@@ -10,9 +10,9 @@ from .events import FieldNames
 __all__ = [
     "MODEL_NAMES",
     "STRATEGY_NAMES",
-    "STRATEGY_NAMES",
     "ApiConfig",
     "Config",
+    "DriftConfig",
     "FastConfig",
     "GateConfig",
     "KafkaConfig",
@@ -27,7 +27,6 @@ __all__ = [
 
 
 MODEL_NAMES = ("streaming", "paper", "sasrec", "gru4rec")
-STRATEGY_NAMES = ("finetune", "replay", "replay-corrected", "distill", "anchor", "nullspace", "lora", "compatible")
 STRATEGY_NAMES = ("finetune", "replay", "replay-corrected", "distill", "anchor", "nullspace", "lora", "compatible")
 _MODEL_SIZES = (
     "d_model",
@@ -159,9 +158,6 @@ class TrainingConfig(_Section, frozen=True):
     # how a later version keeps what the live one knew: names joined by "+", and options of each by its name
     strategy: str = "replay"
     strategy_options: dict[str, dict[str, float]] = {}
-    # how a later version keeps what the live one knew: names joined by "+", and options of each by its name
-    strategy: str = "replay"
-    strategy_options: dict[str, dict[str, float]] = {}
     # events of one optimiser step, padding included; fewer while the log is short
     batch_events: int = 2_048
     weight_decay: float = 0.0
@@ -182,7 +178,9 @@ class TrainingConfig(_Section, frozen=True):
             raise ConfigError(f"training.device must be cpu, cuda or auto, got {self.device!r}")
         if any(part not in STRATEGY_NAMES for part in self.strategy.split("+")):
             names = ", ".join(STRATEGY_NAMES)
-            raise ConfigError(f"training.strategy must be one of {names}, or several joined by +, got {self.strategy!r}")
+            raise ConfigError(
+                f"training.strategy must be one of {names}, or several joined by +, got {self.strategy!r}"
+            )
         if not 0 < self.share <= 1:
             raise ConfigError(f"training.share must be above 0 and at most 1, got {self.share}")
 
@@ -197,6 +195,23 @@ class GateConfig(_Section, frozen=True):
     margin: float = -0.02
     confidence: float = 0.90
     resamples: int = 1_000
+    # after a switch the version before is asked about so many sampled events too; 0 never goes back by itself
+    shadow_events: int = 1_000
+    # users whose states under the version before are held meanwhile
+    shadow_users: int = 256
+    # how likely a version within the margin is to be taken back for nothing, at most
+    rollback_level: float = 0.01
+
+
+class DriftConfig(_Section, frozen=True):
+    """Alarms of drift, and training early because of one."""
+
+    # ADWIN's confidence for the NDCG@10 of sampled events, of the answers and of the model
+    delta: float = 0.002
+    # the same for the shares of first events of items and of users, among all events
+    input_delta: float = 1e-4
+    # an alarm asks for a training once so many further events came in: there must be something to learn; 0 never does
+    train_after: int = 1_000
 
 
 class FastConfig(_Section, frozen=True):
@@ -277,6 +292,7 @@ class Config(_Section, frozen=True):
     states: StateConfig = StateConfig()
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()
+    drift: DriftConfig = DriftConfig()
     fast: FastConfig = FastConfig()
     mix: MixConfig = MixConfig()
     retrieval: RetrievalConfig = RetrievalConfig()

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import torch
 from prometheus_client import CollectorRegistry
 from threadpoolctl import threadpool_limits
@@ -21,11 +22,12 @@ from .ingest import Ingest, Refused
 from .metrics import Metrics
 from .model import check_streams
 from .query import Queries
-from .results import HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
+from .results import Alarm, HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
 from .store import Store
 from .switch import Switch
 from .training import Trainer, TrainReport
 from .versions import VersionStore
+from .watch import Watch
 
 __all__ = ["Engine", "open"]
 
@@ -70,7 +72,8 @@ class Engine:
             self._switch = Switch(self._store, self._caches, self._versions, config, self._metrics, self._write)
             self._switch.to_newest()
             self._queries = Queries(self._store, self._caches, clock, config, self._metrics)
-            self._ingest = Ingest(self._store, self._caches, self._queries, clock, config, self._metrics)
+            self._watch = Watch(self._caches, self._queries, config, self._metrics)
+            self._ingest = Ingest(self._store, self._caches, self._queries, self._watch, clock, config, self._metrics)
         except BaseException:
             self._store.close()
             raise
@@ -78,6 +81,7 @@ class Engine:
             self._new_trainer,
             self._switch,
             self._store,
+            self._watch.drift,
             self._metrics,
             config.training.min_events,
             config.training.every_events,
@@ -128,6 +132,8 @@ class Engine:
         with self._write:
             self._check_open()
             report = self._ingest.apply(records, refused)
+            if (reason := self._switch.undo()) is not None:
+                self._training.undone(reason)
         self._metrics.count(report)
         self._training.notice()
         return report
@@ -206,7 +212,29 @@ class Engine:
         """Return the versions on disk, oldest first."""
         numbers = self._versions.list()
         facts = [self._versions.facts(number) for number in numbers]
-        return [VersionInfo(fact.number, fact.number == self.version, fact.items, fact.report) for fact in facts]
+        return [
+            VersionInfo(
+                fact.number,
+                fact.number == self.version,
+                fact.items,
+                fact.report,
+                self._versions.rolled_back(fact.number),
+            )
+            for fact in facts
+        ]
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """Return the reports of the last candidates that the gate refused, oldest first."""
+        return list(self._versions.refusals())
+
+    def alarms(self) -> list[Alarm]:
+        """Return the last alarms of drift since the engine was opened, oldest first."""
+        return list(self._watch.drift.alarms)
+
+    @property
+    def training_wanted(self) -> bool:
+        """Whether an alarm of drift asks for a training now; by itself the engine trains in ``training.mode`` auto."""
+        return self._watch.drift.early(self._store.next_seq)
 
     def rollback(self, number: int) -> None:
         """Serve version ``number`` from now on; raises ``VersionError`` if it is missing or damaged."""
@@ -223,7 +251,7 @@ class Engine:
 
     def health(self) -> dict[str, Any]:
         """Return what is well and what is not, with the reasons."""
-        training, store = self._training, self._store
+        training, store, alarms = self._training, self._store, msgspec.to_builtins(self.alarms())
         problems = {
             "store": store.failure,
             "training": training.failure,
@@ -240,7 +268,9 @@ class Engine:
                 "pid": training.pid,
                 **training.counts,
                 "last": None if training.last is None else f"{training.last.verdict}: {training.last.reason}",
+                "last_rollback": training.last_rollback,
             },
+            "drift": {"alarms": dict(self._watch.drift.counts), "last": alarms[-1] if alarms else None},
             "problems": {part: problem for part, problem in problems.items() if problem},
         }
 

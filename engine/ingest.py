@@ -12,9 +12,10 @@ from .config import Config
 from .events import Event, Forget, Item
 from .failpoints import failpoint
 from .metrics import Metrics
-from .query import Queries
+from .query import Queries, Ranked
 from .results import IngestReport, Record
 from .store import APPLIED, DUPLICATE, LATE, TOO_LATE, Applied, Batch, Store
+from .watch import Watch
 
 __all__ = ["Ingest", "Refused"]
 
@@ -40,11 +41,19 @@ class Ingest:
     """
 
     def __init__(
-        self, store: Store, caches: Caches, queries: Queries, clock: Clock, config: Config, metrics: Metrics
+        self,
+        store: Store,
+        caches: Caches,
+        queries: Queries,
+        watch: Watch,
+        clock: Clock,
+        config: Config,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._caches = caches
         self._queries = queries
+        self._watch = watch
         self._clock = clock
         self._config = config
         self._metrics = metrics
@@ -102,8 +111,11 @@ class Ingest:
         now_ms = self._clock.now_ms()
         batch, first = self._decode(records, start, stop, now_ms, refused, report)
         failpoint("engine.decoded")
+        judged = None
         if first is not None and self._sampled(first):
-            batch.mix = self._lesson(first)
+            ranked, item = self._queries.ranked_before(first), self._store.items.row(first.item)
+            judged = self._watch.judge(first, ranked, item)
+            batch.mix = self._lesson(ranked, item)
         contexts = self._caches.contexts_before([self._store.users.row(user) for user in batch.users])
         mixture = self._caches.mix.state() if batch.mix is not None else None
         try:
@@ -117,6 +129,7 @@ class Ingest:
         failpoint("engine.committed")
         with self._metrics.advance_seconds.time():
             self._caches.advance(applied, contexts)
+        self._watch.learnt(judged, applied)
         failpoint("engine.advanced")
         self._count(batch, applied, report, touched)
 
@@ -160,10 +173,8 @@ class Ingest:
         first = events[0] if events and events[0] is records[start].value else None
         return columns, first
 
-    def _lesson(self, event: Event) -> Callable[[npt.NDArray[np.uint8]], bytes | None]:
-        """Rank the candidates for an event as things stand now; the mixture learns once the event was accepted."""
-        ranked = self._queries.ranked_before(event)
-        item = self._store.items.row(event.item)
+    def _lesson(self, ranked: Ranked, item: int | None) -> Callable[[npt.NDArray[np.uint8]], bytes | None]:
+        """Let the mixture learn from an event, ranked as things stand now, once it was accepted."""
 
         def learn(status: npt.NDArray[np.uint8]) -> bytes | None:
             if status[0] > LATE:

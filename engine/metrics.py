@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from .results import IngestReport
+from .results import Alarm, IngestReport
 
 __all__ = ["Metrics"]
 
@@ -40,6 +40,22 @@ class Metrics:
         self.mix_gain = Gauge(
             "recurra_mix_ndcg", "Decayed NDCG@10 of a part on sampled events.", ["part"], registry=self.registry
         )
+
+        self.drift_alarms = Counter(
+            "recurra_drift_alarms", "Alarms of drift by kind.", ["kind"], registry=self.registry
+        )
+        self.drift_event = Gauge(
+            "recurra_drift_event", "Log number of the event of the last alarm.", ["kind"], registry=self.registry
+        )
+        self.drift_event_time = Gauge(
+            "recurra_drift_event_time_seconds", "Event time of the last alarm.", ["kind"], registry=self.registry
+        )
+
+    def alarm(self, alarm: Alarm) -> None:
+        """Count an alarm of drift."""
+        self.drift_alarms.labels(alarm.kind).inc()
+        self.drift_event.labels(alarm.kind).set(alarm.seq)
+        self.drift_event_time.labels(alarm.kind).set(alarm.time_ms / 1000)
 
     def count(self, report: IngestReport) -> None:
         """Count the records of one call by outcome."""

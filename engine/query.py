@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from .retrieval import allowed_rows, top
 from .serving import Serving
 from .store import History, Store
 
-__all__ = ["MAX_K", "Queries"]
+__all__ = ["MAX_K", "Queries", "Ranked"]
 
 _log = logging.getLogger(__name__)
 
@@ -168,6 +168,22 @@ class Queries:
             return self._last[1]
         who = self._user(event.user)
         return self._rank(who, event.time_ms, self._allowed(who, None), 1)
+
+    def gains(self, event: Event, item_row: int, versions: Sequence[Serving]) -> list[float]:
+        """Return the NDCG of an event that is about to be applied, as each of the versions ranks all items.
+
+        Of somebody without events a version knows nothing, and one whose state can not be folded says nothing: 0.
+        """
+        who = self._user(event.user)
+        if not who.n:
+            return [0.0] * len(versions)
+        allowed = self._allowed(who, None)
+        with self._caches.lock:
+            vectors = [self._vector(version, who, event.time_ms) for version in versions]
+            return [
+                0.0 if vector is None else version.gain(vector, item_row, allowed)
+                for version, vector in zip(versions, vectors, strict=True)
+            ]
 
     def learn(self, ranked: Ranked, item_row: int | None) -> None:
         """Let the mixture learn which of the candidates came; None is an item that nothing was heard of."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from .events import Event, Forget, Item
 
-__all__ = ["HistoryEntry", "IngestReport", "Recommendation", "Record", "Scores", "VersionInfo"]
+__all__ = ["Alarm", "HistoryEntry", "IngestReport", "Recommendation", "Record", "Scores", "VersionInfo"]
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -72,12 +72,27 @@ class HistoryEntry(msgspec.Struct, frozen=True):
 
 
 class VersionInfo(msgspec.Struct, frozen=True):
-    """One published version and what its gate said."""
+    """One published version and what its gate said; ``rolled_back`` says why the engine went back from it."""
 
     number: int
     current: bool
     items: int
     report: dict[str, Any]
+    rolled_back: str | None = None
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """One alarm of drift: its kind, the event that raised it (number in the log and time), and the means that differ.
+
+    ``answers`` and ``model``: the NDCG@10 of the answers, or of the model alone, has fallen. ``new-items`` and
+    ``new-users``: the share of events that are an item's, or a user's, first one has risen.
+    """
+
+    kind: str
+    seq: int
+    time_ms: int
+    before: float
+    after: float
 
 
 class Scores(msgspec.Struct, frozen=True):

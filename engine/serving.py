@@ -1,10 +1,12 @@
 """One version being served: its weights, the states of hot users under it, and the index of its item vectors."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -196,6 +198,28 @@ class Serving:
             return vector
         modulated: Vector = self.slab.query([slot], max(now_ms, int(history.times_ms[-1])))[0]
         return modulated
+
+    def smaller(self, users: int) -> "Serving":
+        """Return the same version with room for the states of ``users`` users, none folded yet: only to be scored."""
+        change = msgspec.structs.replace
+        config = change(
+            self._config,
+            states=change(self._config.states, hot_users=2 * users),
+            retrieval=change(self._config.retrieval, exact_items=sys.maxsize),
+            fast=change(self._config.fast, error_events=0),
+        )
+        return Serving(self.number, self.weights, list(self._vocabulary), self._items, config)
+
+    def gain(self, vector: Vector, row: int, allowed: npt.NDArray[np.bool_]) -> float:
+        """Return the NDCG, not cut off at any rank, of the item in store row ``row`` among the allowed ones."""
+        self.add_items(allowed.size)
+        asked = allowed & self.known[: allowed.size]
+        if row >= asked.size or not asked[row]:
+            return 0.0
+        scores = self.index.scores(vector)[: asked.size]
+        # a score that is not a number is below itself too: rank 0
+        rank = int(np.count_nonzero(scores[asked] >= scores[row]))
+        return 1 / float(np.log2(1 + rank)) if rank else 0.0
 
     def slow_scores(self, vector: Vector, rows: npt.NDArray[np.int32]) -> Vector:
         """Return the scores of the given store rows; nan for items that the version does not know."""

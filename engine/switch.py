@@ -9,6 +9,7 @@ from .errors import RecurraError, VersionError
 from .metrics import Metrics
 from .model import StepWeights
 from .serving import Serving
+from .shadow import Shadow
 from .store import LogChunk, Store
 from .versions import VersionStore
 
@@ -79,18 +80,16 @@ class Switch:
                 break
         self.failure = failure
 
-    def to(self, number: int, *, active_users: int | None = None) -> None:
+    def to(self, number: int, *, active_users: int | None = None, watched: bool = False) -> None:
         """Serve version ``number``. On any failure the old version stays, ``failure`` says why, and it is raised.
 
         ``active_users`` bounds how many states are folded before the switch; the others are folded when touched.
+        ``watched`` keeps the version before as a shadow, which ``undo`` goes back to.
         """
         with self._turn:
             try:
-                serving = self._load(number)
-                heard = self._store.next_seq
-                self._recollect(serving, heard - self._config.fast.error_events)
-                self._fold_active(serving, active_users)
-                self._exchange(serving, heard)
+                shadow = self._shadow() if watched else None
+                self._replace(number, active_users, shadow)
             except Exception as error:
                 self.failure = f"version {number} was not loaded: {error}"
                 self._metrics.failures.labels("load").inc()
@@ -99,6 +98,48 @@ class Switch:
                 raise VersionError(self.failure) from error
             self.failure = None
             self._metrics.version.set(number)
+
+    def undo(self) -> str | None:
+        """Go back to the version before if it has shown to be better; return why, or None if nothing was changed.
+
+        The writer calls it. States are folded when touched, so that ingest does not wait for them.
+        """
+        serving, shadow = self._caches.serving, self._caches.shadow
+        # whoever switches just now waits for the writer: the version in doubt is on its way out
+        if serving is None or shadow is None or not shadow.beaten or not self._turn.acquire(blocking=False):
+            return None
+        number, before = serving.number, shadow.serving.number
+        reason = f"version {number} was rolled back to {before}: {shadow.reason}"
+        try:
+            self._replace(before, 0, None)
+        except VersionError as error:
+            self.failure = f"{reason}; this failed: {error}"
+            self._metrics.failures.labels("load").inc()
+            _log.warning("%s", self.failure)
+            self._caches.end_shadow()
+            return None
+        finally:
+            self._turn.release()
+        try:
+            self._versions.set_current(before)
+            self._versions.set_rolled_back(number, reason)
+        except VersionError as error:
+            self.failure = str(error)
+            _log.warning("%s", error)
+        self._metrics.version.set(before)
+        _log.warning("%s", reason)
+        return reason
+
+    def _shadow(self) -> Shadow | None:
+        old, gate = self._caches.serving, self._config.gate
+        return None if old is None or not gate.shadow_events else Shadow(old.smaller(gate.shadow_users), gate)
+
+    def _replace(self, number: int, active_users: int | None, shadow: Shadow | None) -> None:
+        serving = self._load(number)
+        heard = self._store.next_seq
+        self._recollect(serving, heard - self._config.fast.error_events)
+        self._fold_active(serving, active_users)
+        self._exchange(serving, heard, shadow)
 
     def _load(self, number: int) -> Serving:
         version = self._versions.load(number)
@@ -133,7 +174,7 @@ class Switch:
             if user in serving.residency and not serving.covers(user, self._store.history(user).n)
         ]
 
-    def _exchange(self, serving: Serving, heard: int) -> None:
+    def _exchange(self, serving: Serving, heard: int, shadow: Shadow | None) -> None:
         with self._write:
             serving.add_items(len(self._store.items))
             serving.update_items(range(len(self._store.items)))
@@ -145,3 +186,4 @@ class Switch:
             # no event comes in between: what was overtaken since the last pass is folded when touched
             with self._caches.lock:
                 self._caches.serving = serving
+                self._caches.shadow = shadow

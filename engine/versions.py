@@ -3,6 +3,7 @@
 ```
 models/000017/   weights.safetensors   vocabulary.json   version.json   READY (sizes and SHA-256 of the others, last)
 models/current.json                    the version that serves, replaced by atomic rename
+models/refused.json                    the reports of the last candidates that the gate refused
 models/attempted.json                  the newest event that the last training saw
 models/LOCK                            held by the one process that may publish
 ```
@@ -31,6 +32,9 @@ __all__ = ["Version", "VersionFacts", "VersionStore"]
 
 _FORMAT = 1
 _WEIGHTS, _VOCABULARY, _FACTS, _READY = "weights.safetensors", "vocabulary.json", "version.json", "READY"
+_ROLLED_BACK = "ROLLED_BACK"
+# reports of refused candidates that are kept
+_REFUSALS = 20
 _FILES = (_WEIGHTS, _VOCABULARY, _FACTS)
 _NUMBER = re.compile(r"[0-9]{6,}")
 _LEFTOVER = re.compile(r"\.(new|old)-.+")
@@ -144,6 +148,35 @@ class VersionStore:
             _replace(self.path / "current.json", msgspec.json.encode(_Current(number)))
         except OSError as error:
             raise VersionError(f"cannot make version {number} current: {error.strerror}; nothing was changed") from None
+
+    def rolled_back(self, number: int) -> str | None:
+        """Return why the engine went back from a version by itself, None if it did not."""
+        try:
+            return (self._folder(number) / _ROLLED_BACK).read_text()
+        except OSError:
+            return None
+
+    def set_rolled_back(self, number: int, reason: str) -> None:
+        """Note with a version why the engine went back from it."""
+        try:
+            _replace(self._folder(number) / _ROLLED_BACK, reason.encode())
+        except OSError as error:
+            raise VersionError(f"cannot write to version {number}: {error.strerror}") from None
+
+    def refusals(self) -> Sequence[dict[str, Any]]:
+        """Return the reports of the last candidates that the gate refused, oldest first."""
+        try:
+            return msgspec.json.decode((self.path / "refused.json").read_bytes(), type=list[dict[str, Any]])
+        except (OSError, msgspec.DecodeError):
+            # nothing depends on it
+            return []
+
+    def add_refusal(self, report: dict[str, Any]) -> None:
+        """Keep the report of a refused candidate among the last ones; the caller holds ``lock``."""
+        try:
+            _replace(self.path / "refused.json", msgspec.json.encode([*self.refusals(), report][-_REFUSALS:]))
+        except OSError as error:
+            raise TrainingError(f"cannot write to {self.path}: {error.strerror}; the live version stays") from None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

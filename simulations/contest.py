@@ -10,7 +10,6 @@ from ..engine.results import Scores
 from .baselines import SAMPLED, Baseline
 from .baselines.arrays import grown
 from .datasets import Stream
-from .drift import falls
 from .lists import Counts, Lists, top_items, top_listed
 from .prequential import (
     MISS,
@@ -116,7 +115,6 @@ class Contest:
             "baselines": {each.name: self._figures(each.name) for each in self._baselines} if self.evaluated else {},
             "recall_union": round(self._in_union / max(1, self.evaluated), 6),
             "cohorts": self._cohorts(names, positions),
-            "drift": falls(self._of(RECURRA), positions) if RECURRA in self._ranks else [],
             "timeline": self._timeline(names, positions),
         }
         if isinstance(self._stream, SyntheticStream):

@@ -5,6 +5,7 @@ afterwards. Its clock is the time of the events. Training starts at points that 
 so that the result depends on the seed and not on the speed of the machine.
 """
 
+import itertools
 import math
 import tempfile
 import time
@@ -20,6 +21,7 @@ from ..engine.clock import EventClock
 from ..engine.config import Config
 from ..engine.engine import Engine
 from ..engine.errors import InputError
+from ..engine.results import Alarm
 from .baselines import chosen
 from .contest import Contest
 from .datasets import Stream
@@ -163,6 +165,9 @@ class _Run:
         # one entry per training: position in the stream and what came of it
         self.trainings: list[dict[str, Any]] = []
         self.mix_weights: list[dict[str, Any]] = []
+        self.alarms: list[dict[str, Any]] = []
+        self._last_alarm: Alarm | None = None
+        self._version = 0
         self._learnt = 0
         self._next_training = 0
 
@@ -198,6 +203,8 @@ class _Run:
         return {
             "mix_weights": self._engine.mix_weights(),
             "versions": {name: counts[name] for name in _VERSION_COUNTS},
+            "drift": [alarm["position"] for alarm in self.alarms],
+            "alarms": self.alarms,
             "trainings": self.trainings,
         }
 
@@ -211,9 +218,28 @@ class _Run:
     def _learn_up_to(self, end: int, *, learning: bool) -> None:
         while self._learnt < end:
             self._learn(self._learnt + 1)
-            if learning and self._learnt >= self._next_training:
+            self._look()
+            if learning and (self._learnt >= self._next_training or self._engine.training_wanted):
                 self._train()
                 self._plan_training()
+
+    def _look(self) -> None:
+        """Take note of what the last event made the engine do: alarms, and a version taken back."""
+        alarms = self._engine.alarms()
+        new = itertools.takewhile(lambda alarm: alarm is not self._last_alarm, reversed(alarms))
+        self.alarms += [
+            {"position": self._learnt - 1, "kind": alarm.kind, "before": alarm.before, "after": alarm.after}
+            for alarm in reversed(list(new))
+        ]
+        self._last_alarm = alarms[-1] if alarms else None
+        if self._engine.version != self._version:
+            self._version = self._engine.version
+            reason = self._engine.health()["training"]["last_rollback"]
+            self.trainings.append(
+                {"position": self._learnt, "verdict": "rolled_back", "seconds": 0.0, "reason": reason}
+            )
+            # what was taken back is not learnt again at once
+            self._plan_training()
 
     def _learn(self, end: int) -> None:
         """Learn what is missing of the first ``end`` events."""
@@ -225,6 +251,7 @@ class _Run:
                 self._contest.learn(position, self._engine.item_row(stream.item_ids[stream.items[position]]))
 
     def _train(self) -> None:
+        early = self._engine.training_wanted
         started = time.perf_counter()
         # states are folded under the new version when their users come again, instead of all at once
         report = self._engine.train(active_users=0)
@@ -232,7 +259,16 @@ class _Run:
         self.train_s += seconds
         self._usage.sample()
         verdict = "promoted" if report.published else "refused"
-        self.trainings.append({"position": self._learnt, "verdict": verdict, "seconds": round(seconds, 2)})
+        self._version = self._engine.version
+        self.trainings.append(
+            {
+                "position": self._learnt,
+                "verdict": verdict,
+                "seconds": round(seconds, 2),
+                "early": early,
+                "reason": report.reason,
+            }
+        )
 
     def _plan_training(self) -> None:
         distance = max(self._config.training.every_events, int(self._learnt * _TRAIN_SHARE))

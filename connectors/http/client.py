@@ -75,6 +75,11 @@ class Client:
         answer: list[VersionInfo] = self._send(wire.versions())
         return answer
 
+    def refusals(self) -> list[dict[str, Any]]:
+        """Return the reports of the last candidates that the gate refused, oldest first."""
+        answer: list[dict[str, Any]] = self._send(wire.refusals())
+        return answer
+
     def rollback(self, number: int) -> list[VersionInfo]:
         """Serve version ``number`` again; returns all versions."""
         answer: list[VersionInfo] = self._send(wire.rollback(number))
@@ -155,6 +160,11 @@ class AsyncClient:
     async def versions(self) -> list[VersionInfo]:
         """As ``Client.versions``."""
         answer: list[VersionInfo] = await self._send(wire.versions())
+        return answer
+
+    async def refusals(self) -> list[dict[str, Any]]:
+        """As ``Client.refusals``."""
+        answer: list[dict[str, Any]] = await self._send(wire.refusals())
         return answer
 
     async def rollback(self, number: int) -> list[VersionInfo]:

@@ -119,6 +119,10 @@ def _add_versions(app: FastAPI, engine: "Engine") -> None:
     def versions() -> Response:
         return _json(engine.versions())
 
+    @app.get("/v1/refusals", tags=["versions"], summary="The last candidates that the gate refused")
+    def refusals() -> Response:
+        return _json(engine.refusals())
+
     @app.post("/v1/versions/{number}/rollback", tags=["versions"], summary="Serve another version")
     def rollback(number: int) -> Response:
         engine.rollback(number)

@@ -37,6 +37,7 @@ __all__ = [
     "ingest",
     "item_record",
     "recommend",
+    "refusals",
     "rollback",
     "similar",
     "status_of",
@@ -137,6 +138,11 @@ def forget(user: str) -> Request:
 def versions() -> Request:
     """All published versions."""
     return Request("GET", "/v1/versions", list[VersionInfo])
+
+
+def refusals() -> Request:
+    """The last candidates that the gate refused."""
+    return Request("GET", "/v1/refusals", list[dict[str, Any]])
 
 
 def rollback(number: int) -> Request:

@@ -68,6 +68,8 @@ def run_job(request: Request, store: Path, versions: VersionStore, progress: Cal
     # a full disk here costs room and a little effort next time, and must not hide that a version was published
     with contextlib.suppress(OSError, RecurraError):
         versions.prune(request.training.keep_versions)
+        if outcome.report.verdict == "refused":
+            versions.add_refusal(msgspec.to_builtins(finished(0)))
         if outcome.report.steps:
             versions.set_attempted(outcome.report.newest_seq)
     return finished(published)

@@ -41,13 +41,25 @@ def train(
     write_json(report, json)
 
 
-def versions(data: Data = None, url: Url = None, config: ConfigFile = None, json: Json = None) -> None:
-    """Print all published versions and what their gate said."""
+def versions(
+    refused: Annotated[
+        bool, typer.Option("--refused", help="The last candidates that the gate refused, instead.")
+    ] = False,
+    data: Data = None,
+    url: Url = None,
+    config: ConfigFile = None,
+    json: Json = None,
+) -> None:
+    """Print all published versions and what their gate said, or the candidates that it refused."""
     with opened(data, url, config) as engine:
-        listed = engine.versions()
-    if json is None:
+        listed, refusals = engine.versions(), engine.refusals()
+    if json is None and refused:
+        _print_refusals(refusals)
+    elif json is None:
         _print_versions(listed)
-    write_json(listed, json)
+        if refusals:
+            say(f"the gate refused candidates, the last one because {refusals[-1]['reason']}; --refused lists them")
+    write_json(refusals if refused else listed, json)
 
 
 def rollback(
@@ -75,5 +87,22 @@ def _print_versions(listed: "list[VersionInfo]") -> None:
     if not listed:
         say("no version was published yet")
         return
-    rows = [("*" if info.current else "", info.number, info.items, info.report.get("verdict")) for info in listed]
-    table(rows, ("", "version", "items", "gate"))
+    rows = [
+        ("*" if info.current else "", info.number, info.items, info.report.get("verdict"), info.rolled_back or "")
+        for info in listed
+    ]
+    table(rows, ("", "version", "items", "gate", "rolled back"))
+
+
+def _print_refusals(refusals: list[dict[str, Any]]) -> None:
+    if not refusals:
+        say("no candidate was refused yet")
+        return
+    # a first version is compared with a random order, and has no interval
+    names = ("newest_seq", "parent", "holdout", "users", "difference", "lower", "required")
+    rows = [(*(_shown(report.get(name)) for name in names), report["reason"]) for report in refusals]
+    table(rows, ("event", "live", "held out", "users", "difference", "lower bound", "required", "reason"))
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}" if isinstance(value, float) else f"{value:,}"

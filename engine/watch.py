@@ -1,0 +1,69 @@
+"""What versions and answers are worth on events before these are learnt: alarms of drift, evidence for going back."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .caches import SLOW, Caches
+from .config import Config
+from .drift import Drift
+from .events import Event
+from .metrics import Metrics
+from .query import Queries, Ranked
+from .shadow import Shadow
+from .store import LATE, Applied
+
+__all__ = ["Judged", "Watch"]
+
+_DEPTH = 10
+
+
+class Judged(NamedTuple):
+    """NDCG@10 of an event by the answers and the model; ``duel`` is its NDCG by the version now and by ``shadow``."""
+
+    answers: float
+    model: float | None
+    shadow: Shadow | None
+    duel: tuple[float, float]
+
+
+class Watch:
+    """Judges sampled events, and counts them once they were applied; the writer calls it."""
+
+    def __init__(self, caches: Caches, queries: Queries, config: Config, metrics: Metrics) -> None:
+        self.drift = Drift(config.drift, metrics)
+        self._caches = caches
+        self._queries = queries
+
+    def judge(self, event: Event, ranked: Ranked, item_row: int | None) -> Judged:
+        """Judge an event that is about to be applied; ``item_row`` None: nothing was heard of its item."""
+        places = [] if item_row is None else np.flatnonzero(ranked.rows == item_row).tolist()
+        answers, model = 0.0, None if ranked.version == 0 else 0.0
+        if places:
+            answers = _ndcg(ranked.mix, places[0])
+            model = None if model is None else _ndcg(ranked.parts[SLOW], places[0])
+        with self._caches.lock:
+            serving, shadow = self._caches.serving, self._caches.shadow
+        if serving is None or shadow is None or shadow.over or item_row is None:
+            return Judged(answers, model, None, (0.0, 0.0))
+        now, before = self._queries.gains(event, item_row, (serving, shadow.serving))
+        return Judged(answers, model, shadow, (now, before))
+
+    def learnt(self, judged: Judged | None, applied: Applied) -> None:
+        """Count what a committed batch brought; ``judged`` is its first event, if that was sampled."""
+        serving = self._caches.serving
+        self.drift.serves(0 if serving is None else serving.number)
+        if judged is not None and applied.status[0] <= LATE:
+            self.drift.judged(int(applied.seq[0]), int(applied.times_ms[0]), judged.answers, judged.model)
+            if judged.shadow is not None:
+                judged.shadow.judge(*judged.duel)
+                if judged.shadow.over and not judged.shadow.beaten and judged.shadow is self._caches.shadow:
+                    self._caches.end_shadow()
+        self.drift.came(applied)
+
+
+def _ndcg(scores: npt.NDArray[np.floating], place: int) -> float:
+    # nan compares as less: a candidate that is not scored has rank 0
+    rank = int(np.count_nonzero(scores >= scores[place]))
+    return 1 / float(np.log2(1 + rank)) if 0 < rank <= _DEPTH else 0.0
