@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..engine.config import Config, ModelConfig, TrainingConfig
 from ..engine.errors import InputError
 from ..engine.model import SequenceModel, StreamingModel
-from ..engine.training import Material, UserLog, Windows, batches, fit, pack, vectors_before
+from ..engine.training import Material, UserLog, Windows, batches, create_strategy, fit, pack, vectors_before
 from .datasets import Stream
 
 __all__ = ["EXEMPLARS", "JOINT", "Periods", "evaluate", "figures", "protocol_config", "rank_sessions"]
@@ -86,19 +86,24 @@ class Periods(NamedTuple):
         end = self.log.starts[np.searchsorted(self.period, period)]
         return int(self.log.items[:end].max(initial=-1)) + 1
 
-    def chosen(self, sessions: Flags, items: int) -> UserLog:
-        """Return the chosen sessions without items from ``items`` on, and of these the ones of two actions or more."""
+    def test(self, period: int) -> UserLog:
+        """Return the sessions that a period is tested on: without items that did not occur before it."""
         log = self.log
-        kept = sessions[log.users] & (log.items < items)
-        kept &= (np.bincount(log.users, kept, minlength=len(sessions)) > 1)[log.users]
-        return UserLog.of(log.users[kept], log.items[kept], log.times_ms[kept], log.seqs[kept])
+        return self.chosen((self.period == period)[log.users] & (log.items < self.items_before(period)))[0]
+
+    def chosen(self, events: Flags) -> tuple[UserLog, Ints]:
+        """Return the chosen events of sessions that have two of them or more, and these sessions."""
+        log = self.log
+        kept = events & (np.bincount(log.users, events, minlength=len(self.period)) > 1)[log.users]
+        part = UserLog.of(log.users[kept], log.items[kept], log.times_ms[kept], log.seqs[kept])
+        return part, np.unique(log.users[kept])
 
 
 def evaluate(
     stream: Stream,
     *,
     config: Config,
-    strategy: str = "replay",
+    strategy: str | None = None,
     periods: Sequence[int] | None = None,
     exemplars: int = EXEMPLARS,
     seed: int = 0,
@@ -109,17 +114,24 @@ def evaluate(
 ) -> dict[str, Any]:
     """Train and test period by period; the keys are those of the command line's JSON.
 
-    ``strategy`` is "replay", "finetune" or "joint". ``periods`` are those that are tested, None for all; what
-    comes before them is learnt all the same. ``exemplars`` are the targets of earlier periods that a strategy may use.
-    With ``checkpoint`` (a file) every period is kept and a run that was stopped goes on; the file is removed at the
-    end. ``progress`` is called with the periods learnt, all of them, and the last figures. Raises ``InputError`` if the
-    stream has no such periods, or the checkpoint is of another run.
+    ``strategy`` is one of ``STRATEGIES``, several joined by "+", or "joint"; None is that of ``config``. ``periods``
+    are those that are tested, None for all; what comes before them is learnt all the same. ``exemplars`` are the
+    targets of earlier periods that a strategy may use. With ``checkpoint`` (a file) every period is kept and a run that
+    was stopped goes on; the file is removed at the end. ``progress`` is called with the periods learnt, all of them,
+    and the last figures. Raises ``InputError`` if the stream has no such periods, or the checkpoint is of another run,
+    ``ConfigError`` for an unknown strategy.
     """
     torch.set_num_threads(1)
     data = Periods.of(stream)
     tested = range(1, data.last + 1) if periods is None else sorted(set(periods))
     if not tested or tested[0] < 1 or tested[-1] > data.last:
         raise InputError(f"{stream.name}: periods 1 to {data.last} can be tested, got {list(tested)}")
+    strategy = config.training.strategy if strategy is None else strategy
+    if strategy != JOINT:
+        training = msgspec.structs.replace(config.training, strategy=strategy)
+        config = msgspec.structs.replace(config, training=training)
+        # says what is wrong with it before anything is learnt
+        create_strategy(strategy, training)
     run = _Run(data, config, strategy, exemplars, seed, clock, cpu_clock)
     settings = {"strategy": strategy, "exemplars": exemplars, "seed": seed} | {
         section: msgspec.to_builtins(getattr(config, section)) for section in ("model", "training")
@@ -183,20 +195,19 @@ class _Run:
         rng = np.random.default_rng(sequence)
         generator = torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
         items = data.items_before(period)
-        new = data.period == period - 1
-        log = data.chosen(data.period < period if self._strategy == JOINT else new | self._kept, items)
         live = None if self._strategy == JOINT else self._model
         if live is None:
             model = StreamingModel(self._config.model, items, generator=generator)
         else:
             model = live.grown(items, generator=generator)
-        since = int(data.log.seqs[data.log.starts[:-1]][new].min()) - 1
-        fitted = self._fit(model, live, log, since, rng)
+        new = data.period == period - 1
+        material = self._material(period, new, live, rng)
+        fitted = self._fit(model, material, rng)
         self._model, self.done = model, period
         self._kept = _reservoir(new | self._kept, data.targets, self._exemplars, rng)
         self._facts = fitted | {
             "items": items,
-            "trained_events": len(log),
+            "trained_events": len(material.log),
             "seconds": round(self._clock() - began, 2),
             "cpu_s": round(self._cpu_clock() - cpu_began, 2),
         }
@@ -206,7 +217,7 @@ class _Run:
         data, model = self._data, self._model
         assert model is not None
         began = self._clock()
-        ranks = rank_sessions(model, data.chosen(data.period == period, model.items))
+        ranks = rank_sessions(model, data.test(period))
         facts = {"period": period} | figures(ranks) | {"targets": len(ranks)} | self._facts
         self.results.append(facts | {"test_s": round(self._clock() - began, 2)})
 
@@ -234,20 +245,35 @@ class _Run:
         if not same:
             raise InputError(f"cannot go on from the checkpoint {path}: it is of a run with other settings")
 
-    def _fit(
-        self, model: StreamingModel, live: StreamingModel | None, log: UserLog, since: int, rng: np.random.Generator
-    ) -> dict[str, Any]:
-        config = self._config.training
+    def _material(self, period: int, new: Flags, live: StreamingModel | None, rng: np.random.Generator) -> Material:
+        data = self._data
+        sessions = data.period < period if self._strategy == JOINT else new | self._kept
+        left_out = new & (rng.random(len(new)) < _VALIDATION_SHARE)
+        learnt, checked = ((part)[data.log.users] for part in (sessions & ~left_out, left_out))
+        # an item that occurs in what is left out only says nothing about what was learnt
+        known = np.arange(int(data.log.items.max()) + 1) < data.items_before(period - 1)
+        known[data.log.items[learnt]] = True
+        log, owners = data.chosen(learnt | (checked & known[data.log.items]))
         windows = Windows(log.starts[:-1], log.starts[1:])
-        recent = log.seqs[windows.starts] > since
-        left_out = recent & (rng.random(len(recent)) < _VALIDATION_SHARE)
-        learnt = windows.take((recent if self._strategy == "finetune" else np.ones_like(recent)) & ~left_out)
-        count = int(learnt.lengths.sum())
-        passes, rate = (
-            (config.first_passes, config.first_rate) if live is None else (config.tokens_per_event, config.rate)
+        recent = windows.take((new if live is not None else sessions)[owners] & ~left_out[owners])
+        old = windows.take(~new[owners]) if live is not None and self._kept.any() else None
+        since = int(log.seqs[windows.starts[new[owners]]].min()) - 1
+        return Material(log, np.arange(len(known)), recent, windows.take(left_out[owners]), since, live, old)
+
+    def _fit(self, model: StreamingModel, material: Material, rng: np.random.Generator) -> dict[str, Any]:
+        config = self._config.training
+        first = material.live is None
+        passes, rate = (config.first_passes, config.first_rate) if first else (config.tokens_per_event, config.rate)
+        fitted = fit(
+            model,
+            material,
+            config,
+            tokens=passes * int(material.recent.lengths.sum()),
+            rate=rate,
+            rng=rng,
+            strategy=create_strategy(config.strategy, config),
+            exclude_own=False,
         )
-        material = Material(log, np.arange(model.items), learnt, windows.take(left_out), since)
-        fitted = fit(model, material, config, tokens=passes * count, rate=rate, rng=rng, exclude_own=False)
         return {
             "steps": fitted.steps,
             "best_step": fitted.best_step,

@@ -67,16 +67,17 @@ def test_a_session_in_two_periods_is_two_and_new_items_and_single_actions_go(tmp
     assert data.period.tolist() == [0, 0, 1, 1, 1]
     assert [data.items_before(period) for period in (0, 1, 2)] == [0, 2, 3]
     assert data.targets.tolist() == [1, 0, 2, 0, 0]
-    test = data.chosen(data.period == 1, 2)
+    test = data.test(1)
     # item 70 was never learnt, session 3 is nothing without it, session 4 has one action
     assert test.items.tolist() == [0, 1]
-    assert data.chosen(data.period < 2, 3).items.tolist() == [0, 1, 0, 2, 1]
+    everything, sessions = data.chosen(np.ones(8, np.bool_))
+    assert (everything.items.tolist(), sessions.tolist()) == ([0, 1, 0, 2, 1], [0, 2])
 
 
 def test_ranks_are_those_of_a_loop_and_ties_count_against(stream: Stream, small: Config) -> None:
     data = Periods.of(stream)
     items = data.items_before(1)
-    log = data.chosen(data.period == 1, items)
+    log = data.test(1)
     model = StreamingModel(small.model, items, generator=torch.Generator().manual_seed(3)).eval()
     with torch.no_grad():
         model.embedding[:items].mul_(50).round_()
@@ -171,8 +172,7 @@ def test_one_file_is_too_few(tmp_path: Path, small: Config) -> None:
 def test_the_real_files_are_as_the_protocol_says(shared_data: Callable[[str], Path]) -> None:
     data = Periods.of(load(shared_data("ader-diginetica"), limit=110_000))
     assert data.last == 2
-    items = data.items_before(1)
-    assert items == 18_569
-    test = data.chosen(data.period == 1, items)
+    assert data.items_before(1) == 18_569
+    test = data.test(1)
     # 6,858 of the 37,586 actions have new items
     assert (len(test), len(test.starts) - 1) == (29_952, 6_847)

@@ -27,8 +27,9 @@ def evaluate(
     ] = "streaming",
     protocol: Annotated[str, typer.Option(metavar="NAME", help="loo: leave one out. ader: period by period.")] = "loo",
     strategy: Annotated[
-        str, typer.Option(metavar="NAME", help="ader: how the model goes on, or joint: trained anew each time.")
-    ] = "replay",
+        str | None,
+        typer.Option(metavar="NAME", help="ader: how the model goes on, or joint: trained anew each time."),
+    ] = None,
     periods: Annotated[str, typer.Option(metavar="LIST", help="ader: test these only: 1-6 or 4,8,16.")] = "",
     exemplars: Annotated[
         int, typer.Option(metavar="N", min=0, help="ader: targets of earlier periods that may be learnt again.")
@@ -122,7 +123,7 @@ def evaluate(
 
 def _ader(
     path: Path,
-    strategy: str,
+    strategy: str | None,
     periods: str,
     exemplars: int,
     seed: int,
@@ -139,7 +140,7 @@ def _ader(
     from recurra.simulations.datasets import load
 
     stream = load(path)
-    with progress(f"{stream.name}, {strategy}", quiet=quiet) as bar:
+    with progress(stream.name, quiet=quiet) as bar:
         result = evaluate(
             stream,
             config=protocol_config() if config is None else recurra.load_config(config),
@@ -154,7 +155,8 @@ def _ader(
         say(f"wrote {write_ader_report(result, report)}", json)
     write_json(result, json)
     if json != "-":
-        say(f"{result['dataset']}: {strategy}, {result['events']:,} events, {result['items']:,} items, seed {seed}")
+        facts = f"{result['events']:,} events, {result['items']:,} items, seed {seed}"
+        say(f"{result['dataset']}, {result['strategy']}: {facts}")
         names = ("recall@20", "recall@10", "mrr@20")
         rows = [
             (str(entry.get("period", "mean")), *(f"{entry[name]:.4f}" for name in names), f"{entry['seconds']:.0f}")
