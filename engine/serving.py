@@ -1,9 +1,7 @@
 """One version being served: its weights, the states of hot users under it, and the index of its item vectors."""
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -148,39 +146,38 @@ class Serving:
         A hot user whose events came in order and passed no anchor is stepped; one with a late event or a new anchor is
         folded again from its history; one that is not hot is folded if there is room or little to fold.
         """
-        pending = deque(part for move in moves for part in self._parts(move))
-        while pending:
+        pending = iter(moves)
+        more = True
+        while more:
             with lock:
-                self._fill(self._slice(pending, read))
+                runs, more = self._slice(pending, read)
+                self._fill(runs)
 
     def recollect(self, events: LogChunk, read: Callable[[int], History]) -> None:
         """Let the error memory hear of events of the log; for a version that nobody reads yet.
 
-        The vectors are folded from the histories as they are now. What is older than a full history is left out, and
-        where the anchor is older, the fold begins with the oldest entry.
+        The vectors are folded from the histories as they are now, each from the user's present anchor.
         """
         order = np.argsort(events.user_rows, kind="stable")
         by_user = LogChunk._make(column[order] for column in events)
         starts = np.flatnonzero(np.diff(by_user.user_rows, prepend=-1))
-        pending = []
+        runs = []
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), order.size], strict=True):
             own = by_user.part(start, end)
             user = int(own.user_rows[0])
-            n = read(user).n
-            move = Move(user, n - (end - start), n, False, own.item_rows, own.times_ms, own.seqs)
-            pending.append(deque(self._parts(move)))
-        # a run must not evict another one
-        together = min(_TOGETHER, len(self._n) // 2)
-        for first in range(0, len(pending), together):
-            group = pending[first : first + together]
-            # the parts of one user are folded one after the other, those of different users together
-            while parts := [queue.popleft() for queue in group if queue]:
-                self._fill([self._refold(part, read(part.user)) for part in parts])
+            history = read(user)
+            move = Move(user, history.n - own.seqs.size, history.n, False, own.item_rows, own.times_ms, own.seqs)
+            runs.append(self._refold(move, history))
+            # a run must not evict another one
+            if len(runs) == min(_TOGETHER, len(self._n) // 2):
+                self._fill(runs)
+                runs = []
+        self._fill(runs)
 
     def encode(self, users: Sequence[int], read: Callable[[int], History]) -> None:
         """Fold the states of the given users from their histories; for a version that nobody reads yet."""
         for start in range(0, len(users), 8):
-            self._fill([self._whole(user, read(user)) for user in users[start : start + 8]])
+            self._fill([self._fold(user, read(user)) for user in users[start : start + 8]])
 
     def covers(self, user: int, n: int) -> bool:
         """Whether the state of a user is hot and covers at least ``n`` events."""
@@ -190,7 +187,7 @@ class Serving:
     def vector(self, user: int, history: History, now_ms: int) -> Vector:
         """Return the vector [d] of a user as of ``now_ms``; folds the state first if it is not hot."""
         if not self.covers(user, history.n):
-            self._fill([self._whole(user, history)])
+            self._fill([self._fold(user, history)])
         slot = self.residency.find(user)
         assert slot is not None
         if not self._config.retrieval.query_time:
@@ -255,33 +252,19 @@ class Serving:
         if self.errors is not None:
             self.errors.forget(user)
 
-    def _parts(self, move: Move) -> Iterator[Move]:
-        """Cut a move at its anchors: so the vector before an event does not depend on what came in together."""
-        if (
-            self.errors is None
-            or move.late
-            or anchor(move.before + 1, self._anchor) == anchor(move.after, self._anchor)
-        ):
-            yield move
-            return
-        cuts = [n for n in range(move.before + 1, move.after) if n % self._anchor == self._anchor - 1]
-        for before, after in pairwise([move.before, *cuts, move.after]):
-            part = slice(before - move.before, after - move.before)
-            yield Move(move.user, before, after, False, move.items[part], move.times_ms[part], move.seqs[part])
-
-    def _slice(self, pending: deque[Move], read: Callable[[int], History]) -> list[_Run]:
-        """Take runs of different users until there is a slice of work."""
+    def _slice(self, moves: Iterator[Move], read: Callable[[int], History]) -> tuple[list[_Run], bool]:
+        """Take runs until there is a slice of work; also return whether moves may be left."""
         runs: list[_Run] = []
         tokens = 0
-        # a run must not evict another one of its slice
-        while pending and tokens < _SLICE_TOKENS and len(runs) < len(self._n) // 2:
-            if runs and runs[-1].user == pending[0].user:
-                break
-            run = self._run_of(pending.popleft(), read)
+        for move in moves:
+            run = self._run_of(move, read)
             if run is not None:
                 runs.append(run)
                 tokens += run.items.size
-        return runs
+            # a run must not evict another one of its slice
+            if tokens >= _SLICE_TOKENS or len(runs) >= len(self._n) // 2:
+                return runs, True
+        return runs, False
 
     def _run_of(self, move: Move, read: Callable[[int], History]) -> _Run | None:
         slot = self.residency.find(move.user)
@@ -293,26 +276,28 @@ class Serving:
             return None
         return self._refold(move, read(move.user))
 
-    def _whole(self, user: int, history: History) -> _Run:
-        return self._fold(user, history, history.n)
-
     def _refold(self, move: Move, history: History) -> _Run:
-        """Return the fold up to the end of a move, which says where the events of the move are."""
-        run = self._fold(move.user, history, move.after)
+        """Return the fold of a user, with the places of the events of a move whose vectors belong to its anchor."""
+        run = self._fold(move.user, history)
         if not run.items.size:
             return run
+        first = anchor(move.after, self._anchor)
+        if anchor(move.before, self._anchor) != first and self.errors is not None:
+            self.errors.forget(move.user)
+        # the events before belonged to another anchor
+        least = self._anchor - 1 if first else 0
         same = (run.items == move.items[:, None]) & (run.times_ms == move.times_ms[:, None])
+        same[:, :least] = False
         heard = np.flatnonzero(same.any(axis=1))
-        places, first = np.unique(run.items.size - 1 - np.argmax(same[heard, ::-1], axis=1), return_index=True)
-        return run._replace(places=places, seqs=move.seqs[heard[first]])
+        places, firsts = np.unique(run.items.size - 1 - np.argmax(same[heard, ::-1], axis=1), return_index=True)
+        return run._replace(places=places, seqs=move.seqs[heard[firsts]])
 
-    def _fold(self, user: int, history: History, n: int) -> _Run:
+    def _fold(self, user: int, history: History) -> _Run:
         slot = self.residency.find(user)
         if slot is None:
             slot = self.residency.admit(user)
-        gone = history.n - history.items.size
-        kept = slice(max(0, anchor(n, self._anchor) - gone), max(0, n - gone))
-        return _Run(user, slot, n, True, history.items[kept], history.times_ms[kept], _NONE, _NONE)
+        first = anchor(history.n, self._anchor) - (history.n - history.items.size)
+        return _Run(user, slot, history.n, True, history.items[first:], history.times_ms[first:], _NONE, _NONE)
 
     def _fill(self, runs: list[_Run]) -> None:
         if not runs:

@@ -23,7 +23,8 @@ class ErrorMemory:
     """The vectors [d] of users before the last ``events`` events of the log, with the items that came.
 
     An entry stands at its number in the log modulo ``events``, so to learn one again changes nothing. The vectors are
-    those of one version: another one has a memory of its own. Not thread-safe.
+    those of one version, another one has a memory of its own; and of one anchor, so that whatever is here can be made
+    again from the histories. Not thread-safe.
     """
 
     def __init__(self, events: int, d: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import recurra
 from recurra import Event, Recommendation
 from recurra.engine.clock import EventClock
-from recurra.engine.config import Config, RetrievalConfig, StateConfig
+from recurra.engine.config import Config, FastConfig, RetrievalConfig, StateConfig
 
 from .conftest import publish, small_config, stream, vocabulary
 
@@ -52,8 +52,8 @@ def _same(left: Sequence[Recommendation], right: Sequence[Recommendation], parts
 class Plain:
     """What comes out when every event came in one call and nothing else happened."""
 
-    def __init__(self, path: Path) -> None:
-        with _open(path) as engine:
+    def __init__(self, path: Path, config: Config | None = None) -> None:
+        with _open(path, config) as engine:
             engine.ingest(EVENTS)
             self.digest, self.answers = engine.digest(), _answers(engine)
 
@@ -88,9 +88,11 @@ def test_batches_and_restarts_change_nothing(plain: Plain, steps: list[tuple[int
             _same(_answers(engine), plain.answers)
 
 
-def test_few_slots_and_few_hot_histories_change_nothing(plain: Plain, tmp_path: Path) -> None:
-    config = small_config(states=StateConfig(hot_users=4))
-    with _open(tmp_path, config) as engine:
+def test_few_slots_and_few_hot_histories_change_nothing(tmp_path: Path) -> None:
+    # the error memory does not hear of somebody whose state is neither hot nor short
+    fast = FastConfig(half_lives=(50.0, 500.0), neighbours=16, error_events=0)
+    plain = Plain(tmp_path / "plain", small_config(fast=fast))
+    with _open(tmp_path / "few", small_config(fast=fast, states=StateConfig(hot_users=4))) as engine:
         for start in range(0, len(EVENTS), 20):
             engine.ingest(EVENTS[start : start + 20])
         assert engine.digest() == plain.digest
