@@ -1,5 +1,6 @@
 """Training: a program of its own that turns the log into gated versions, the engine's side of it, and its parts."""
 
+from .compatibility import cross_version_recall
 from .fit import Fitted, fit
 from .learner import Learner, Step, cosine
 from .loss import Sampler, at_events, vectors_before
@@ -26,6 +27,7 @@ __all__ = [
     "batches",
     "cosine",
     "create_strategy",
+    "cross_version_recall",
     "fit",
     "pack",
     "vectors_before",

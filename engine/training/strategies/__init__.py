@@ -7,13 +7,19 @@ from collections.abc import Callable
 
 from ...config import TrainingConfig
 from ...errors import ConfigError
-from .base import Composition as _Composition
-from .base import Material, Setting, Strategy
-from .replay import Replay
+from .anchor import Anchor
+from .base import Composition, Material, Setting, Strategy
+from .compatible import Compatible
+from .distill import Distill
+from .lora import LoRA
+from .nullspace import NullSpace
+from .replay import CorrectedReplay, Replay
 
 __all__ = ["STRATEGIES", "Material", "Setting", "Strategy", "create_strategy"]
 
-_PARTS: dict[str, Callable[..., Strategy]] = {part.name: part for part in (Strategy, Replay)}
+_PARTS: dict[str, Callable[..., Strategy]] = {
+    part.name: part for part in (Strategy, Replay, CorrectedReplay, Distill, Anchor, NullSpace, LoRA, Compatible)
+}
 
 # names that can be composed with "+"
 STRATEGIES = tuple(_PARTS)
@@ -28,7 +34,7 @@ def create_strategy(name: str, config: TrainingConfig) -> Strategy:
     parts = [_part(part, config) for part in name.split("+")]
     if sum(part.share > 0 for part in parts) > 1 or len({part.name for part in parts}) < len(parts):
         raise ConfigError(f"training.strategy can hold each name and one kind of replay once, got {name!r}")
-    return parts[0] if len(parts) == 1 else _Composition(parts)
+    return parts[0] if len(parts) == 1 else Composition(parts)
 
 
 def _part(name: str, config: TrainingConfig) -> Strategy:

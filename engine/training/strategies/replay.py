@@ -1,11 +1,12 @@
-"""Replay of old windows beside the recent ones."""
+"""Replay of old windows beside the recent ones, as it is and with the correction of UER (arXiv 2309.04081)."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..windows import Windows
+from ..windows import Batch, Windows
 from .base import Setting, Strategy
 
-__all__ = ["Replay"]
+__all__ = ["CorrectedReplay", "Replay"]
 
 
 class Replay(Strategy):
@@ -29,3 +30,27 @@ class Replay(Strategy):
         """Draw with replacement."""
         count = round(events / max(1.0, float(self._old.lengths.mean())))
         return self._old.take(self._rng.integers(0, len(self._old.starts), count))
+
+
+class CorrectedReplay(Replay):
+    """Replay, where new events turn item vectors and only old ones change their lengths.
+
+    A score is length times angle. Which items are popular lies in the lengths, and new events alone would lengthen
+    whatever came lately: UER lets them learn by the angle and what is replayed by both. Here the scores stay inner
+    products for all, and the gradient of new events loses its part along each item's vector.
+    """
+
+    name = "replay-corrected"
+
+    def __init__(self, share: float = 0.5) -> None:
+        super().__init__(share)
+        self._new = np.empty(0, np.bool_)
+
+    def begin(self, setting: Setting) -> None:
+        """Take note of what is new."""
+        super().begin(setting)
+        self._new = setting.log.seqs > setting.since_seq
+
+    def angular(self, batch: Batch) -> NDArray[np.bool_]:
+        """Pick the new events."""
+        return self._new[batch.rows]
