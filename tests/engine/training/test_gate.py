@@ -1,11 +1,17 @@
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import msgspec
 import numpy as np
 import pytest
 import torch
 
-from recurra.engine.config import GateConfig, ModelConfig
+from recurra.engine.config import Config, GateConfig, ModelConfig
 from recurra.engine.model import StreamingModel, gap_features
 from recurra.engine.serving import anchor
 from recurra.engine.training.gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks, user_bootstrap
+from recurra.engine.training.rounds import Round, train_round
 from recurra.engine.training.windows import UserLog
 
 _GATE = GateConfig(resamples=400)
@@ -60,6 +66,79 @@ def test_versions_that_differ_by_noise_mostly_pass_and_a_better_one_always() -> 
         better += judge(live, np.clip(candidate + 0.02, 0, 1), users, _GATE, rng)[0]
     assert passed >= 80
     assert better == 100
+
+
+class _Trials(NamedTuple):
+    """Real NDCG per event of two versions of one quality, and what the level of the gate implies for them."""
+
+    users: np.ndarray
+    one: np.ndarray
+    other: np.ndarray
+
+    def published(self, worse: float, trials: int) -> float:
+        """Return the share of candidates that are published, each by ``worse`` (a share of live) worse than live.
+
+        A trial is a stretch of events of its own: users drawn anew, and of each, which version is the candidate. So
+        the candidate's quality is that of live but for what is taken off, whatever the two were worth.
+        """
+        passed = 0
+        rows = [np.flatnonzero(self.users == user) for user in np.unique(self.users)]
+        for trial in range(trials):
+            rng = np.random.default_rng(trial)
+            drawn = rng.integers(len(rows), size=len(rows))
+            owners = np.repeat(np.arange(len(rows)), [len(rows[user]) for user in drawn])
+            events = np.concatenate([rows[user] for user in drawn])
+            swapped = rng.random(len(rows))[owners] < 0.5
+            live = np.where(swapped, self.one[events], self.other[events])
+            candidate = np.where(swapped, self.other[events], self.one[events])
+            passed += judge(live, candidate - worse * live.mean(), owners, _GATE, rng)[0]
+        return passed / trials
+
+    def implied(self, worse: float) -> float:
+        """Return the share that the level implies: the bound is 1.28 standard errors below the difference found."""
+        difference = self.one - self.other
+        sums = np.bincount(np.unique(self.users, return_inverse=True)[1], difference)
+        error = float(np.sqrt((sums**2).sum()) / len(difference))
+        slack = (-_GATE.margin - worse) * float((self.one.mean() + self.other.mean()) / 2)
+        return NormalDist().cdf(slack / error - NormalDist().inv_cdf(_GATE.confidence))
+
+
+@pytest.fixture(scope="module")
+def equals(stream: Callable[..., UserLog], config: Config) -> _Trials:
+    """Train two versions that differ in their seeds alone, and rank the same events by both."""
+    log = stream(2_000, users=150)
+    names = [f"i{row}" for row in range(30)]
+    targets, found = np.flatnonzero(log.seqs >= 900), []
+    for seed in (0, 1):
+        training = msgspec.structs.replace(config.training, seed=seed)
+        outcome = train_round(
+            Round(log.until(999), names, None, msgspec.structs.replace(config, training=training)),
+        )
+        assert outcome.model is not None
+        rows = {item: row for row, item in enumerate(outcome.vocabulary)}
+        version_rows = np.array([rows.get(name, len(rows)) for name in names])
+        found.append(ndcg_of_events(ranks(outcome.model, log, targets, version_rows, 8, exclude_own=False)))
+    assert found[0].mean() == pytest.approx(found[1].mean(), rel=0.15)
+    return _Trials(log.users[targets], found[0], found[1])
+
+
+def test_fifty_identical_candidates_are_published(equals: _Trials) -> None:
+    same = equals._replace(other=equals.one)
+    assert same.published(0.0, 50) == 1.0
+
+
+@pytest.mark.parametrize("worse", [0.0, 0.01, 0.02])
+def test_equals_are_published_as_often_as_the_level_implies(equals: _Trials, worse: float) -> None:
+    share, implied = equals.published(worse, 200), equals.implied(worse)
+    # a binomial share of 200 trials, and a bootstrap that is a little optimistic
+    assert share == pytest.approx(implied, abs=2.5 * np.sqrt(max(implied * (1 - implied), 0.05) / 200) + 0.02)
+
+
+def test_what_is_worse_by_the_margin_is_published_once_in_ten(equals: _Trials) -> None:
+    # that is what the level says: the share is 1 - confidence where the difference is the margin
+    assert equals.implied(-_GATE.margin) == pytest.approx(0.1)
+    assert equals.published(-_GATE.margin, 300) == pytest.approx(0.1, abs=0.06)
+    assert equals.published(0.1, 100) <= 0.01
 
 
 def test_a_sabotaged_version_is_refused() -> None:
