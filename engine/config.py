@@ -166,7 +166,7 @@ class TrainingConfig(_Section, frozen=True):
     # of the loss's matrix products, on a GPU of the layers' too: "float32", "bfloat16", or "auto" for what is fast here
     precision: str = "auto"
     # share of the windows that train the modulation for the time of the query; the others train the vector itself
-    query_time_share: float = 1.0
+    query_time_share: float = 0.5
     # catalogues beyond this many items are estimated from so many drawn ones
     sampled_above: int = 30_000
     negatives: int = 4_096
