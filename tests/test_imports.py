@@ -22,6 +22,7 @@ PUBLIC = {
     "engine.clock",
     "engine.config",
     "engine.devices",
+    "engine.drift",
     "engine.engine",
     "engine.errors",
     "engine.events",

@@ -2,12 +2,14 @@
 
 from .compatibility import cross_version_recall
 from .fit import Fitted, fit
+from .gate import ranks
 from .learner import Learner, Step, cosine
 from .loss import Sampler, at_events, vectors_before
 from .protocol import TrainReport
+from .rounds import Round, train_round
 from .strategies import STRATEGIES, Material, Setting, Strategy, create_strategy
 from .supervisor import Trainer
-from .windows import Batch, UserLog, Windows, batches, pack
+from .windows import Batch, UserLog, Windows, batches, last_windows, pack
 
 __all__ = [
     "STRATEGIES",
@@ -15,6 +17,7 @@ __all__ = [
     "Fitted",
     "Learner",
     "Material",
+    "Round",
     "Sampler",
     "Setting",
     "Step",
@@ -29,6 +32,9 @@ __all__ = [
     "create_strategy",
     "cross_version_recall",
     "fit",
+    "last_windows",
     "pack",
+    "ranks",
+    "train_round",
     "vectors_before",
 ]

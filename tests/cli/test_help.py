@@ -35,6 +35,7 @@ COMMANDS = [
     "bench query",
     "bench train",
     "bench kernels",
+    "bench continual",
 ]
 
 

@@ -209,3 +209,35 @@ def train(
     say(f"windows of {length}: {result['train_events_per_s']:,.0f} events/s", json)
     say(f"prefixes padded to {length} ({peer['name']}): {peer['train_events_per_s']:,.0f} events/s", json)
     say(f"ratio {result['ratio']:.0f}; {100 * result['limit_share']:.0f} % of the machine's multiply-adds", json)
+
+
+@app.command(epilog="Example: recurra bench continual --strategy replay,finetune --json continual.json")
+def continual(
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Strategies, separated by commas. [every single one]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the stream and of training.")] = 0,
+    threads: Threads = 1,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """What strategies of training forget and how soon they adapt, on a stream that changes at once; and alarms."""
+    import torch
+
+    from recurra.simulations.bench.continual import bench_continual
+
+    torch.set_num_threads(threads)
+    names = None if strategy is None else strategy.split(",")
+    with progress("bench continual", quiet=quiet) as report:
+        result = bench_continual(names, seed=seed, progress=lambda words: report(0, 0, words))
+    write_json(result, json)
+    say(f"the change is told after {result['alarm_events']} events, false alarms: {result['false_alarms']}", json)
+    for name, figures in result["strategy"].items():
+        adapted = figures["adapt_events"]
+        say(
+            f"{name}: {100 * figures['old_quality']:.1f} % of joint training on old events, adapted after "
+            f"{'more than all' if adapted is None else format(adapted, ',')} events, forgetting "
+            f"{figures['forgetting']:+.4f}, cross-version recall@10 {figures['cross_version_recall@10']:.3f}, "
+            f"{figures['seconds']:.0f} s",
+            json,
+        )

@@ -1,0 +1,205 @@
+"""Continual training beside training anew, on a stream that changes at once; and how soon the change is told.
+
+The stream is `synthetic:abrupt` up to its second change: nothing in it is left after the first one of what follows
+what, of what groups like and of what is popular. Versions are trained by the rounds of the live trainer, without the
+gate: what a strategy forgets is to be seen, not refused. A tenth of the events is never learnt; these held-out events,
+parted at the rounds, are the cohorts. *Joint* is a model trained anew at every round on everything until then.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engine.config import Config, DriftConfig
+from ...engine.drift import Detector
+from ...engine.training import STRATEGIES, Round, UserLog, cross_version_recall, last_windows, ranks, train_round
+from ...engine.versions import Version, VersionFacts
+from ..baselines import SequentialRules
+from ..datasets import Stream
+from ..forgetting import backward_transfer, forgetting, forward_transfer
+from ..prequential import MISS, Owned, gains, rank_among_known
+from ..synthetic import stream as synthetic_stream
+
+__all__ = ["bench_continual"]
+
+_EVENTS, _STATIONARY_EVENTS = 20_000, 100_000
+# events after the change at which versions are trained: an alarm and 1,000 events, then as things go on
+_ROUNDS = (1_250, 2_000, 4_000, 6_000)
+# the oldest cohort begins here: before, hardly anybody has a history
+_FIRST_COHORT = 4_000
+_HELD_OUT = 0.1
+# as good as joint
+_PAR = 0.95
+
+Ints = NDArray[np.int64]
+Progress = Callable[[str], None]
+
+
+def bench_continual(
+    strategies: Sequence[str] | None = None, *, seed: int = 0, config: Config | None = None, progress: Progress = print
+) -> dict[str, Any]:
+    """Return the JSON of ``recurra bench continual``.
+
+    ``strategies`` are names for ``training.strategy``, None for every single one. Quality is NDCG@10 of the neural part
+    alone among all items of the version, without the user's own. ``old_quality`` is that on the cohort before the
+    change after the last round, as a share of joint's; ``adapt_events`` the events after the change until a version was
+    trained whose quality up to the next round, on all events, is at least 95 % of joint's (None: never).
+    ``alarm_events`` and ``false_alarms`` are of the engine's detector at its default settings, over the ranking by
+    sequential rules: events from a change of `abrupt` to its alarm, and alarms on 100,000 events of `stationary`.
+    """
+    progress("alarms")
+    found, changes = _alarms("abrupt", _EVENTS, seed)
+    after = [min((at - change for at in found if at >= change), default=None) for change in changes]
+    result: dict[str, Any] = {
+        "alarm_events": after[0],
+        "alarm_events_by_change": after,
+        "false_alarms": len(_alarms("stationary", _STATIONARY_EVENTS, seed)[0]),
+    }
+    world = _World.of(seed, config or Config())
+    progress("joint")
+    joint = [world.train(end, None) for end in world.ends[1:]]
+    first = world.train(world.ends[0], None)
+    fresh = [world.prequential(version, turn) for turn, version in enumerate(joint, 1)]
+    result["joint"] = {"old_quality": world.quality(joint[-1], 0), "prequential": fresh}
+    result["strategy"] = {}
+    for name in strategies or STRATEGIES:
+        progress(name)
+        result["strategy"][name] = _judged(world, name, first, joint[-1], fresh)
+    return result | {"rounds": list(_ROUNDS), "seed": seed}
+
+
+class _World(NamedTuple):
+    """The stream as a log, what of it is held out, and where versions are trained (``ends``, in events)."""
+
+    log: UserLog
+    names: list[str]
+    held_out: Ints
+    ends: list[int]
+    config: Config
+
+    @classmethod
+    def of(cls, seed: int, config: Config) -> "_World":
+        stream = synthetic_stream("abrupt", _EVENTS, seed)
+        change, end = stream.drifts[0].start, stream.drifts[1].start
+        log = _log(stream, end)
+        rng = np.random.default_rng(seed)
+        held_out = np.flatnonzero((log.seqs >= _FIRST_COHORT) & (rng.random(len(log)) < _HELD_OUT))
+        settings = msgspec.structs.replace(
+            config,
+            gate=msgspec.structs.replace(config.gate, margin=-1e9),
+            training=msgspec.structs.replace(config.training, seed=seed),
+        )
+        return cls(log, stream.item_ids, held_out, [change, *(change + more for more in _ROUNDS)], settings)
+
+    def train(self, end: int, live: Version | None, strategy: str | None = None) -> Version:
+        """Train a version on the first ``end`` events, without those held out."""
+        config = self.config
+        if strategy is not None:
+            config = msgspec.structs.replace(
+                config, training=msgspec.structs.replace(config.training, strategy=strategy)
+            )
+        log = self.log
+        kept = log.seqs < end
+        kept[self.held_out] = False
+        learnt = UserLog.of(log.users[kept], log.items[kept], log.times_ms[kept], log.seqs[kept])
+        attempted = -1 if live is None else int(live.facts.report["newest_seq"])
+        outcome = train_round(Round(learnt, self.names, live, config, attempted))
+        assert outcome.model is not None, outcome.report.reason
+        number = 1 if live is None else live.number + 1
+        facts = VersionFacts(
+            number,
+            number - 1,
+            outcome.report.cutoff_seq,
+            outcome.model.items,
+            "",
+            {"newest_seq": outcome.report.newest_seq},
+        )
+        return Version(facts, list(outcome.vocabulary), outcome.model.eval())
+
+    def cohort(self, number: int) -> Ints:
+        """Return the held-out events between two rounds; those before the change for 0."""
+        seqs = self.log.seqs[self.held_out]
+        begin = self.ends[number - 1] if number else 0
+        return self.held_out[(seqs >= begin) & (seqs < self.ends[number])]
+
+    def quality(self, version: Version, cohort: int) -> float:
+        """Return NDCG@10 on a cohort."""
+        return self._ndcg(version, self.cohort(cohort))
+
+    def prequential(self, version: Version, turn: int) -> float:
+        """Return NDCG@10 on all events from round ``turn`` to the next, or of 2,000 after the last one."""
+        begin = self.ends[turn]
+        end = self.ends[turn + 1] if turn + 1 < len(self.ends) else begin + 2_000
+        seqs = self.log.seqs
+        return self._ndcg(version, np.flatnonzero((seqs >= begin) & (seqs < end)))
+
+    def crossed(self, old: Version, new: Version, end: int) -> float:
+        """Return recall@10 of the states of one version against the items of the next, for everybody at ``end``."""
+        seen = self.log.until(end - 1)
+        windows = last_windows(seen, -1, self.config.store.anchor)
+        return cross_version_recall(old.model(), new.model(), seen, windows, self.rows(new))
+
+    def rows(self, version: Version) -> Ints:
+        """Map the stream's item codes to the rows of a version."""
+        known = {item: row for row, item in enumerate(version.vocabulary)}
+        return np.array([known.get(name, len(known)) for name in self.names], np.int64)
+
+    def _ndcg(self, version: Version, targets: Ints) -> float:
+        if not len(targets):
+            return 0.0
+        found = ranks(version.model(), self.log, targets, self.rows(version), self.config.store.anchor)
+        return float(gains(np.where(np.isfinite(found), found, MISS).astype(np.int32)).mean())
+
+
+def _judged(world: _World, name: str, first: Version, joint: Version, fresh: Sequence[float]) -> dict[str, Any]:
+    started = time.perf_counter()
+    versions = [first]
+    for end in world.ends[1:]:
+        versions.append(world.train(end, versions[-1], name))
+    seconds = time.perf_counter() - started
+    quality = np.array([[world.quality(version, cohort) for cohort in range(len(versions))] for version in versions])
+    reached = [world.prequential(version, turn) for turn, version in enumerate(versions[1:], 1)]
+    par = [after for after, mine, best in zip(_ROUNDS, reached, fresh, strict=True) if mine >= _PAR * best]
+    crossed = [
+        world.crossed(old, new, end) for old, new, end in zip(versions[:-1], versions[1:], world.ends[1:], strict=True)
+    ]
+    # a random order of all items
+    chance = float(gains(np.arange(1, len(world.names) + 1, dtype=np.int32)).mean())
+    return {
+        "forgetting": round(forgetting(quality), 4),
+        "backward_transfer": round(backward_transfer(quality), 4),
+        "forward_transfer": round(forward_transfer(quality, np.full(len(quality), chance)), 4),
+        "adapt_events": par[0] if par else None,
+        "cross_version_recall@10": round(float(np.mean(crossed)), 4),
+        "old_quality": round(float(quality[-1, 0] / world.quality(joint, 0)), 4),
+        "new_quality": round(reached[-1] / fresh[-1], 4),
+        "prequential": [round(each, 4) for each in reached],
+        "quality": quality.round(4).tolist(),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _log(stream: Stream, events: int) -> UserLog:
+    part = slice(0, events)
+    users, items = (codes[part].astype(np.int64) for codes in (stream.users, stream.items))
+    return UserLog.of(users, items, stream.time_ms[part], np.arange(events))
+
+
+def _alarms(kind: str, events: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return where the detector finds a fall of the ranking by sequential rules, and where the stream changes."""
+    stream = synthetic_stream(kind, events, seed)
+    rules, owned, known, warm = SequentialRules(), Owned(), 0, events // 5
+    reached = np.zeros(events - warm, np.int32)
+    for position, (user, item) in enumerate(zip(stream.users.tolist(), stream.items.tolist(), strict=True)):
+        if position >= warm:
+            seen = item < known
+            reached[position - warm] = rank_among_known(rules.scores(user), item, owned.of(user)) if seen else MISS
+        rules.learn(user, item)
+        owned.add(user, item)
+        known = max(known, item + 1)
+    found = Detector(DriftConfig().delta, falls=True).add(gains(reached).tolist())
+    return [warm + each.place for each in found], [drift.start for drift in stream.drifts]
