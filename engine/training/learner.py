@@ -208,9 +208,16 @@ class Learner:
         return loss.item(), list(gradients)
 
     def _term(
-        self, batch: Batch, events: torch.Tensor, vectors: torch.Tensor, table: torch.Tensor
+        self,
+        batch: Batch,
+        events: torch.Tensor,
+        query_time: NDArray[np.bool_] | None,
+        vectors: torch.Tensor,
+        table: torch.Tensor,
     ) -> torch.Tensor | None:
-        return None if self._live is None else self._strategy.loss(Seen(batch, events, vectors, table, self._live))
+        if self._live is None:
+            return None
+        return self._strategy.loss(Seen(batch, events, query_time, vectors, table, self._live))
 
     def _products(self) -> contextlib.AbstractContextManager[Any]:
         """Let the layers' products be made in the loss's precision; on the CPU their own passes are float32."""

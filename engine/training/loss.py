@@ -17,8 +17,8 @@ from .windows import Batch
 __all__ = ["Drawn", "Sampler", "Targets", "Term", "at_events", "targets", "vectors_before", "window_loss"]
 
 Ints = NDArray[np.int64]
-# a batch, rows of its events, their vectors and the item table give a term of the loss, None for none
-Term = Callable[[Batch, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor | None]
+# a batch, rows of its events, which events are for the time of the query, vectors and the item table give a term
+Term = Callable[[Batch, torch.Tensor, NDArray[np.bool_] | None, torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 
 class Drawn(NamedTuple):
@@ -159,7 +159,7 @@ def window_loss(
         lengths = table.detach().norm(dim=1, keepdim=True)
         directions = F.normalize(table, dim=1) * lengths
         loss = part.loss(directions, flags) + part.loss(table, ~flags)
-    more = None if term is None else term(batch, rows, modulated, table)
+    more = None if term is None else term(batch, rows, query_time, modulated, table)
     return loss if more is None else loss + more
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
 from ...config import TrainingConfig
 from ...model import SequenceModel
@@ -58,14 +57,21 @@ class Seen:
     """A batch, or a thread's part of it, on its way through the model.
 
     ``events`` (r) are the rows of the batch that count, ``vectors`` (r, d) the users' vectors at these events and
-    ``table`` (V, d) the item vectors, both with gradients.
+    ``table`` (V, d) the item vectors, both with gradients. ``query_time`` (T) says which vectors are modulated for the
+    time of their event, None all.
     """
 
     def __init__(
-        self, batch: Batch, events: torch.Tensor, vectors: torch.Tensor, table: torch.Tensor, live: SequenceModel
+        self,
+        batch: Batch,
+        events: torch.Tensor,
+        query_time: Flags | None,
+        vectors: torch.Tensor,
+        table: torch.Tensor,
+        live: SequenceModel,
     ) -> None:
         self.batch, self.events, self.vectors, self.table = batch, events, vectors, table
-        self._live = live
+        self._query_time, self._live = query_time, live
 
     @cached_property
     def live_vectors(self) -> torch.Tensor:
@@ -75,12 +81,11 @@ class Seen:
         known = self.batch._replace(items=np.minimum(self.batch.items, live.items))
         with torch.no_grad():
             hidden = vectors_before(live, known)[self.events].to(self.table.dtype)
-            return at_events(live, known, hidden, self.events)
-
-    @cached_property
-    def true(self) -> torch.Tensor:
-        """The item vectors (r, d) of the events, with gradients."""
-        return F.embedding(torch.from_numpy(self.batch.items).to(self.table.device)[self.events], self.table)
+            modulated = at_events(live, known, hidden, self.events)
+            if self._query_time is None:
+                return modulated
+            chosen = torch.from_numpy(self._query_time).to(hidden.device)[self.events]
+            return torch.where(chosen[:, None], modulated, hidden)
 
 
 class Strategy:

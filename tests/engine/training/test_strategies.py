@@ -24,6 +24,9 @@ from recurra.engine.training import (
     vectors_before,
 )
 from recurra.engine.training.loss import targets, window_loss
+from recurra.engine.training.strategies.anchor import Anchor
+from recurra.engine.training.strategies.base import Seen, Setting
+from recurra.engine.training.strategies.lora import LoRA
 from recurra.engine.training.windows import Windows, all_windows, last_windows
 
 Stream = Callable[..., UserLog]
@@ -174,6 +177,21 @@ def test_new_events_change_directions_only(scene: Scene) -> None:
     )
 
 
+def test_the_live_models_vectors_are_for_the_same_times(scene: Scene) -> None:
+    batch = pack(scene.log, scene.material().recent, np.minimum(scene.rows, 29))
+    flags = (np.arange(len(batch.offsets) - 1) % 2 == 0)[batch.windows]
+    table, seen = scene.live.item_table(), []
+
+    def term(*given: Any) -> None:
+        seen.append(Seen(*given, scene.live))
+
+    window_loss(scene.live.eval(), table, batch, targets(batch, 30), query_time=flags, term=term)
+    torch.testing.assert_close(seen[0].live_vectors, seen[0].vectors.detach())
+    window_loss(scene.live, table, batch, targets(batch, 30), term=term)
+    torch.testing.assert_close(seen[1].live_vectors, seen[1].vectors.detach())
+    assert not torch.equal(seen[0].live_vectors, seen[1].live_vectors)
+
+
 def test_distillation_keeps_the_live_models_scores(scene: Scene) -> None:
     live = scene.scores(scene.live)
     found = {
@@ -260,8 +278,6 @@ def test_adapters_are_all_that_changes(scene: Scene) -> None:
 
 
 def test_adapters_are_merged_exactly_and_follow_the_chain_rule(scene: Scene) -> None:
-    from recurra.engine.training.strategies.lora import LoRA
-
     model, strategy = scene.live.grown(_ITEMS), LoRA(rank=2)
     fit(model, scene.material(), scene.config, tokens=500, rate=1e-2, rng=np.random.default_rng(0), strategy=strategy)
     for given in strategy._adapters:
@@ -319,9 +335,6 @@ def test_threads_and_sampling_leave_a_strategy_what_it_is(scene: Scene) -> None:
 
 def test_a_learner_alone_takes_a_strategy(scene: Scene) -> None:
     # what is measured while training is what would be left at the end
-    from recurra.engine.training.strategies.anchor import Anchor
-    from recurra.engine.training.strategies.base import Setting
-
     model = scene.live.grown(_ITEMS)
     strategy, rng = Anchor(pull=0.0, average=1.0), np.random.default_rng(0)
     strategy.begin(Setting(model, scene.live, scene.log, scene.rows, scene.old, _OLD - 1, 4, scene.config, rng))
