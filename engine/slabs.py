@@ -97,8 +97,7 @@ class Slab(ABC):
         query = self.weights.query
         if query is None:
             return vectors
-        now = np.broadcast_to(np.asarray(now_ms, dtype=np.int64), slots.shape)
-        gap_ms = np.minimum(now - self._last_ms[slots], int(self.weights.gap_clip_s * 1000.0))
+        gap_ms = np.minimum(np.asarray(now_ms) - self._last_ms[slots], int(self.weights.gap_clip_s * 1000.0))
         phi = np.empty((len(slots), FEATURES), np.float32)
         query_features(gap_ms, self._count[slots], self._mean[slots], self._m2[slots], phi)
         return query.modulate(vectors, phi)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ...kernels.block import LayerWeights
+from ...kernels.jit import jit
 from ..config import ModelConfig
 from ..errors import VersionError
 from .attributes import Features
@@ -77,11 +78,28 @@ class QueryWeights(NamedTuple):
 
     def modulate(self, vectors: Array, phi: Array) -> Array:
         """Return the vectors (R, d) for queries after gaps with the features ``phi`` (R, 3)."""
-        u = phi @ self.time_in + self.time_in_bias
-        change = (u / (1.0 + np.exp(-u))) @ self.time_out + self.time_out_bias
-        d = vectors.shape[1]
-        modulated: Array = vectors * (1.0 + change[:, :d]) + change[:, d:]
-        return modulated
+        return _modulated(vectors, phi, self.time_in, self.time_in_bias, self.time_out, self.time_out_bias)
+
+
+@jit
+def _modulated(
+    vectors: Array, phi: Array, time_in: Array, time_in_bias: Array, time_out: Array, time_out_bias: Array
+) -> Array:
+    # one vector is asked for at a time: a dozen of numpy's operations cost more than their arithmetic
+    d = vectors.shape[1]
+    modulated = np.empty_like(vectors)
+    for r in range(vectors.shape[0]):
+        change = time_out_bias.copy()
+        for m in range(time_in_bias.size):
+            u = time_in_bias[m]
+            for f in range(phi.shape[1]):
+                u += phi[r, f] * time_in[f, m]
+            u /= np.float32(1.0) + np.exp(-u)
+            for c in range(change.size):
+                change[c] += u * time_out[m, c]
+        for c in range(d):
+            modulated[r, c] = vectors[r, c] * (np.float32(1.0) + change[c]) + change[d + c]
+    return modulated
 
 
 class NewItems(NamedTuple):
