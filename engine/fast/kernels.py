@@ -11,6 +11,7 @@ from . import neighbours, popularity, transitions
 from .contexts import Contexts
 from .neighbours import Neighbours
 from .popularity import Popularity
+from .transitions import Followers
 
 __all__ = ["REACH", "SMOOTHING", "Memory", "Scratch", "excite", "learn", "recall", "score"]
 
@@ -132,8 +133,11 @@ def _spread(
 
 
 @jit
-def excite(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> None:
-    """Score what the pairs of the last items lead to; replaces the scores of the context before."""
+def excite(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> Followers:
+    """Score what the pairs of the last items lead to; replaces the scores of the context before.
+
+    Returns what followed the last of them directly.
+    """
     for k in range(scratch.counts[0]):
         for column in range(4):
             scratch.together[scratch.touched[0, k], column] = 0.0
@@ -149,6 +153,7 @@ def excite(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> None:
         root = np.float32(np.sqrt(memory.popular.counts[item] + SMOOTHING))
         for column in range(3):
             scratch.together[item, column] /= root
+    return transitions.followers(memory.direct, memory.popular, recent[-1] if recent.size else -1, now)
 
 
 @jit
@@ -228,8 +233,12 @@ def _choose_leaders(popular: Popularity, level: int, wanted: int, marks: Marks, 
 
 @jit
 def _kept(items: Rows, values: Scores, marks: Marks) -> tuple[Rows, Scores]:
-    kept = np.array([marks[item] != _EXCLUDED for item in items], np.bool_)
-    return items[kept], values[kept]
+    kept, kept_values = np.empty_like(items), np.empty_like(values)
+    count = 0
+    for k in range(items.size):
+        kept[count], kept_values[count] = items[k], values[k]
+        count += int(marks[items[k]] != _EXCLUDED)
+    return kept[:count], kept_values[:count]
 
 
 @jit
@@ -280,18 +289,19 @@ def _gather(scores: Scores, rows: Rows, targets: Scores) -> None:
 
 
 @jit
-def score(popular: Popularity, rows: Rows, now: int, scratch: Scratch) -> Scores:
-    """Return the scores of rows for the context that excited last, [half-lives + 7, rows]; nan is not scored.
+def score(popular: Popularity, followers: Followers, rows: Rows, now: int, scratch: Scratch) -> Scores:
+    """Return the scores of rows for the context that excited last, [half-lives + 9, rows]; nan is not scored.
 
-    In order: popularities, unordered pairs, ordered pairs.
+    In order: popularities, unordered pairs, ordered pairs, direct successors.
     """
-    levels = popular.half_lives.size
-    scores = np.full((levels + _TOGETHER + _AFTER, rows.size), np.float32(np.nan))
+    levels, direct = popular.half_lives.size, transitions.scores(followers, rows)
+    scores = np.full((levels + _TOGETHER + _AFTER + len(direct), rows.size), np.float32(np.nan))
+    scores[levels + _TOGETHER + _AFTER :] = direct
     for level in range(levels):
         deflation = popularity.deflation(popular, level, now)
         for k in range(rows.size):
             if 0 <= rows[k] < popular.counts.size and popular.counts[rows[k]] > 0.0:
                 scores[level, k] = popular.values[level, rows[k]] * deflation
     _gather(scratch.together, rows, scores[levels : levels + _TOGETHER])
-    _gather(scratch.after, rows, scores[levels + _TOGETHER :])
+    _gather(scratch.after, rows, scores[levels + _TOGETHER : levels + _TOGETHER + _AFTER])
     return scores

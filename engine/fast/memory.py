@@ -34,7 +34,6 @@ _PAIR_PARTS = (
 )
 _DIRECT_PARTS = ("transitions", "transitions-recent")
 _NO_ROWS: Rows = np.empty(0, np.int32)
-_NO_FOLLOWERS: tuple[Rows, Scores] = (_NO_ROWS, np.empty((2, 0), np.float32))
 
 
 class Context(NamedTuple):
@@ -64,6 +63,8 @@ class FastMemory:
     def __init__(self, config: FastConfig) -> None:
         self._config = config
         self._settings = msgspec.json.encode(config).decode()
+        popularities = (f"popularity-{half_life:g}" for half_life in config.half_lives)
+        self._names = (*popularities, *_PAIR_PARTS, *_DIRECT_PARTS)
         self._start()
 
     def _start(self) -> None:
@@ -83,7 +84,7 @@ class FastMemory:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parts, in the order of the rows of ``score``."""
-        return (*(f"popularity-{half_life:g}" for half_life in self._config.half_lives), *_PAIR_PARTS, *_DIRECT_PARTS)
+        return self._names
 
     @property
     def events(self) -> int:
@@ -141,8 +142,8 @@ class FastMemory:
         The cost depends on the number of rows and of neighbours, not on the catalogue.
         """
         self._excite(context)
-        scores = kernels.score(self._memory.popular, rows, self._events, self._scratch)
-        return dict(zip(self.names, (*scores, *transitions.scores(self._followers, rows)), strict=True))
+        scores = kernels.score(self._memory.popular, self._followers, rows, self._events, self._scratch)
+        return dict(zip(self.names, scores, strict=True))
 
     def parts(self, context: Context, n_items: int) -> dict[str, Scores]:
         """Return the scores of the item rows below ``n_items``."""
@@ -211,12 +212,7 @@ class FastMemory:
         # the candidates, their scores and all scores of one query need this only once
         cause = (self._events, context.items.tobytes())
         if cause != self._excited:
-            kernels.excite(self._memory, context.items, self._events, self._scratch)
-            if context.items.size:
-                last = int(context.items[-1])
-                self._followers = transitions.followers(self._memory.direct, self._memory.popular, last, self._events)
-            else:
-                self._followers = _NO_FOLLOWERS
+            self._followers = kernels.excite(self._memory, context.items, self._events, self._scratch)
             self._excited = cause
 
     def _load(self, slot: int, items: Rows, times_ms: Times) -> None:

@@ -9,10 +9,13 @@ from .neighbours import Neighbours
 from .popularity import Popularity
 from .sparse import spread
 
-__all__ = ["HALF_LIFE", "add", "followers", "scores"]
+__all__ = ["HALF_LIFE", "Followers", "add", "followers", "scores"]
 
 Rows = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
+
+# item rows in no order, and [2, followers] counts and fading weights
+Followers = tuple[Rows, Scores]
 
 # in events: so long that the slow weights of a table are counts
 HALF_LIFE = 1e12
@@ -32,12 +35,12 @@ def add(table: Neighbours, item: int, follower: int) -> None:
 
 
 @jit
-def followers(table: Neighbours, popular: Popularity, item: int, now: int) -> tuple[Rows, Scores]:
-    """Return the items that came directly after an item, in no order, and [2, followers] counts and fading weights.
+def followers(table: Neighbours, popular: Popularity, item: int, now: int) -> Followers:
+    """Return the items that came directly after an item, with their counts and fading weights; none for item -1.
 
     Equal counts are told apart by the popularity at the shortest half-life, as the baseline `markov` does.
     """
-    if item >= table.used.size:
+    if not 0 <= item < table.used.size:
         return np.empty(0, np.int32), np.empty((2, 0), np.float32)
     start = table.starts[item]
     keys = table.keys[start : start + table.used[item]].copy()
@@ -51,7 +54,7 @@ def followers(table: Neighbours, popular: Popularity, item: int, now: int) -> tu
 
 
 @jit
-def scores(found: tuple[Rows, Scores], rows: Rows) -> Scores:
+def scores(found: Followers, rows: Rows) -> Scores:
     """Return the scores of ``rows``, which ascend, by both weights, [2, rows]; nan is none."""
     keys, weights = found
     result = np.empty((2, rows.size), np.float32)
