@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from .drift import Drift
+from .drift import Drift, preload
 from .errors import ClosedError, RecurraError
 from .metrics import Metrics
 from .store import Store
@@ -144,6 +144,8 @@ class Training:
         return seq >= self._min_events and (seq - self._last_seq >= (self._min_events if first else self._every_events))
 
     def _loop(self) -> None:
+        # the writer would stand still for it at the first event after the first version
+        preload()
         while True:
             self._wake.wait()
             self._wake.clear()

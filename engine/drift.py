@@ -1,5 +1,6 @@
 """Alarms: where a stream leaves what was learnt from it, told by how its events are ranked and by what comes in."""
 
+import importlib
 import logging
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from .metrics import Metrics
 from .results import Alarm
 from .store import LATE, Applied
 
-__all__ = ["KINDS", "Detector", "Drift", "Finding"]
+__all__ = ["KINDS", "Detector", "Drift", "Finding", "preload"]
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +24,11 @@ Ints = list[int] | npt.NDArray[np.int64]
 KINDS = ("answers", "model", "new-items", "new-users")
 # alarms that are kept to be told
 _KEPT = 100
+
+
+def preload() -> None:
+    """Import what takes a second, so that nobody has to wait for it later."""
+    importlib.import_module("river.drift")
 
 
 class Finding(NamedTuple):
@@ -42,7 +48,7 @@ class Detector:
     """
 
     def __init__(self, delta: float, *, falls: bool) -> None:
-        # imported here: it takes a second, and many an engine is only read
+        # imported here: many an engine is only read
         from river.drift import ADWIN
 
         self._adwin = ADWIN(delta=delta)
