@@ -22,6 +22,7 @@ def untrained(tmp_path: Path) -> Path:
 def test_a_generated_stream_has_its_truth(run: Run, tmp_path: Path, untrained: Path) -> None:
     out = tmp_path / "out.json"
     options = ("--limit", "1500", "--every", "3", "--config", untrained, "--label-delay", "10m", "--json", out)
+    options = (*options, "--strategy", "replay+distill")
     done = run("replay", "synthetic:abrupt", "--seed", "4", *options)
     assert done.code == 0, done.err
     assert "nobody can be better" in done.out
@@ -31,6 +32,8 @@ def test_a_generated_stream_has_its_truth(run: Run, tmp_path: Path, untrained: P
     assert result["truth"]["hr@10"] > result["recurra"]["hr@10"] > 0
     assert result["truth"]["drifts"] == [[600, 600], [1050, 1050]]
     assert result["settings"]["label_delay_ms"] == 600_000
+    settings = result["settings"]
+    assert settings["strategy"] == settings["config"]["training"]["strategy"] == "replay+distill"
     assert result["baselines"]["river-biased-mf"]["n"] == result["evaluated"] == 400
 
 
@@ -41,6 +44,10 @@ def test_a_generated_stream_has_its_truth(run: Run, tmp_path: Path, untrained: P
         (["synthetic:bots", "--limit", "0"], "at least 1 event"),
         (["synthetic:bots", "--limit", "50", "--label-delay", "soon"], "--label-delay expects a time span such as 30s"),
         (["synthetic:bots", "--limit", "50", "--label-delay", "-5s"], "--label-delay expects"),
+        (
+            ["synthetic:bots", "--limit", "50", "--strategy", "magic"],
+            "training.strategy must be one of finetune, replay,",
+        ),
     ],
 )
 def test_what_is_refused(run: Run, arguments: list[str], words: str) -> None:
