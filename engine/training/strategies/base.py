@@ -1,7 +1,7 @@
 """What a fit is given, and the points at which a strategy of continual training takes part in it."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
@@ -188,7 +188,7 @@ class Composition(Strategy):
             part.after_step(rate)
 
     @contextlib.contextmanager
-    def shown(self):  # type: ignore[no-untyped-def]
+    def shown(self) -> Iterator[None]:
         """Put the final weights of all into the model."""
         with contextlib.ExitStack() as stack:
             for part in self.parts:
