@@ -114,6 +114,12 @@ def query(
         f"{result['qps']:,.0f} queries/s, {result['p50_ms']:.2f} ms (median), {result['p99_ms']:.2f} ms (p99)",
         json,
     )
+    if not http:
+        say(
+            f"CPU per query: {result['cpu_us']:.0f} us, {result['search_us']:.0f} of them inside the indexes, "
+            f"{result['cpu_us_beside_search']:.0f} beside (medians)",
+            json,
+        )
 
 
 def _search(items: int, json: str | None, quiet: bool) -> None:
