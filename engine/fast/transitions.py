@@ -21,6 +21,7 @@ Followers = tuple[Rows, Scores]
 HALF_LIFE = 1e12
 # the fast weights of a row lose half in so many of its own events, however rare the item is
 _KEPT = np.float32(0.5 ** (1.0 / 10.0))
+_LEAST = np.float32(1e-6)
 # ties are broken by less than one event
 _TIE = 0.5
 
@@ -30,7 +31,9 @@ def add(table: Neighbours, item: int, follower: int) -> None:
     """Count that one item came directly after another."""
     start = table.starts[item]
     for k in range(start, start + table.used[item]):
-        table.weights[k, 1] *= _KEPT
+        faded = table.weights[k, 1] * _KEPT
+        # on to zero at once: numbers near the smallest float are slow to work with
+        table.weights[k, 1] = faded if faded > _LEAST else np.float32(0.0)
     neighbours.add(table, item, follower, 1.0, 1.0)
 
 
