@@ -10,10 +10,11 @@ import pytest
 
 import recurra
 from recurra.engine.clock import EventClock
-from recurra.engine.config import Config, MixConfig, RetrievalConfig
+from recurra.engine.config import Config, DriftConfig, MixConfig, RetrievalConfig
 from recurra.engine.engine import Engine
 from recurra.engine.training.job import run_job
 from recurra.engine.training.protocol import Request, TrainReport
+from recurra.engine.training.windows import UserLog
 from recurra.engine.versions import VersionStore
 from recurra.simulations.datasets import Stream
 from recurra.simulations.replay import replay
@@ -29,6 +30,8 @@ _CONFIG: Config = msgspec.structs.replace(
     gate=msgspec.structs.replace(CONFIG.gate, shadow_events=400, shadow_users=16),
 )
 _EVENTS = walk(3_000)
+# of users, items, times and numbers of the events of a log that follows another of 1,500 events
+_SHIFTS = (0, 0, 60_000 * 1_500, 1_500)
 _LOG_ORDER = np.argsort(_EVENTS.seqs)
 
 
@@ -175,14 +178,13 @@ def test_a_choice_of_the_operator_is_not_undone(tmp_path: Path, sabotaged: Calla
         assert engine.version == 2
 
 
-def test_a_replay_takes_back_at_the_same_event(tmp_path: Path, sabotaged: Callable[..., None]) -> None:
-    sabotaged(2)
-    rows = _LOG_ORDER
-    stream = Stream(
+def _stream(log: UserLog) -> Stream:
+    rows = np.argsort(log.seqs)
+    return Stream(
         name="walk",
-        users=_EVENTS.users[rows].astype(np.int32),
-        items=_EVENTS.items[rows].astype(np.int32),
-        time_ms=_EVENTS.times_ms[rows],
+        users=log.users[rows].astype(np.int32),
+        items=log.items[rows].astype(np.int32),
+        time_ms=log.times_ms[rows],
         types=np.full(len(rows), -1, np.int16),
         weights=np.full(len(rows), np.nan, np.float32),
         order=np.arange(len(rows)),
@@ -190,8 +192,20 @@ def test_a_replay_takes_back_at_the_same_event(tmp_path: Path, sabotaged: Callab
         item_ids=[f"i{row}" for row in range(30)],
         type_names=[],
     )
+
+
+def test_a_replay_takes_back_at_the_same_event(tmp_path: Path, sabotaged: Callable[..., None]) -> None:
+    sabotaged(2)
     one, other = (
-        replay(stream, config=_CONFIG, data_dir=tmp_path / name, warm=1 / 3, repeats=True, baselines="none", every=10)
+        replay(
+            _stream(_EVENTS),
+            config=_CONFIG,
+            data_dir=tmp_path / name,
+            warm=1 / 3,
+            repeats=True,
+            baselines="none",
+            every=10,
+        )
         for name in ("one", "other")
     )
     assert [training["verdict"] for training in one["trainings"]][:3] == ["promoted", "promoted", "rolled_back"]
@@ -203,3 +217,25 @@ def test_a_replay_takes_back_at_the_same_event(tmp_path: Path, sabotaged: Callab
     assert [training["position"] for training in other["trainings"]] == at
     assert one["alarms"] == other["alarms"]
     assert one["drift"] == [alarm["position"] for alarm in one["alarms"]]
+
+
+def test_an_alarm_brings_training_forward(sabotaged: Callable[..., None]) -> None:
+    sabotaged()
+    old, new = walk(1_500), walk(1_500, step=7, seed=3)
+    # everybody begins to walk in longer steps
+    log = UserLog.of(*(np.concatenate((old[column], new[column] + shift)) for column, shift in enumerate(_SHIFTS)))
+    config = msgspec.structs.replace(
+        _CONFIG,
+        training=msgspec.structs.replace(_CONFIG.training, every_events=10_000),
+        drift=DriftConfig(train_after=300),
+    )
+    result = replay(_stream(log), config=config, warm=1 / 3, repeats=True, baselines="none", every=10)
+    first = result["alarms"][0]
+    assert 1_500 < first["position"] < 1_600
+    assert first["before"] > first["after"]
+    assert result["drift"][0] == first["position"]
+    early = [training for training in result["trainings"] if training["early"]]
+    # 300 events after the one that raised the alarm
+    assert early[0]["position"] == first["position"] + 301
+    assert early[0]["verdict"] == "promoted"
+    assert [training["early"] for training in result["trainings"]][:2] == [False, True]
