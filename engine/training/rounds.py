@@ -24,6 +24,8 @@ __all__ = ["Outcome", "Round", "train_round"]
 _VALIDATION_SHARE = 0.1
 _GAP_QUANTILE = 0.999
 _RETRY_GROWTH = 1.5
+# rounds with fewer new events learn at a rate lower in proportion
+_FULL_RATE_EVENTS = 3_000
 
 Ints = NDArray[np.int64]
 
@@ -138,6 +140,17 @@ def _set_gap_clip(model: StreamingModel, log: UserLog) -> None:
         model.gap_clip_s.fill_(float(np.quantile(gaps, _GAP_QUANTILE)))
 
 
+def _came_in(log: UserLog, given: Round, since: int) -> int:
+    """Return how many events a later version is trained for: those since the last attempt, less the share held out.
+
+    The held-out ones of the attempt before are learnt in their place, so that it is more than none in a round that
+    holds all its own events out; refused candidates do not make the next ones more expensive.
+    """
+    untrained = int((log.seqs > since).sum())
+    came = int((given.log.seqs > max(since, given.attempted_seq)).sum())
+    return max(1, min(untrained, round((1 - given.config.gate.holdout_share) * came)))
+
+
 def _fit(
     model: StreamingModel,
     log: UserLog,
@@ -162,11 +175,12 @@ def _fit(
     else:
         recent = last_windows(log, since, anchor)
         mine = left_out[log.users[recent.starts]]
-        new = int((log.seqs > max(since, min(given.attempted_seq, int(log.seqs.max())))).sum())
-        tokens = config.tokens_per_event * max(new, 1)
+        new = _came_in(log, given, since)
+        tokens = config.tokens_per_event * new
         live = given.live.model().to(model.embedding.device)
         material = Material(log, version_rows, recent.take(~mine), recent.take(mine), since, live, whole)
-        rate = config.rate
+        # a few users' windows pull at the full rate until they are known by heart
+        rate = config.rate * min(1.0, new / _FULL_RATE_EVENTS)
     fitted = fit(
         model,
         material,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from recurra.engine.config import Config
+from recurra.engine.config import Config, GateConfig
 from recurra.engine.errors import TrainingError
 from recurra.engine.training.gate import chance_ndcg
 from recurra.engine.training.rounds import Outcome, Round, train_round
@@ -161,8 +161,27 @@ def test_the_effort_is_bounded_by_what_came_in(stream: Stream, config: Config, f
     live, training = _version(first), config.training
     for count, attempted in ((1200, 799), (1600, 799), (1600, 1199)):
         report = train_round(Round(stream(count), _ITEMS, live, config, attempted_seq=attempted)).report
-        new = count - report.holdout - 1 - attempted
+        new = 0.8 * (count - 1 - attempted)
         assert report.steps == round(training.tokens_per_event * new / training.batch_events)
+    # a round that holds out all that came in learns what the last one held out
+    soon = train_round(Round(stream(900), _ITEMS, live, config, attempted_seq=799)).report
+    assert (soon.holdout, soon.trained_events) == (100, 800)
+    assert soon.steps == round(training.tokens_per_event * 80 / training.batch_events)
+
+
+def test_small_rounds_learn_gently(stream: Stream, config: Config, first: Outcome) -> None:
+    live, lenient = _version(first), msgspec.structs.replace(config, gate=GateConfig(100, margin=-10.0))
+
+    def moved(count: int, rate: float) -> float:
+        changed = _training(lenient, rate=rate, tokens_per_event=24 * 800 // (count - 800))
+        outcome = train_round(Round(stream(count), _ITEMS, live, changed, attempted_seq=799))
+        before = live.model().layers[0].in_proj.weight
+        return float((_tensors(outcome)["layers.0.in_proj.weight"] - before).detach().norm())
+
+    # the same number of steps: a quarter of the events at four times the rate moves the weights as far
+    few, many = moved(1000, 4e-2), moved(1600, 1e-2)
+    assert 0.5 < few / many < 2
+    assert moved(1000, 1e-2) < 0.6 * few
 
 
 def test_a_loss_that_is_not_finite_is_an_error(stream: Stream, config: Config) -> None:
