@@ -87,6 +87,8 @@ class ModelConfig(_Section, frozen=True):
     dropout: float = 0.2
     norm_eps: float = 1e-12
     unknown_rate: float = 0.02
+    # length that the item vectors are searched with, so that none is preferred for its own; 0 leaves them as learnt
+    item_length: float = 0.0
     # buckets that categories, words of titles and other attributes of items are hashed into; 0 reads ids alone
     attributes: int = 0
     # most events of a row that paper and sasrec read; the rows of paper are padded to it
@@ -110,6 +112,8 @@ class ModelConfig(_Section, frozen=True):
         for field in _MODEL_SIZES:
             if getattr(self, field) < 1:
                 raise ConfigError(f"model.{field} must be at least 1, got {getattr(self, field)}")
+        if self.item_length < 0:
+            raise ConfigError(f"model.item_length must not be negative, got {self.item_length}")
         for field in ("dropout", "time_dropout", "unknown_rate"):
             if not 0 <= getattr(self, field) < 1:
                 raise ConfigError(f"model.{field} must be at least 0 and below 1, got {getattr(self, field)}")

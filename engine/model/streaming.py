@@ -19,8 +19,8 @@ t (`time.py`; zeros at the start token), a layer does
     o = W_out rms(y silu(z)) + b_out        c = LN(o + a)       a' = LN(W_2 hardswish(W_1 c + b_1) + b_2 + c; 1e-12)
 
 (`c = LN(o)` when there is one layer only). Input of the first layer: LN of the item's vector; the same vectors, without
-the norm, are the output's. The vector asked for at a later time is a (1 + gamma_q) + beta_q with (gamma_q, beta_q) a
-function of the features of the gap up to the query.
+the norm, are the output's, all of one length if the configuration has one. The vector asked for at a later time is
+a (1 + gamma_q) + beta_q with (gamma_q, beta_q) a function of the features of the gap up to the query.
 
 Initial values: linear maps and item vectors normal with deviation 0.02, biases 0; last map of both time functions 0, so
 that training starts from the plain scan and from unmodulated queries; convolution uniform in +-0.5, its bias too; A
@@ -46,7 +46,7 @@ from .base import SequenceModel
 from .initial import draw_linear, draw_scan
 from .time import FEATURES, gap_features
 
-__all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel"]
+__all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel", "searched"]
 
 FFN_EPS = 1e-12
 # maps values to the values that are left of them
@@ -287,12 +287,13 @@ class StreamingModel(SequenceModel):
         A model with attributes learns to find new items by them: in training mode some items are as if new.
         """
         if self.attributes is None:
-            return self.embedding[: self.items]
+            return searched(self.embedding[: self.items], self.config.item_length)
         lost = None
         if self.training and self.config.unknown_rate > 0:
             lost = torch.rand(self.items, device=self.embedding.device) < self.config.unknown_rate
             lost &= self.attributes.described
-        return self.vectors(torch.arange(self.items, device=self.embedding.device), lost)
+        vectors = self.vectors(torch.arange(self.items, device=self.embedding.device), lost)
+        return searched(vectors, self.config.item_length)
 
     def grown(
         self,
@@ -330,6 +331,14 @@ class StreamingModel(SequenceModel):
                 nn.init.zeros_(module.last.weight)
             if isinstance(module, StreamingLayer):
                 module.reset(generator)
+
+
+def searched(vectors: torch.Tensor, length: float) -> torch.Tensor:
+    """Return what is searched of item vectors (..., d) before the norm: of one ``length`` each, unchanged if it is 0.
+
+    With one length the score is a cosine but for the user's vector (NISER, arXiv 1909.04276).
+    """
+    return F.normalize(vectors, dim=-1) * length if length else vectors
 
 
 def _keep(values: torch.Tensor) -> torch.Tensor:

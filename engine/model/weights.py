@@ -16,7 +16,7 @@ from ...kernels.jit import jit
 from ..config import ModelConfig
 from ..errors import VersionError
 from .attributes import Features
-from .streaming import FFN_EPS, StreamingLayer, StreamingModel
+from .streaming import FFN_EPS, StreamingLayer, StreamingModel, searched
 
 __all__ = ["StepWeights", "load", "save"]
 
@@ -109,6 +109,7 @@ class NewItems(NamedTuple):
     unknown: Array  # (d): the unknown item's vector before the input norm
     norm: Array  # (d)
     norm_bias: Array  # (d)
+    length: float  # of what is searched; 0: as it is
 
     def vectors(self, features: Features, eps: float) -> tuple[Array, Array]:
         """Return the vectors (items, d) by which such items are read, after the input norm, and searched."""
@@ -119,7 +120,8 @@ class NewItems(NamedTuple):
         search = self.unknown + parts
         centred = search - search.mean(axis=1, keepdims=True)
         scale = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + eps)
-        return centred / scale * self.norm + self.norm_bias, search
+        read = centred / scale * self.norm + self.norm_bias
+        return read, searched(torch.from_numpy(search), self.length).numpy()
 
 
 class StepWeights(NamedTuple):
@@ -146,14 +148,15 @@ class StepWeights(NamedTuple):
             new_items = None
             if model.attributes is not None:
                 unknown = model.embedding[model.unknown_row]
-                new_items = NewItems(*map(_array, (model.attributes.table, unknown, norm.weight, norm.bias)))
+                table, bias = _array(model.attributes.table), _array(norm.bias)
+                new_items = NewItems(table, _array(unknown), _array(norm.weight), bias, model.config.item_length)
             stacked = zip(*(_layer(layer) for layer in model.layers if isinstance(layer, StreamingLayer)), strict=True)
             query = None if model.query_time is None else QueryWeights(*map(_array, _mlp(model.query_time)))
             return cls(
                 config=model.config,
                 items=model.items,
                 read_table=_array(norm(vectors)),
-                item_table=_array(vectors[: model.items]),
+                item_table=_array(searched(vectors[: model.items], model.config.item_length)),
                 layers=LayerWeights(*(_array(torch.stack(parts)) for parts in stacked)),
                 query=query,
                 new_items=new_items,

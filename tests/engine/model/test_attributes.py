@@ -26,9 +26,10 @@ def _buckets(features: Features, item: int) -> set[int]:
     return set(features.buckets[features.starts[item] : features.starts[item + 1]].tolist())
 
 
-def _model(seed: int = 1, records: list[Item | None] = RECORDS) -> StreamingModel:
+def _model(seed: int = 1, records: list[Item | None] = RECORDS, item_length: float = 0.0) -> StreamingModel:
     torch.manual_seed(seed)
-    model = StreamingModel(CONFIG, len(records), features=item_features(records, BUCKETS))
+    config = msgspec.structs.replace(CONFIG, item_length=item_length)
+    model = StreamingModel(config, len(records), features=item_features(records, BUCKETS))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -84,9 +85,10 @@ def test_training_reads_and_finds_some_items_as_new_ones() -> None:
     assert set(torch.nonzero(used).ravel().tolist()) == set(item_features(RECORDS, BUCKETS).buckets.tolist())
 
 
-def test_a_new_item_gets_the_vectors_that_the_model_would_give_it() -> None:
+@pytest.mark.parametrize("length", [0.0, 2.0])
+def test_a_new_item_gets_the_vectors_that_the_model_would_give_it(length: float) -> None:
     new: list[Item | None] = [Item("e", "Harbour Signal", ("Crime",)), None]
-    model = _model()
+    model = _model(item_length=length)
     grown = model.grown(7, features=item_features([*RECORDS, *new], BUCKETS))
     with torch.no_grad():
         # neither of the two has an id part of its own

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recurra.engine.config import ModelConfig
-from recurra.engine.errors import VersionError
+from recurra.engine.errors import ConfigError, VersionError
 from recurra.engine.model import StepWeights, StreamingModel, load, save
 
 CONFIG = ModelConfig(d_model=8, heads=2, head_dim=4, d_state=4, dropout=0.1)
@@ -26,6 +26,16 @@ def test_what_is_saved_is_loaded(model: StreamingModel, tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor)
     assert StepWeights.of(other).gap_clip_s == 1234.5
+
+
+def test_items_are_searched_by_vectors_of_one_length(tmp_path: Path) -> None:
+    model = StreamingModel(ModelConfig(d_model=8, heads=2, head_dim=4, d_state=4, item_length=1.5), 7)
+    torch.testing.assert_close(model.item_table().norm(dim=1), torch.full((7,), 1.5))
+    save(model, tmp_path / "w.safetensors")
+    weights = StepWeights.of(load(tmp_path / "w.safetensors"))
+    torch.testing.assert_close(torch.tensor(weights.item_table), model.item_table())
+    with pytest.raises(ConfigError, match="item_length"):
+        ModelConfig(item_length=-1.0)
 
 
 def test_missing_truncated_and_foreign_files_are_refused(model: StreamingModel, tmp_path: Path) -> None:
