@@ -163,6 +163,23 @@ def contention(
     say(f"p99 of a query times {result['query_p99_ratio']:.2f}, events/s times {result['ingest_ratio']:.2f}", json)
 
 
+@app.command(epilog="Example: recurra bench memories --json memories.json")
+def memories(json: Json = None, quiet: Quiet = False) -> None:
+    """Learning the memories from an event; and apart from it scoring for the mixture and learning that."""
+    from recurra.simulations.bench.memories import bench_memories
+
+    with progress("bench memories", quiet=quiet):
+        result = bench_memories()
+    write_json(result, json)
+    learn, counting = result["learn_us"], result["learn_us"]["counting"]
+    say(
+        f"learning an event: {learn['all']:.1f} us of CPU; the counting memories {counting['batch_512']:.1f} in "
+        f"batches, {counting['batch_1']:.1f} one by one; the error memory {learn['error']:.1f}",
+        json,
+    )
+    say(f"scoring an event for the mixture and learning it: {result['mixture_us']:.0f} us", json)
+
+
 @app.command(epilog="Example: recurra bench kernels --device cuda --json kernels.json")
 def kernels(
     device: Annotated[str, typer.Option(metavar="DEVICE", help="A CUDA device.")] = "cuda",
