@@ -233,7 +233,7 @@ class FastConfig(_Section, frozen=True):
     context: int = 20
     contexts: int = 65_536
     # last events before which the user's vector is kept, to be searched by; 0 keeps none
-    error_events: int = 10_000
+    error_events: int = 4_096
     snapshot_events: int = 200_000
 
 
