@@ -225,7 +225,7 @@ class FastConfig(_Section, frozen=True):
     half_lives: tuple[float, ...] = (500.0, 5_000.0, 50_000.0)
     # neighbours kept per item, rounded up to a power of two
     neighbours: int = 512
-    # pairs kept in all, of 12 bytes each, in each of two tables: co-occurrence and order
+    # pairs kept in all, of 12 bytes each, in each of three tables: co-occurrence, order, direct succession
     pair_entries: int = 16_777_216
     # slow and fast half-life of the pairs of items, in events
     pair_half_lives: tuple[float, float] = (200_000.0, 15_000.0)
