@@ -28,7 +28,7 @@ __all__ = ["bench_continual"]
 
 _EVENTS, _STATIONARY_EVENTS = 20_000, 100_000
 # events after the change at which versions are trained: an alarm and 1,000 events, then as things go on
-_ROUNDS = (1_250, 2_000, 4_000, 6_000)
+_ROUNDS = (1_250, 2_000, 3_000, 5_000)
 # the oldest cohort begins here: before, hardly anybody has a history
 _FIRST_COHORT = 4_000
 _HELD_OUT = 0.1
@@ -131,9 +131,9 @@ class _World(NamedTuple):
         return self._ndcg(version, self.cohort(cohort))
 
     def prequential(self, version: Version, turn: int) -> float:
-        """Return NDCG@10 on all events from round ``turn`` to the next, or of 2,000 after the last one."""
+        """Return NDCG@10 on all events from round ``turn`` to the next, or to the end of the log."""
         begin = self.ends[turn]
-        end = self.ends[turn + 1] if turn + 1 < len(self.ends) else begin + 2_000
+        end = self.ends[turn + 1] if turn + 1 < len(self.ends) else int(self.log.seqs.max()) + 1
         seqs = self.log.seqs
         return self._ndcg(version, np.flatnonzero((seqs >= begin) & (seqs < end)))
 
