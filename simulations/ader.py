@@ -1,7 +1,8 @@
 """ADER's protocol (arXiv 2007.12000): a model learns one period after another and is tested on the next one.
 
 Before period t = 1, 2, ... the model goes on from what it was, with the sessions of period t - 1 and what is kept of
-those before: exemplars, sessions with at most 30,000 targets. A tenth of the sessions of period t - 1 is validation.
+those before: exemplars, sessions with at most 30,000 targets. A tenth of the sessions of period t - 1 is left out to
+validate: settings are chosen by it, and a fit reads a fixed number of events.
 Then every action of period t but a session's first is ranked, given the session's actions before it, among all items
 that occurred so far. Actions with items that did not are removed, and so are sessions of one action.
 """
@@ -44,8 +45,8 @@ Progress = Callable[[int, int, dict[str, float]], None]
 def protocol_config(base: Config | None = None) -> Config:
     """Return the settings that the published figures are compared with, chosen on validation parts."""
     base = Config() if base is None else base
-    model = ModelConfig(time=False, query_time=False)
-    training = TrainingConfig(first_tokens=1 << 60)
+    model = ModelConfig(time=False, query_time=False, dropout=0.5, item_length=1.5)
+    training = TrainingConfig(first_passes=28, first_rate=3e-3, tokens_per_event=20, replay=0.4, sampled_above=0)
     return msgspec.structs.replace(base, model=model, training=training)
 
 
@@ -201,13 +202,18 @@ class _Run:
         else:
             model = live.grown(items, generator=generator)
         new = data.period == period - 1
-        material = self._material(period, new, live, rng)
+        left_out = new & (rng.random(len(new)) < _VALIDATION_SHARE)
+        material = self._material(new & ~left_out, live)
         fitted = self._fit(model, material, rng)
+        known = np.isin(data.log.items, material.log.items) | (data.log.items < data.items_before(period - 1))
+        # an item that occurs in what is left out only says nothing about what was learnt
+        valid, _ = data.chosen(left_out[data.log.users] & known)
         self._model, self.done = model, period
         self._kept = _reservoir(new | self._kept, data.targets, self._exemplars, rng)
         self._facts = fitted | {
             "items": items,
             "trained_events": len(material.log),
+            "valid": figures(rank_sessions(model, valid)) if len(valid) else {},
             "seconds": round(self._clock() - began, 2),
             "cpu_s": round(self._cpu_clock() - cpu_began, 2),
         }
@@ -245,20 +251,18 @@ class _Run:
         if not same:
             raise InputError(f"cannot go on from the checkpoint {path}: it is of a run with other settings")
 
-    def _material(self, period: int, new: Flags, live: StreamingModel | None, rng: np.random.Generator) -> Material:
+    def _material(self, new: Flags, live: StreamingModel | None) -> Material:
         data = self._data
-        sessions = data.period < period if self._strategy == JOINT else new | self._kept
-        left_out = new & (rng.random(len(new)) < _VALIDATION_SHARE)
-        learnt, checked = ((part)[data.log.users] for part in (sessions & ~left_out, left_out))
-        # an item that occurs in what is left out only says nothing about what was learnt
-        known = np.arange(int(data.log.items.max()) + 1) < data.items_before(period - 1)
-        known[data.log.items[learnt]] = True
-        log, owners = data.chosen(learnt | (checked & known[data.log.items]))
+        old = data.period < data.period[new][0] if self._strategy == JOINT else self._kept
+        log, owners = data.chosen((new | old)[data.log.users])
         windows = Windows(log.starts[:-1], log.starts[1:])
-        recent = windows.take((new if live is not None else sessions)[owners] & ~left_out[owners])
-        old = windows.take(~new[owners]) if live is not None and self._kept.any() else None
-        since = int(log.seqs[windows.starts[new[owners]]].min()) - 1
-        return Material(log, np.arange(len(known)), recent, windows.take(left_out[owners]), since, live, old)
+        recent, rest = windows.take(new[owners]), windows.take(~new[owners])
+        since = int(log.seqs[recent.starts].min()) - 1
+        rows = np.arange(int(data.log.items.max()) + 1)
+        none = windows.take(np.zeros(len(owners), np.bool_))
+        if live is None:
+            return Material(log, rows, recent.join(rest), none, since)
+        return Material(log, rows, recent, none, since, live, rest if len(rest.starts) else None)
 
     def _fit(self, model: StreamingModel, material: Material, rng: np.random.Generator) -> dict[str, Any]:
         config = self._config.training
@@ -276,9 +280,8 @@ class _Run:
         )
         return {
             "steps": fitted.steps,
-            "best_step": fitted.best_step,
             "fitted_events": fitted.events,
-            "validation_loss": fitted.validation_loss,
+            "loss": fitted.loss,
         }
 
 

@@ -108,9 +108,10 @@ def test_it_learns_and_says_what_it_did(replayed: dict[str, Any]) -> None:
     assert [entry["items"] for entry in replayed["periods"]] == [_ITEMS - 8, _ITEMS - 4, _ITEMS]
     first, second, third = replayed["periods"]
     assert third["recall@10"] > 1.5 * 10 / _ITEMS
-    # sessions of one period, and 80 targets of earlier ones at most
-    assert first["trained_events"] == 300
+    # 60 sessions of five without a tenth, and 80 targets of earlier ones at most
+    assert 200 < first["trained_events"] < 300
     assert 300 < second["trained_events"] <= 300 + 80 * 5 / 4
+    assert third["valid"].keys() == {"recall@20", "recall@10", "mrr@20"}
     assert replayed["mean"]["mrr@20"] == pytest.approx(np.mean([e["mrr@20"] for e in replayed["periods"]]), abs=1e-5)
 
 
@@ -128,7 +129,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     with pytest.raises(InputError, match="other settings"):
         evaluate(stream, config=small, exemplars=81, checkpoint=file)
     again = evaluate(stream, config=small, exemplars=80, checkpoint=file)
-    keys = ("period", "recall@20", "mrr@20", "best_step", "validation_loss", "trained_events")
+    keys = ("period", "recall@20", "mrr@20", "valid", "loss", "trained_events")
     assert [[entry[key] for key in keys] for entry in again["periods"]] == [
         [entry[key] for key in keys] for entry in replayed["periods"]
     ]
@@ -141,13 +142,15 @@ def test_a_stopped_run_goes_on_to_the_same_result(
 def test_nothing_kept_is_nothing_but_the_newest_period(stream: Stream, small: Config) -> None:
     result = evaluate(stream, config=small, exemplars=0, periods=[2])
     (entry,) = result["periods"]
-    assert (entry["period"], entry["trained_events"]) == (2, 300)
+    assert entry["period"] == 2
+    assert 200 < entry["trained_events"] < 300
 
 
 def test_joint_learns_everything_anew(stream: Stream, small: Config) -> None:
     result = evaluate(stream, config=small, strategy="joint", periods=[3])
     (entry,) = result["periods"]
-    assert (result["strategy"], entry["period"], entry["trained_events"]) == ("joint", 3, 900)
+    assert (result["strategy"], entry["period"]) == ("joint", 3)
+    assert 800 < entry["trained_events"] < 900
     assert entry["recall@10"] > 1.5 * 10 / _ITEMS
 
 
