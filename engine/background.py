@@ -79,7 +79,7 @@ class Training:
             try:
                 # a version must not know more than the store does after a power loss
                 self._store.sync()
-                report = trainer.train()
+                report = trainer.train(effort=self._drift.effort(seq))
                 self._note(report)
                 if report.published:
                     self._switch.to(report.number, active_users=active_users, watched=True)

@@ -216,6 +216,14 @@ class DriftConfig(_Section, frozen=True):
     input_delta: float = 1e-4
     # an alarm asks for a training once so many further events came in: there must be something to learn; 0 never does
     train_after: int = 1_000
+    # after a fall of the answers' or the model's NDCG trainings read so many times as much, at a rate so many times as
+    # high, for so many events; 1 makes no difference
+    effort: float = 4.0
+    effort_events: int = 5_000
+
+    def __post_init__(self) -> None:
+        if self.effort < 1:
+            raise ConfigError(f"drift.effort must be at least 1, got {self.effort}")
 
 
 class FastConfig(_Section, frozen=True):

@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 Ints = list[int] | npt.NDArray[np.int64]
 
 # the answers' and the model's NDCG@10 have fallen; the share of events of items, of users never seen before has risen
-KINDS = ("answers", "model", "new-items", "new-users")
+_QUALITY = ("answers", "model")
+KINDS = (*_QUALITY, "new-items", "new-users")
 # alarms that are kept to be told
 _KEPT = 100
 
@@ -79,6 +80,7 @@ class Drift:
         self._version = 0
         self._detectors: dict[str, Detector] = {}
         self._early_seq: int | None = None
+        self._fell_seq: int | None = None
         self.alarms: deque[Alarm] = deque(maxlen=_KEPT)
         self.counts: Counter[str] = Counter()
 
@@ -108,6 +110,12 @@ class Drift:
         """Whether an alarm asks for a training now, enough having come in since to learn from."""
         return self._early_seq is not None and next_seq >= self._early_seq
 
+    def effort(self, next_seq: int) -> float:
+        """Return how many times the usual effort a training now is worth: more soon after what was learnt fell."""
+        if self._fell_seq is None or next_seq > self._fell_seq + self._config.effort_events:
+            return 1.0
+        return self._config.effort
+
     def trained(self, next_seq: int) -> None:
         """Take note of a training on the events before ``next_seq``."""
         if self.early(next_seq):
@@ -116,12 +124,12 @@ class Drift:
     def calm(self) -> None:
         """Begin all windows anew and ask for nothing: what was seen was the doing of a version that is gone."""
         self._detectors.clear()
-        self._early_seq = None
+        self._early_seq = self._fell_seq = None
 
     def _add(self, kind: str, values: Iterable[float], seqs: Ints, times_ms: Ints) -> None:
         detector = self._detectors.get(kind)
         if detector is None:
-            falls = kind in ("answers", "model")
+            falls = kind in _QUALITY
             delta = self._config.delta if falls else self._config.input_delta
             detector = self._detectors[kind] = Detector(delta, falls=falls)
         for place, before, after in detector.add(values):
@@ -130,6 +138,8 @@ class Drift:
     def _raise(self, alarm: Alarm) -> None:
         self.alarms.append(alarm)
         self.counts[alarm.kind] += 1
+        if alarm.kind in _QUALITY:
+            self._fell_seq = alarm.seq
         self._metrics.alarm(alarm)
         _log.warning("drift at event %d: %s from %.4f to %.4f", alarm.seq, alarm.kind, alarm.before, alarm.after)
         if self._early_seq is None and self._config.train_after:

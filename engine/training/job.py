@@ -38,7 +38,7 @@ def run_job(request: Request, store: Path, versions: VersionStore, progress: Cal
         retrieval=request.retrieval,
     )
     live = versions.load(number) if number else None
-    given = Round(log, item_ids, live, config, versions.attempted(), records)
+    given = Round(log, item_ids, live, config, versions.attempted(), records, request.effort)
     outcome = train_round(given, progress=progress)
 
     def finished(number: int) -> TrainReport:

@@ -19,7 +19,8 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     ``kept`` (there was too little to go by); ``reason`` says why in a sentence. ``ndcg_*`` are NDCG over the
     ``holdout`` events of ``users`` users that neither version was trained on; ``lower`` bounds the difference of
     candidate and live from below with ``confidence``, and must be above ``required``. ``fitted_events`` counts an event
-    each time that it was learnt from; ``best_step`` of ``steps`` is the one whose weights were taken.
+    each time that it was learnt from, ``effort`` times as often as usual; ``best_step`` of ``steps`` is the one whose
+    weights were taken.
     """
 
     verdict: str
@@ -42,6 +43,7 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     best_step: int = 0
     fitted_events: int = 0
+    effort: float = 1.0
     loss: float | None = None
     validation_loss: float | None = None
     seed: int = 0
@@ -55,7 +57,10 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Train on the log up to and including the event ``until_seq`` (None: all of it); publish only at this epoch."""
+    """Train on the log up to and including the event ``until_seq`` (None: all of it); publish only at this epoch.
+
+    ``effort`` is that of `rounds.Round`.
+    """
 
     id: int
     epoch: int
@@ -65,6 +70,7 @@ class Request(msgspec.Struct, frozen=True):
     training: TrainingConfig
     gate: GateConfig
     retrieval: RetrievalConfig
+    effort: float = 1.0
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

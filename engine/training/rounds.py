@@ -41,7 +41,8 @@ class Outcome(NamedTuple):
 class Round(NamedTuple):
     """What a round is given. ``item_ids`` are the store's items by row; ``attempted_seq`` is the newest event that the
     round before saw, so that refused candidates do not make the next ones ever more expensive (-1: none was);
-    ``records`` are the newest catalogue records by store row, read by models with attributes."""
+    ``records`` are the newest catalogue records by store row, read by models with attributes; a later version reads
+    ``effort`` times as much as usual, at a rate as many times as high: after a change there is more to learn."""
 
     log: UserLog
     item_ids: Sequence[str | None]
@@ -49,6 +50,7 @@ class Round(NamedTuple):
     config: Config
     attempted_seq: int = -1
     records: Sequence[Item | None] = ()
+    effort: float = 1.0
 
 
 def train_round(given: Round, *, progress: Callable[[float], None] | None = None) -> Outcome:
@@ -176,11 +178,11 @@ def _fit(
         recent = last_windows(log, since, anchor)
         mine = left_out[log.users[recent.starts]]
         new = _came_in(log, given, since)
-        tokens = config.tokens_per_event * new
+        tokens = round(config.tokens_per_event * new * given.effort)
         live = given.live.model().to(model.embedding.device)
         material = Material(log, version_rows, recent.take(~mine), recent.take(mine), since, live, whole)
         # a few users' windows pull at the full rate until they are known by heart
-        rate = config.rate * min(1.0, new / _FULL_RATE_EVENTS)
+        rate = config.rate * given.effort * min(1.0, given.effort * new / _FULL_RATE_EVENTS)
     fitted = fit(
         model,
         material,
@@ -196,6 +198,7 @@ def _fit(
         "steps": fitted.steps,
         "best_step": fitted.best_step,
         "fitted_events": fitted.events,
+        "effort": given.effort,
         "loss": fitted.loss,
         "validation_loss": fitted.validation_loss,
     }

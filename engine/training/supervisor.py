@@ -67,18 +67,19 @@ class Trainer:
         child = self._child
         return None if child is None or child.process.poll() is not None else child.process.pid
 
-    def train(self, until_seq: int | None = None) -> TrainReport:
+    def train(self, until_seq: int | None = None, *, effort: float = 1.0) -> TrainReport:
         """Train on the log up to and including event ``until_seq`` (None: all of it) and wait for the report.
 
-        Raises ``TrainingError`` with the reason if it failed; the live version is as it was then.
+        ``effort`` is how many times as much as usual a later version reads, at a rate as many times as high. Raises
+        ``TrainingError`` with the reason if it failed; the live version is as it was then.
         """
-        self.start(until_seq)
+        self.start(until_seq, effort=effort)
         while True:
             report = self.poll(wait_s=None)
             if report is not None:
                 return report
 
-    def start(self, until_seq: int | None = None) -> None:
+    def start(self, until_seq: int | None = None, *, effort: float = 1.0) -> None:
         """Begin a training without waiting; `poll` tells how it goes. Raises ``TrainingError`` if one is under way."""
         with self._lock:
             if self._closed:
@@ -99,6 +100,7 @@ class Trainer:
                 config.training,
                 config.gate,
                 config.retrieval,
+                effort,
             )
             self._child.send(request)
             self._pending, self.progress = request.id, 0.0

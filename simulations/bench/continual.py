@@ -48,8 +48,9 @@ def bench_continual(
     alone among all items of the version, without the user's own. ``old_quality`` is that on the cohort before the
     change after the last round, as a share of joint's; ``adapt_events`` the events after the change until a version was
     trained whose quality up to the next round, on all events, is at least 95 % of joint's (None: never).
-    ``alarm_events`` and ``false_alarms`` are of the engine's detector at its default settings, over the ranking by
-    sequential rules: events from a change of `abrupt` to its alarm, and alarms on 100,000 events of `stationary`.
+    ``effort`` is that of the rounds, greater after the alarm. ``alarm_events`` and ``false_alarms`` are of the engine's
+    detector at its default settings, over the ranking by sequential rules: events from a change of `abrupt` to its
+    alarm, and alarms on 100,000 events of `stationary`.
     """
     progress("alarms")
     found, changes = _alarms("abrupt", _EVENTS, seed)
@@ -59,7 +60,7 @@ def bench_continual(
         "alarm_events_by_change": after,
         "false_alarms": len(_alarms("stationary", _STATIONARY_EVENTS, seed)[0]),
     }
-    world = _World.of(seed, config or Config())
+    world = _World.of(seed, config or Config(), after[0])
     progress("joint")
     joint = [world.train(end, None) for end in world.ends[1:]]
     first = world.train(world.ends[0], None)
@@ -69,20 +70,21 @@ def bench_continual(
     for name in strategies or STRATEGIES:
         progress(name)
         result["strategy"][name] = _judged(world, name, first, joint[-1], fresh)
-    return result | {"rounds": list(_ROUNDS), "seed": seed}
+    return result | {"rounds": list(_ROUNDS), "effort": world.efforts, "seed": seed}
 
 
 class _World(NamedTuple):
-    """The stream as a log, what of it is held out, and where versions are trained (``ends``, in events)."""
+    """The stream as a log, what of it is held out, and after how many events versions are trained with what effort."""
 
     log: UserLog
     names: list[str]
     held_out: Ints
     ends: list[int]
+    efforts: list[float]
     config: Config
 
     @classmethod
-    def of(cls, seed: int, config: Config) -> "_World":
+    def of(cls, seed: int, config: Config, alarm: int | None) -> "_World":
         stream = synthetic_stream("abrupt", _EVENTS, seed)
         change, end = stream.drifts[0].start, stream.drifts[1].start
         log = _log(stream, end)
@@ -93,9 +95,13 @@ class _World(NamedTuple):
             gate=msgspec.structs.replace(config.gate, margin=-1e9),
             training=msgspec.structs.replace(config.training, seed=seed),
         )
-        return cls(log, stream.item_ids, held_out, [change, *(change + more for more in _ROUNDS)], settings)
+        ends = [change, *(change + more for more in _ROUNDS)]
+        # as the engine does after an alarm, so many events after the change
+        hurried = [alarm is not None and alarm <= more <= alarm + config.drift.effort_events for more in _ROUNDS]
+        efforts = [config.drift.effort if each else 1.0 for each in hurried]
+        return cls(log, stream.item_ids, held_out, ends, efforts, settings)
 
-    def train(self, end: int, live: Version | None, strategy: str | None = None) -> Version:
+    def train(self, end: int, live: Version | None, strategy: str | None = None, *, effort: float = 1.0) -> Version:
         """Train a version on the first ``end`` events, without those held out."""
         config = self.config
         if strategy is not None:
@@ -107,7 +113,7 @@ class _World(NamedTuple):
         kept[self.held_out] = False
         learnt = UserLog.of(log.users[kept], log.items[kept], log.times_ms[kept], log.seqs[kept])
         attempted = -1 if live is None else int(live.facts.report["newest_seq"])
-        outcome = train_round(Round(learnt, self.names, live, config, attempted))
+        outcome = train_round(Round(learnt, self.names, live, config, attempted, effort=effort))
         assert outcome.model is not None, outcome.report.reason
         number = 1 if live is None else live.number + 1
         facts = VersionFacts(
@@ -158,8 +164,8 @@ class _World(NamedTuple):
 def _judged(world: _World, name: str, first: Version, joint: Version, fresh: Sequence[float]) -> dict[str, Any]:
     started = time.perf_counter()
     versions = [first]
-    for end in world.ends[1:]:
-        versions.append(world.train(end, versions[-1], name))
+    for end, effort in zip(world.ends[1:], world.efforts, strict=True):
+        versions.append(world.train(end, versions[-1], name, effort=effort))
     seconds = time.perf_counter() - started
     quality = np.array([[world.quality(version, cohort) for cohort in range(len(versions))] for version in versions])
     reached = [world.prequential(version, turn) for turn, version in enumerate(versions[1:], 1)]

@@ -147,6 +147,22 @@ def test_an_alarm_asks_for_a_training_once_there_is_something_to_learn() -> None
     assert not drift.early(due + 1_000)
 
 
+def test_after_a_fall_trainings_are_worth_more_effort_for_a_while() -> None:
+    drift = Drift(DriftConfig(effort=4, effort_events=500), Metrics())
+    drift.serves(1)
+    for seq in range(1_100):
+        drift.judged(seq, seq, float(seq < 1_000), None)
+    (fell,) = (alarm.seq for alarm in drift.alarms)
+    assert [drift.effort(seq) for seq in (fell + 1, fell + 500, fell + 501)] == [4, 4, 1]
+    # new users are no reason to doubt what was learnt
+    old = range(400)
+    for batch in range(10):
+        drift.came(_batch(old, old, known_users=400, known_items=400, seq=2_000 + 300 * batch))
+    drift.came(_batch(range(400, 800), old, known_users=400, known_items=400, seq=5_000))
+    assert drift.counts["new-users"]
+    assert drift.effort(5_300) == 1
+
+
 def test_a_switch_is_no_drift_of_the_model() -> None:
     drift = Drift(DriftConfig(), Metrics())
     drift.serves(1)

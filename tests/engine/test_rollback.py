@@ -51,7 +51,7 @@ class _Trainer:
         self._path, self._config, self._epoch, self._bad = path, config, epoch, bad
         self._count = 0
 
-    def train(self) -> TrainReport:
+    def train(self, *, effort: float = 1.0) -> TrainReport:
         self._count += 1
         versions, config = VersionStore(self._path / "models"), self._config
         request = Request(
@@ -63,6 +63,7 @@ class _Trainer:
             config.training,
             config.gate,
             config.retrieval,
+            effort,
         )
         with versions.lock():
             if self._count in self._bad:

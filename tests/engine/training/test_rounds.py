@@ -169,6 +169,20 @@ def test_the_effort_is_bounded_by_what_came_in(stream: Stream, config: Config, f
     assert soon.steps == round(training.tokens_per_event * 80 / training.batch_events)
 
 
+def test_after_a_change_a_round_learns_more_and_faster(stream: Stream, config: Config, first: Outcome) -> None:
+    live, lenient = _version(first), msgspec.structs.replace(config, gate=GateConfig(100, margin=-10.0))
+    usual, hurried = (
+        train_round(Round(stream(1600), _ITEMS, live, lenient, attempted_seq=799, effort=effort)) for effort in (1, 3)
+    )
+    assert hurried.report.steps == 3 * usual.report.steps
+    assert (usual.report.effort, hurried.report.effort) == (1, 3)
+    before = live.model().layers[0].in_proj.weight
+    few, many = (
+        float((_tensors(outcome)["layers.0.in_proj.weight"] - before).detach().norm()) for outcome in (usual, hurried)
+    )
+    assert many > 2 * few
+
+
 def test_small_rounds_learn_gently(stream: Stream, config: Config, first: Outcome) -> None:
     live, lenient = _version(first), msgspec.structs.replace(config, gate=GateConfig(100, margin=-10.0))
 
