@@ -151,6 +151,8 @@ class _Child:
     def __init__(self, data_dir: Path, config: Config) -> None:
         threads = str(config.training.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONSAFEPATH": "1"}
+        # oneDNN keeps code for 1,024 shapes of products, a megabyte each, and every new item makes new shapes
+        environment.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         command = [sys.executable, "-c", _PROGRAM, "--data", str(data_dir), "--nice", str(config.training.nice)]
         try:
             self.process = subprocess.Popen(

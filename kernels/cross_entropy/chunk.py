@@ -15,6 +15,8 @@ __all__ = ["CrossEntropyByBlocks"]
 # logits of this many bytes at a time: on a CPU products with fewer rows repeat too much, with more they leave the cache
 _BLOCK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 _LEAST_ROWS, _MOST_ROWS = 64, 16_384
+# products in bfloat16 have a multiple of so many rows: oneDNN compiles and keeps code for every number of rows it meets
+_STEP_ROWS = 64
 
 
 class CrossEntropyByBlocks(torch.autograd.Function):
@@ -38,12 +40,13 @@ class CrossEntropyByBlocks(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return the mean loss; make its gradients."""
         dtype = torch.bfloat16 if half else hidden.dtype
-        table, vectors = rivals.to(dtype), hidden.to(dtype)
+        table, vectors = rivals.to(dtype), _padded(hidden, dtype) if half else hidden
         hidden_grad, rivals_grad = torch.empty_like(hidden), torch.zeros_like(rivals)
         own = (hidden * true).sum(1)
         excess, loss = torch.empty_like(own), torch.empty_like(own)
         rows = min(_MOST_ROWS, max(_LEAST_ROWS, _BLOCK_BYTES[hidden.device.type] // (len(rivals) * dtype.itemsize + 1)))
-        logits = hidden.new_empty((min(rows, len(hidden)), len(rivals)), dtype=dtype)
+        rows -= rows % _STEP_ROWS
+        logits = hidden.new_empty((min(rows, len(vectors)), len(rivals)), dtype=dtype)
         begins = range(0, len(hidden), rows)
         # a single block has all pairs, and a GPU is not asked where they end
         bounds = [0, len(positions)]
@@ -54,12 +57,13 @@ class CrossEntropyByBlocks(torch.autograd.Function):
         for place, begin in enumerate(begins):
             block = slice(begin, begin + rows)
             pairs = slice(bounds[place], bounds[place + 1])
-            part = logits[: len(own[block])]
+            # the last block may have rows beyond the positions: without a vector they add nothing
+            part, count = logits[: len(vectors[block])], len(own[block])
             torch.mm(vectors[block], table.T, out=part)
             step = softmax_rows if compiled else _softmax
             weighted = (positions[pairs] - begin, columns[pairs], log_weights[pairs])
-            step(part, own[block], bare, *weighted, loss[block], excess[block])
-            hidden_grad[block] = part @ table
+            step(part[:count], own[block], bare, *weighted, loss[block], excess[block])
+            hidden_grad[block] = (part @ table)[:count]
             if half:
                 rivals_grad += part.T @ vectors[block]
             else:
@@ -76,6 +80,13 @@ class CrossEntropyByBlocks(torch.autograd.Function):
         scale = grads[0] * ctx.scale
         hidden_grad, true_grad, rivals_grad = ctx.saved_tensors
         return hidden_grad * scale, true_grad * scale, rivals_grad * scale, None, None, None, None, None, None
+
+
+def _padded(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the rows in another type, with rows of zeros to the next multiple of ``_STEP_ROWS``."""
+    vectors = hidden.new_zeros((-(-len(hidden) // _STEP_ROWS) * _STEP_ROWS, hidden.shape[1]), dtype=dtype)
+    vectors[: len(hidden)] = hidden
+    return vectors
 
 
 def _softmax(
