@@ -25,6 +25,9 @@ _QUALITY = ("answers", "model")
 KINDS = (*_QUALITY, "new-items", "new-users")
 # alarms that are kept to be told
 _KEPT = 100
+# values that a mean is taken from
+_ENOUGH = 100
+_TINY = 1e-6
 
 
 def preload() -> None:
@@ -55,6 +58,16 @@ class Detector:
         self._adwin = ADWIN(delta=delta)
         self._falls = falls
 
+    @property
+    def width(self) -> int:
+        """How many values the window has."""
+        return int(self._adwin.width)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the window."""
+        return float(self._adwin.estimation)
+
     def add(self, values: Iterable[float]) -> list[Finding]:
         """Take values in their order and return what was found at which of them."""
         adwin, found = self._adwin, []
@@ -80,7 +93,7 @@ class Drift:
         self._version = 0
         self._detectors: dict[str, Detector] = {}
         self._early_seq: int | None = None
-        self._fell_seq: int | None = None
+        self._falls: dict[str, Alarm] = {}
         self.alarms: deque[Alarm] = deque(maxlen=_KEPT)
         self.counts: Counter[str] = Counter()
 
@@ -111,10 +124,13 @@ class Drift:
         return self._early_seq is not None and next_seq >= self._early_seq
 
     def effort(self, next_seq: int) -> float:
-        """Return how many times the usual effort a training now is worth: more soon after what was learnt fell."""
-        if self._fell_seq is None or next_seq > self._fell_seq + self._config.effort_events:
-            return 1.0
-        return self._config.effort
+        """Return how many times the usual effort a training now is worth: what quality was before a fall by what it is.
+
+        1 without a fall within the last ``effort_events``, ``config.effort`` at most.
+        """
+        recent = [fall for fall in self._falls.values() if next_seq <= fall.seq + self._config.effort_events]
+        lost = (fall.before / max(self._now(fall), _TINY) for fall in recent)
+        return min(self._config.effort, max(1.0, *lost, 1.0))
 
     def trained(self, next_seq: int) -> None:
         """Take note of a training on the events before ``next_seq``."""
@@ -124,7 +140,12 @@ class Drift:
     def calm(self) -> None:
         """Begin all windows anew and ask for nothing: what was seen was the doing of a version that is gone."""
         self._detectors.clear()
-        self._early_seq = self._fell_seq = None
+        self._early_seq = None
+        self._falls.clear()
+
+    def _now(self, fall: Alarm) -> float:
+        detector = self._detectors.get(fall.kind)
+        return fall.after if detector is None or detector.width < _ENOUGH else detector.mean
 
     def _add(self, kind: str, values: Iterable[float], seqs: Ints, times_ms: Ints) -> None:
         detector = self._detectors.get(kind)
@@ -139,7 +160,7 @@ class Drift:
         self.alarms.append(alarm)
         self.counts[alarm.kind] += 1
         if alarm.kind in _QUALITY:
-            self._fell_seq = alarm.seq
+            self._falls[alarm.kind] = alarm
         self._metrics.alarm(alarm)
         _log.warning("drift at event %d: %s from %.4f to %.4f", alarm.seq, alarm.kind, alarm.before, alarm.after)
         if self._early_seq is None and self._config.train_after:

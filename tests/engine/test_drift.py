@@ -147,20 +147,26 @@ def test_an_alarm_asks_for_a_training_once_there_is_something_to_learn() -> None
     assert not drift.early(due + 1_000)
 
 
-def test_after_a_fall_trainings_are_worth_more_effort_for_a_while() -> None:
-    drift = Drift(DriftConfig(effort=4, effort_events=500), Metrics())
+@pytest.mark.parametrize(("level", "effort"), [(0.8, 1.25), (0.5, 2.0), (0.1, 4.0), (0.0, 4.0)])
+def test_after_a_fall_trainings_are_worth_more_effort_for_a_while(level: float, effort: float) -> None:
+    drift = Drift(DriftConfig(effort=4, effort_events=2_500), Metrics())
     drift.serves(1)
-    for seq in range(1_100):
-        drift.judged(seq, seq, float(seq < 1_000), None)
-    (fell,) = (alarm.seq for alarm in drift.alarms)
-    assert [drift.effort(seq) for seq in (fell + 1, fell + 500, fell + 501)] == [4, 4, 1]
-    # new users are no reason to doubt what was learnt
-    old = range(400)
+    for seq in range(6_000):
+        drift.judged(seq, seq, 1.0 if seq < 4_000 else level, None)
+    assert set(drift.counts) == {"answers"}
+    first = drift.alarms[0].seq
+    assert drift.effort(6_000) == pytest.approx(effort, rel=0.03)
+    assert drift.effort(first + 10_000) == 1
+
+
+def test_new_users_are_no_reason_to_doubt_what_was_learnt() -> None:
+    drift, old = Drift(DriftConfig(), Metrics()), range(400)
+    drift.serves(1)
     for batch in range(10):
-        drift.came(_batch(old, old, known_users=400, known_items=400, seq=2_000 + 300 * batch))
-    drift.came(_batch(range(400, 800), old, known_users=400, known_items=400, seq=5_000))
-    assert drift.counts["new-users"]
-    assert drift.effort(5_300) == 1
+        drift.came(_batch(old, old, known_users=400, known_items=400, seq=300 * batch))
+    drift.came(_batch(range(400, 800), old, known_users=400, known_items=400, seq=3_000))
+    assert set(drift.counts) == {"new-users"}
+    assert drift.effort(3_300) == 1
 
 
 def test_a_switch_is_no_drift_of_the_model() -> None:
