@@ -12,7 +12,8 @@ import torch
 from recurra.engine.config import Config
 from recurra.engine.errors import InputError
 from recurra.engine.model import StreamingModel
-from recurra.simulations.ader import Periods, evaluate, figures, protocol_config, rank_sessions
+from recurra.engine.training import UserLog
+from recurra.simulations.ader import Periods, _exemplars, evaluate, figures, protocol_config, rank_sessions
 from recurra.simulations.ader_report import PUBLISHED, write_ader_report
 from recurra.simulations.datasets import Stream, load
 
@@ -95,6 +96,30 @@ def test_ranks_are_those_of_a_loop_and_ties_count_against(stream: Stream, small:
     assert ranks[(np.delete(log.items, log.starts[:-1])) < 2].min() >= 2
 
 
+def test_a_bonus_puts_what_the_session_had_first(small: Config) -> None:
+    model = StreamingModel(small.model, 9, generator=torch.Generator().manual_seed(3))
+    items = np.array([4, 2, 4, 4, 7, 2, 1, 1])
+    users, place = np.array([0, 0, 0, 0, 0, 0, 1, 1]), np.arange(8)
+    log = UserLog.of(users, items, place, place)
+    plain, preferred = rank_sessions(model, log), rank_sessions(model, log, own_bonus=1e3)
+    # targets 2, 4, 4, 7, 2 and 1: among two, two and three items that were there before, and behind one and two
+    repeats = [1, 2, 4, 5]
+    assert (preferred[repeats] <= [2, 2, 3, 1]).all()
+    assert (preferred[[0, 3]] > [1, 2]).all()
+    assert (preferred[repeats] <= plain[repeats]).all()
+
+
+def test_exemplars_keep_rare_items_within_the_budget() -> None:
+    rng = np.random.default_rng(0)
+    # 100 sessions of two common items, 10 of a rare one and a common one
+    items = np.concatenate([np.tile([0, 1], 100), np.stack((np.arange(2, 12), np.zeros(10, int)), 1).ravel()])
+    users, place = np.repeat(np.arange(110), 2), np.arange(220)
+    log = UserLog.of(users, items, place, place)
+    kept = _exemplars(log, np.ones(110, np.bool_), np.ones(110, np.int64), 30, rng)
+    assert kept.sum() == 30
+    assert kept[100:].sum() >= 9
+
+
 def test_figures_are_shares() -> None:
     assert figures(np.array([1.0, 20.0, 15.0, 21.0])) == {
         "recall@20": 0.75,
@@ -111,7 +136,7 @@ def test_it_learns_and_says_what_it_did(replayed: dict[str, Any]) -> None:
     # 60 sessions of five without a tenth, and 80 targets of earlier ones at most
     assert 200 < first["trained_events"] < 300
     assert 300 < second["trained_events"] <= 300 + 80 * 5 / 4
-    assert third["valid"].keys() == {"recall@20", "recall@10", "mrr@20"}
+    assert third["valid"].keys() == {"recall@20", "recall@10", "mrr@20", "without_bonus"}
     assert replayed["mean"]["mrr@20"] == pytest.approx(np.mean([e["mrr@20"] for e in replayed["periods"]]), abs=1e-5)
 
 
