@@ -22,8 +22,8 @@ def untrained(tmp_path: Path) -> Path:
 def test_a_generated_stream_has_its_truth(run: Run, tmp_path: Path, untrained: Path) -> None:
     out = tmp_path / "out.json"
     options = ("--limit", "1500", "--every", "3", "--config", untrained, "--label-delay", "10m", "--json", out)
-    options = (*options, "--strategy", "replay+distill")
-    done = run("replay", "synthetic:abrupt", "--seed", "4", *options)
+    strategy = ("--strategy", "replay+distill")
+    done = run("replay", "synthetic:abrupt", "--seed", "4", *options, *strategy)
     assert done.code == 0, done.err
     assert "nobody can be better" in done.out
     result = json.loads(out.read_text())

@@ -11,19 +11,18 @@ class Machine:
     """A processor and a clock that move when they are told to."""
 
     def __init__(self) -> None:
-        self.computed, self.passed, self.rests = 0.0, 0.0, []
+        self.computed = self.passed = 0.0
 
     def work(self, computed: float, passed: float) -> None:
         self.computed += computed
         self.passed += passed
 
     def rest(self, seconds: float) -> None:
-        self.rests.append(seconds)
         self.passed += seconds
 
 
 @pytest.mark.parametrize("processors", [0.25, 0.5, 1.0, 1.5])
-def test_computes_at_most_the_share_of_the_time_that_passed(processors):
+def test_computes_at_most_the_share_of_the_time_that_passed(processors: float) -> None:
     machine = Machine()
     pace = Pace(processors, computed_s=lambda: machine.computed, passed_s=lambda: machine.passed, rest=machine.rest)
     # two threads, then one, then a wait for the disk
@@ -36,6 +35,6 @@ def test_computes_at_most_the_share_of_the_time_that_passed(processors):
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
-def test_a_share_is_above_nothing_and_at_most_all(share):
+def test_a_share_is_above_nothing_and_at_most_all(share: float) -> None:
     with pytest.raises(ConfigError, match=r"training\.share must be above 0 and at most 1"):
         TrainingConfig(share=share)

@@ -176,7 +176,7 @@ def test_after_a_change_a_round_learns_more_and_faster(stream: Stream, config: C
     )
     assert hurried.report.steps == 3 * usual.report.steps
     assert (usual.report.effort, hurried.report.effort) == (1, 3)
-    before = live.model().layers[0].in_proj.weight
+    before = live.model().layers[0].get_parameter("in_proj.weight")
     few, many = (
         float((_tensors(outcome)["layers.0.in_proj.weight"] - before).detach().norm()) for outcome in (usual, hurried)
     )
@@ -189,7 +189,7 @@ def test_small_rounds_learn_gently(stream: Stream, config: Config, first: Outcom
     def moved(count: int, rate: float) -> float:
         changed = _training(lenient, rate=rate, tokens_per_event=24 * 800 // (count - 800))
         outcome = train_round(Round(stream(count), _ITEMS, live, changed, attempted_seq=799))
-        before = live.model().layers[0].in_proj.weight
+        before = live.model().layers[0].get_parameter("in_proj.weight")
         return float((_tensors(outcome)["layers.0.in_proj.weight"] - before).detach().norm())
 
     # the same number of steps: a quarter of the events at four times the rate moves the weights as far

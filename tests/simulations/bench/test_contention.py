@@ -7,7 +7,7 @@ from recurra.simulations.bench.contention import bench_contention
 pytestmark = pytest.mark.slow
 
 
-def test_measures_with_training_and_without_it_in_turns():
+def test_measures_with_training_and_without_it_in_turns() -> None:
     result = bench_contention(rounds=2, seconds=1.0)
     off, on = result["training_off"], result["training_on"]
     assert off["training_processors"] < 0.01 < on["training_processors"]
