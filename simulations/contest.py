@@ -25,7 +25,7 @@ from .prequential import (
 )
 from .synthetic import SyntheticStream
 
-__all__ = ["RECURRA", "TRUTH", "Contest"]
+__all__ = ["RECURRA", "TRUTH", "Contest", "ranks_alone"]
 
 RECURRA = "recurra"
 # what ranks by the distribution that the event was drawn from, where a generated stream knows it
@@ -172,6 +172,21 @@ class Contest:
             self._components[name] = None
             ranks[_component(name)] = rank_dense(part, scores.allowed, place)
         return ranks
+
+
+def ranks_alone(baseline: Baseline, stream: Stream, first: int) -> NDArray[np.int32]:
+    """Return the ranks of the events from position ``first`` on by one baseline that learns all of them, and no others."""
+    owned, known = Owned(), 0
+    ranks = np.zeros(len(stream) - first, np.int32)
+    for position, (user, item) in enumerate(zip(stream.users.tolist(), stream.items.tolist(), strict=True)):
+        if position >= first and item < known:
+            ranks[position - first] = rank_among_known(baseline.scores(user), item, owned.of(user))
+        elif position >= first:
+            ranks[position - first] = MISS
+        baseline.learn(user, item)
+        owned.add(user, item)
+        known = max(known, item + 1)
+    return ranks
 
 
 def _sampled(baseline: Baseline) -> bool:

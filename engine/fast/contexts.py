@@ -171,18 +171,16 @@ def insert(contexts: Contexts, slot: int, at: int, item: int, time_ms: int) -> N
     items[at], times[at] = item, time_ms
 
 
-@jit
 def _in_use(contexts: Contexts) -> npt.NDArray[np.int64]:
-    # the slots in use, the one used longest ago first
-    slots = np.empty(contexts.users.size, np.int64)
+    # the slots in use, the one used longest ago first; not compiled, for a service's end would wait for that
     anchor = contexts.users.size
-    count = anchor
-    slot = contexts.older[anchor]
-    while slot != anchor and contexts.users[slot] >= 0:
-        count -= 1
-        slots[count] = slot
-        slot = contexts.older[slot]
-    return slots[count:]
+    older, users = contexts.older.tolist(), contexts.users.tolist()
+    slots = []
+    slot = older[anchor]
+    while slot != anchor and users[slot] >= 0:
+        slots.append(slot)
+        slot = older[slot]
+    return np.array(slots[::-1], np.int64)
 
 
 def saved(contexts: Contexts) -> dict[str, npt.NDArray[Any]]:

@@ -47,8 +47,9 @@ def bench_contention(
         folder = Path(name)
         publish_random(folder, _ITEMS, seed)
         with open_engine(folder, _config(share, threads, seed)) as engine:
+            stream = made_events(_EVENTS, _USERS, _ITEMS, seed)
             for start in range(0, _EVENTS, _BATCH):
-                engine.ingest(made_events(_EVENTS, _USERS, _ITEMS, seed)[start : start + _BATCH])
+                engine.ingest(stream[start : start + _BATCH])
             # every state folded and every kernel compiled before anything is measured
             _ask(engine, seconds, seed)
             with _training(engine) as program:

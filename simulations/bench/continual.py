@@ -19,9 +19,10 @@ from ...engine.drift import Detector
 from ...engine.training import STRATEGIES, Round, UserLog, cross_version_recall, last_windows, ranks, train_round
 from ...engine.versions import Version, VersionFacts
 from ..baselines import SequentialRules
+from ..contest import ranks_alone
 from ..datasets import Stream
 from ..forgetting import backward_transfer, forgetting, forward_transfer
-from ..prequential import MISS, Owned, gains, rank_among_known
+from ..prequential import MISS, gains
 from ..synthetic import stream as synthetic_stream
 
 __all__ = ["bench_continual"]
@@ -198,14 +199,7 @@ def _log(stream: Stream, events: int) -> UserLog:
 def _alarms(kind: str, events: int, seed: int) -> tuple[list[int], list[int]]:
     """Return where the detector finds a fall of the ranking by sequential rules, and where the stream changes."""
     stream = synthetic_stream(kind, events, seed)
-    rules, owned, known, warm = SequentialRules(), Owned(), 0, events // 5
-    reached = np.zeros(events - warm, np.int32)
-    for position, (user, item) in enumerate(zip(stream.users.tolist(), stream.items.tolist(), strict=True)):
-        if position >= warm:
-            seen = item < known
-            reached[position - warm] = rank_among_known(rules.scores(user), item, owned.of(user)) if seen else MISS
-        rules.learn(user, item)
-        owned.add(user, item)
-        known = max(known, item + 1)
-    found = Detector(DriftConfig().delta, falls=True).add(gains(reached).tolist())
+    warm = events // 5
+    reached = gains(ranks_alone(SequentialRules(), stream, warm))
+    found = Detector(DriftConfig().delta, falls=True).add(reached.tolist())
     return [warm + each.place for each in found], [drift.start for drift in stream.drifts]

@@ -30,8 +30,8 @@ def made_events(count: int, users: int, items: int, seed: int) -> list[Event]:
     ]
 
 
-def publish_random(folder: Path, items: int, seed: int) -> None:
-    """Publish a version of random weights that knows ``item-0`` and so on, trained on the first event."""
+def publish_random(folder: Path, items: int, seed: int, *, cutoff_seq: int = 0) -> None:
+    """Publish a version of random weights that knows ``item-0`` and so on, as if trained up to event ``cutoff_seq``."""
     torch.manual_seed(seed)
     facts: dict[str, Any] = {"verdict": "random weights, for a benchmark"}
     versions = VersionStore(folder / "models")
@@ -40,7 +40,7 @@ def publish_random(folder: Path, items: int, seed: int) -> None:
             StreamingModel(Config().model, items),
             [f"item-{item}" for item in range(items)],
             parent=0,
-            cutoff_seq=0,
+            cutoff_seq=cutoff_seq,
             store_id="",
             report=lambda _: facts,
             guard=lambda: None,

@@ -14,7 +14,6 @@ from unittest.mock import patch
 import faiss
 import msgspec
 import numpy as np
-import torch
 
 from ...connectors.http import Client
 from ...engine.clock import EventClock
@@ -22,9 +21,8 @@ from ...engine.config import Config
 from ...engine.engine import Engine
 from ...engine.errors import InputError, ServiceError
 from ...engine.events import Event
-from ...engine.model import StreamingModel
-from ...engine.versions import VersionStore
 from ..load import Load, drive
+from .made import publish_random
 
 __all__ = ["bench_query"]
 
@@ -154,18 +152,7 @@ def _fill(folder: Path, items: int, seed: int) -> None:
             for place, (user, item) in enumerate(columns)
         )
         engine.ingest(events)
-    torch.manual_seed(seed)
-    versions = VersionStore(folder / "models")
-    with versions.lock():
-        versions.publish(
-            StreamingModel(Config().model, items),
-            [f"item-{item}" for item in range(items)],
-            parent=0,
-            cutoff_seq=count,
-            store_id="",
-            report=lambda _: {"verdict": "random weights, for a benchmark"},
-            guard=lambda: None,
-        )
+    publish_random(folder, items, seed, cutoff_seq=count)
 
 
 @contextmanager

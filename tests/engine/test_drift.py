@@ -9,7 +9,8 @@ from recurra.engine.metrics import Metrics
 from recurra.engine.store import APPLIED, DUPLICATE, Applied
 from recurra.simulations import synthetic
 from recurra.simulations.baselines import SequentialRules
-from recurra.simulations.prequential import MISS, Owned, gains, rank_among_known
+from recurra.simulations.contest import ranks_alone
+from recurra.simulations.prequential import gains
 
 _DELTA = DriftConfig().delta
 
@@ -17,17 +18,9 @@ _DELTA = DriftConfig().delta
 def _found(kind: str, events: int, seed: int) -> tuple[synthetic.SyntheticStream, list[int]]:
     """Rank the events after the first fifth by rules, and look for drift in that."""
     stream = synthetic.stream(kind, events, seed)
-    rules, owned, known = SequentialRules(), Owned(), 0
     warm = events // 5
-    ranks = np.zeros(events - warm, np.int32)
-    for position, (user, item) in enumerate(zip(stream.users.tolist(), stream.items.tolist(), strict=True)):
-        if position >= warm:
-            seen = item < known
-            ranks[position - warm] = rank_among_known(rules.scores(user), item, owned.of(user)) if seen else MISS
-        rules.learn(user, item)
-        owned.add(user, item)
-        known = max(known, item + 1)
-    return stream, [warm + found.place for found in Detector(_DELTA, falls=True).add(gains(ranks).tolist())]
+    reached = gains(ranks_alone(SequentialRules(), stream, warm))
+    return stream, [warm + found.place for found in Detector(_DELTA, falls=True).add(reached.tolist())]
 
 
 def test_a_long_stationary_stream_raises_no_alarm() -> None:
