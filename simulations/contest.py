@@ -175,7 +175,7 @@ class Contest:
 
 
 def ranks_alone(baseline: Baseline, stream: Stream, first: int) -> NDArray[np.int32]:
-    """Return the ranks of the events from position ``first`` on by one baseline that learns all of them, and no others."""
+    """Return the ranks, by one baseline that learns all events, of those from position ``first`` on."""
     owned, known = Owned(), 0
     ranks = np.zeros(len(stream) - first, np.int32)
     for position, (user, item) in enumerate(zip(stream.users.tolist(), stream.items.tolist(), strict=True)):
