@@ -1,11 +1,10 @@
 """The recommenders of river: matrix factorisation that takes one gradient step per event."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from .arrays import FloatArray
+from .arrays import FloatArray, grown
 
 __all__ = ["RiverBiasedMf", "RiverFunkMf"]
 
@@ -20,14 +19,15 @@ class _Factors:
         # river's models have no types
         self._model = model
         self._items = 0
+        # the model's vectors of the items in one array: river has an array for each
+        self._vectors = np.zeros((1024, _FACTORS))
 
     def scores(self, user: int) -> FloatArray:
         """Return the scores of items 0, 1, ..., as the model's own ``predict_one`` gives them; a new array."""
         if self._items == 0:
             return np.zeros(0)
-        vectors: Mapping[int, FloatArray] = self._model.i_latents
         with np.errstate(over="ignore", invalid="ignore"):
-            scores: FloatArray = np.stack([vectors[item] for item in range(self._items)]) @ self._model.u_latents[user]
+            scores: FloatArray = self._vectors[: self._items] @ self._model.u_latents[user]
         return scores
 
     def learn(self, user: int, item: int, weight: float = 1.0) -> None:
@@ -35,7 +35,13 @@ class _Factors:
         # weights of another size than ratings can make a factorisation diverge, which then ranks accordingly
         with np.errstate(over="ignore", invalid="ignore"):
             self._model.learn_one(user=user, item=item, y=weight)
+        self._vectors = grown(self._vectors, item)
+        for changed in {item, *range(self._items, item)}:
+            self._copy(changed)
         self._items = max(self._items, item + 1)
+
+    def _copy(self, item: int) -> None:
+        self._vectors[item] = self._model.i_latents[item]
 
 
 class RiverFunkMf(_Factors):
@@ -63,11 +69,16 @@ class RiverBiasedMf(_Factors):
 
         biases, vectors = optim.SGD(0.02), optim.SGD(0.05)
         super().__init__(reco.BiasedMF(n_factors=_FACTORS, bias_optimizer=biases, latent_optimizer=vectors, seed=_SEED))
+        self._biases = np.zeros(1024)
 
     def scores(self, user: int) -> FloatArray:
         """Return the scores of items 0, 1, ... as the model's own ``predict_one`` gives them; a new array."""
-        biases: Mapping[int, float] = self._model.i_biases
         scores = super().scores(user)
-        scores += np.fromiter((biases[item] for item in range(self._items)), dtype=np.float64, count=self._items)
+        scores += self._biases[: self._items]
         scores += self._model.global_mean.get() + self._model.u_biases[user]
         return scores
+
+    def _copy(self, item: int) -> None:
+        super()._copy(item)
+        self._biases = grown(self._biases, item)
+        self._biases[item] = self._model.i_biases[item]
