@@ -38,3 +38,8 @@ def golden() -> Callable[[str], Path]:
 def pytest_collection_finish() -> None:
     """Keep what imports made, half a million objects, out of every later search for cycles."""
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let go of all of it: libraries that look for leaks at the end would print them after the summary."""
+    gc.unfreeze()

@@ -66,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(error, notes)
     finally:
         notes.show()
-        # what is left goes with the process; looking through it five times more would take up to seconds
-        gc.freeze()
+        # what is left goes with the process; looking through it five times more would take up to seconds. Triton's
+        # binding would print a list of it as leaks
+        if "triton" not in sys.modules:
+            gc.freeze()
     sys.exit(0)
 
 
