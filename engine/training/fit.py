@@ -46,14 +46,15 @@ def fit(
     rate: float,
     rng: np.random.Generator,
     strategy: Strategy | None = None,
+    effort: float = 1.0,
     exclude_own: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Train ``model`` in place on about ``tokens`` events with the peak learning rate ``rate``.
 
     ``strategy``, new for this fit, says how it keeps what the live model knew; None is plain fine-tuning, and a first
-    version has nothing to keep. With ``exclude_own`` what a user had is no rival of the next item. Raises
-    ``TrainingError`` if the loss is not finite.
+    version has nothing to keep; ``effort`` is that of `Setting`. With ``exclude_own`` what a user had is no rival of
+    the next item. Raises ``TrainingError`` if the loss is not finite.
     """
     own_weight = 0.0 if exclude_own else 1.0
     strategy = strategy if strategy is not None and material.live is not None else Strategy()
@@ -62,7 +63,7 @@ def fit(
     batch_events = min(config.batch_events, max(_MIN_BATCH, passes.events // _BATCHES_PER_PASS))
     steps = max(1, round(tokens / batch_events))
     if material.live is not None:
-        strategy.begin(_setting(model, material.live, material, steps, config, rng))
+        strategy.begin(_setting(model, material.live, material, steps, config, rng, effort))
     sampler = Sampler.needed(material.version_rows[material.log.items], model.items, config)
     learner = Learner(
         model,
@@ -101,9 +102,10 @@ def _setting(
     steps: int,
     config: TrainingConfig,
     rng: np.random.Generator,
+    effort: float,
 ) -> Setting:
     old = given.recent if given.old is None else given.old
-    return Setting(model, live, given.log, given.version_rows, old, given.since_seq, steps, config, rng)
+    return Setting(model, live, given.log, given.version_rows, old, given.since_seq, steps, config, rng, effort)
 
 
 class _Passes:

@@ -191,6 +191,7 @@ def _fit(
         rate=rate,
         rng=rng,
         strategy=create_strategy(config.strategy, config),
+        effort=given.effort,
         exclude_own=given.config.retrieval.exclude_seen,
         progress=progress,
     )

@@ -40,7 +40,10 @@ class Material(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a strategy sees when a fit of ``steps`` steps begins; ``model`` has the weights and items it starts from."""
+    """What a strategy sees when a fit of ``steps`` steps begins; ``model`` has the weights and items it starts from.
+
+    ``effort`` says how many times as good the live model was before a fall of quality, 1 without one.
+    """
 
     model: SequenceModel
     live: SequenceModel
@@ -51,6 +54,7 @@ class Setting(NamedTuple):
     steps: int
     config: TrainingConfig
     rng: np.random.Generator
+    effort: float = 1.0
 
 
 class Seen:

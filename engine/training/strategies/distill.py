@@ -19,6 +19,9 @@ class Distill(Strategy):
     1606.09282, on what ADER replays, arXiv 2007.12000); ``relations`` that of the choice among prototypes by the cosine
     to the user's vector. Prototypes are the means of ``prototypes`` clusters of items: the live model's vectors say
     which items are in one, and each model takes the means of its own. New items are in none.
+
+    After a fall of quality the live model knows a world that is gone: both weights are divided by the square of the
+    effort.
     """
 
     name = "distill"
@@ -31,6 +34,7 @@ class Distill(Strategy):
     def begin(self, setting: Setting) -> None:
         """Cluster the live model's items."""
         self._setting = setting
+        self._trust = setting.effort**-2
         self._known = torch.from_numpy(setting.log.seqs <= setting.since_seq)
         with torch.no_grad():
             self._table = setting.live.item_table().detach()
@@ -48,7 +52,8 @@ class Distill(Strategy):
         drawn = self._drawn
         outputs = divergence(live @ self._table[drawn].T, mine @ seen.table[drawn].T)
         relations = divergence(_relations(live, self._targets), _relations(mine, self._means(seen.table)))
-        return (self._weight * outputs.sum() + self._relations * relations.sum()) / max(1, len(seen.events))
+        total = self._weight * outputs.sum() + self._relations * relations.sum()
+        return self._trust * total / max(1, len(seen.events))
 
     def _means(self, table: torch.Tensor) -> torch.Tensor:
         kinds = int(self._cluster.max()) + 1

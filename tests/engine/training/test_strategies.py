@@ -62,9 +62,9 @@ class Scene:
             self.log, self.rows, recent, self.nobody, _OLD - 1, self.live, all_windows(self.log, self.anchor)
         )
 
-    def next(self, strategy: str, **options: float) -> StreamingModel:
+    def next(self, strategy: str, *, effort: float = 1.0, **options: float) -> StreamingModel:
         """Return the version that a strategy makes, the same object for the same arguments."""
-        key = f"{strategy} {options}"
+        key = f"{strategy} {effort} {options}"
         if key not in self._fitted:
             part = strategy.split("+")[-1]
             config = msgspec.structs.replace(
@@ -72,7 +72,8 @@ class Scene:
             )
             model = self.live.grown(_ITEMS)
             given = create_strategy(config.strategy, config)
-            fit(model, self.material(), config, tokens=8_000, rate=5e-3, rng=np.random.default_rng(1), strategy=given)
+            rng = np.random.default_rng(1)
+            fit(model, self.material(), config, tokens=8_000, rate=5e-3, rng=rng, strategy=given, effort=effort)
             self._fitted[key] = model
         return self._fitted[key]
 
@@ -202,6 +203,16 @@ def test_distillation_keeps_the_live_models_scores(scene: Scene) -> None:
     }
     assert found[("distill",)] < 0.8 * found[("finetune",)]
     assert found[("replay+distill",)] < 0.7 * found[("replay",)]
+
+
+def test_after_a_fall_of_quality_distillation_hardly_holds(scene: Scene) -> None:
+    live = scene.scores(scene.live)
+    plain, held, loose = (
+        float(F.kl_div(scene.scores(model), live, log_target=True, reduction="batchmean"))
+        for model in (scene.next("finetune"), scene.next("distill"), scene.next("distill", effort=4.0))
+    )
+    assert held < loose < 1.1 * plain
+    assert loose > held + 0.5 * (plain - held)
 
 
 def test_relations_alone_keep_users_near_their_kinds_of_items(scene: Scene) -> None:
