@@ -31,8 +31,8 @@ class Drawn(NamedTuple):
 class Sampler(NamedTuple):
     """Draws the items that stand for a large catalogue: half by how often they were seen, half evenly among the seen.
 
-    What was not seen is never drawn, and so is not pushed away while there is nothing to hold it in place. ``cumulated``
-    (V) are the cumulated probabilities, ``log_probability`` (V) their logarithms one by one.
+    What was not seen is never drawn, and so is not pushed away while nothing holds it in place. ``cumulated`` (V) are
+    the cumulated probabilities, ``log_probability`` (V) their logarithms one by one.
     """
 
     cumulated: NDArray[np.float64]
