@@ -120,9 +120,9 @@ def evaluate(
     ``strategy`` is one of ``STRATEGIES``, several joined by "+", or "joint"; None is that of ``config``. ``periods``
     are those that are tested, None for all; what comes before them is learnt all the same. ``exemplars`` are the
     targets of earlier periods that a strategy may use. With ``checkpoint`` (a file) every period is kept and a run that
-    was stopped goes on; the file is removed at the end. ``progress`` is called with the periods learnt, all of them,
-    and the last figures. Raises ``InputError`` if the stream has no such periods, or the checkpoint is of another run,
-    ``ConfigError`` for an unknown strategy.
+    was stopped goes on, after the first period also with another strategy; the file is removed at the end.
+    ``progress`` is called with the periods learnt, all of them, and the last figures. Raises ``InputError`` if the
+    stream has no such periods, or the checkpoint is of another run, ``ConfigError`` for an unknown strategy.
     """
     torch.set_num_threads(1)
     data = Periods.of(stream)
@@ -250,7 +250,7 @@ class _Run:
         """Go on where ``save`` was called, with the same settings."""
         try:
             state = torch.load(path, weights_only=True)
-            same = state["format"] == _FORMAT and state["settings"] == settings
+            same = state["format"] == _FORMAT and _same(state["settings"], settings, state["done"])
             if same:
                 self._model = StreamingModel(self._config.model, state["items"])
                 self._model.load_state_dict(state["model"])
@@ -293,6 +293,15 @@ class _Run:
             "fitted_events": fitted.events,
             "loss": fitted.loss,
         }
+
+
+def _same(one: dict[str, Any], other: dict[str, Any], done: int) -> bool:
+    if done > 1 or JOINT in (one["strategy"], other["strategy"]):
+        return one == other
+    # the first period has nothing to keep: it is learnt alike by every strategy
+    unnamed = {"strategy": ""}
+    first, second = (settings | unnamed | {"training": settings["training"] | unnamed} for settings in (one, other))
+    return first == second
 
 
 def _exemplars(log: UserLog, sessions: Flags, targets: Ints, budget: int, rng: np.random.Generator) -> Flags:

@@ -164,6 +164,22 @@ def test_a_stopped_run_goes_on_to_the_same_result(
         evaluate(stream, config=small, checkpoint=file)
 
 
+def test_strategies_go_on_from_the_same_first_period(
+    stream: Stream, small: Config, replayed: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "run.pt"
+
+    def stop(_done: int, _total: int, _now: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(stream, config=small, strategy="finetune", exemplars=80, checkpoint=file, progress=stop)
+    with pytest.raises(InputError, match="other settings"):
+        evaluate(stream, config=small, strategy="joint", exemplars=80, checkpoint=file)
+    again = evaluate(stream, config=small, exemplars=80, checkpoint=file)
+    assert [entry["recall@20"] for entry in again["periods"]] == [entry["recall@20"] for entry in replayed["periods"]]
+
+
 def test_nothing_kept_is_nothing_but_the_newest_period(stream: Stream, small: Config) -> None:
     result = evaluate(stream, config=small, exemplars=0, periods=[2])
     (entry,) = result["periods"]
