@@ -27,7 +27,17 @@ __all__ = [
 
 
 MODEL_NAMES = ("streaming", "paper", "sasrec", "gru4rec")
-STRATEGY_NAMES = ("finetune", "replay", "replay-corrected", "distill", "anchor", "nullspace", "lora", "compatible")
+STRATEGY_NAMES = (
+    "finetune",
+    "replay",
+    "replay-corrected",
+    "distill",
+    "anchor",
+    "average",
+    "nullspace",
+    "lora",
+    "compatible",
+)
 _MODEL_SIZES = (
     "d_model",
     "layers",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ...config import TrainingConfig
 from ...errors import ConfigError
 from .anchor import Anchor
+from .average import Average
 from .base import Composition, Material, Setting, Strategy
 from .compatible import Compatible
 from .distill import Distill
@@ -18,7 +19,8 @@ from .replay import CorrectedReplay, Replay
 __all__ = ["STRATEGIES", "Material", "Setting", "Strategy", "create_strategy"]
 
 _PARTS: dict[str, Callable[..., Strategy]] = {
-    part.name: part for part in (Strategy, Replay, CorrectedReplay, Distill, Anchor, NullSpace, LoRA, Compatible)
+    part.name: part
+    for part in (Strategy, Replay, CorrectedReplay, Distill, Anchor, Average, NullSpace, LoRA, Compatible)
 }
 
 # names that can be composed with "+"

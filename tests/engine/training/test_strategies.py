@@ -24,7 +24,7 @@ from recurra.engine.training import (
     vectors_before,
 )
 from recurra.engine.training.loss import targets, window_loss
-from recurra.engine.training.strategies.anchor import Anchor
+from recurra.engine.training.strategies.average import Average
 from recurra.engine.training.strategies.base import Seen, Setting
 from recurra.engine.training.strategies.lora import LoRA
 from recurra.engine.training.windows import Windows, all_windows, last_windows
@@ -236,12 +236,13 @@ def test_relations_alone_keep_users_near_their_kinds_of_items(scene: Scene) -> N
 
 def test_the_anchor_holds_the_weights(scene: Scene) -> None:
     plain = distance(scene.next("finetune"), scene.live)
-    pulled = distance(scene.next("anchor", pull=30.0, average=0.0), scene.live)
-    averaged = distance(scene.next("anchor", pull=0.0, average=0.5), scene.live)
+    pulled = distance(scene.next("anchor", pull=30.0), scene.live)
+    averaged = distance(scene.next("average", reach=0.5), scene.live)
     assert pulled < 0.9 * plain
     assert averaged < 0.9 * plain
     # without both it is plain fine-tuning, bit by bit
-    assert distance(scene.next("anchor", pull=0.0, average=0.0), scene.next("finetune")) == 0
+    assert distance(scene.next("anchor", pull=0.0), scene.next("finetune")) == 0
+    assert distance(scene.next("average", reach=0.0), scene.next("finetune")) == 0
     # a new item is free to find its place
     fresh = scene.live.grown(_ITEMS).embedding[30]
     moved = [(scene.next(*name).embedding[30] - fresh).norm() for name in (("finetune",), ("anchor",))]
@@ -249,7 +250,7 @@ def test_the_anchor_holds_the_weights(scene: Scene) -> None:
 
 
 def test_a_strong_pull_is_bounded_by_the_live_weights(scene: Scene) -> None:
-    assert distance(scene.next("anchor", pull=1e9, average=0.0), scene.live) == 0
+    assert distance(scene.next("anchor", pull=1e9), scene.live) == 0
 
 
 def test_projected_maps_give_what_they_gave(scene: Scene) -> None:
@@ -349,7 +350,7 @@ def test_threads_and_sampling_leave_a_strategy_what_it_is(scene: Scene) -> None:
 def test_a_learner_alone_takes_a_strategy(scene: Scene) -> None:
     # what is measured while training is what would be left at the end
     model = scene.live.grown(_ITEMS)
-    strategy, rng = Anchor(pull=0.0, average=1.0), np.random.default_rng(0)
+    strategy, rng = Average(reach=1.0), np.random.default_rng(0)
     strategy.begin(Setting(model, scene.live, scene.log, scene.rows, scene.old, _OLD - 1, 4, scene.config, rng))
     learner = Learner(model, scene.config, rate=1e-2, shape=lambda _: 1.0, rng=rng, strategy=strategy, live=scene.live)
     path = [model.layers[0].get_parameter("out_proj.weight").detach().clone()]
