@@ -29,10 +29,9 @@ class Drawn(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Draws the items that stand for a large catalogue: half by how often they were seen, half evenly among the seen.
+    """Draws the items that stand for a large catalogue: half by how often they were seen, half evenly.
 
-    What was not seen is never drawn, and so is not pushed away while nothing holds it in place. ``cumulated`` (V) are
-    the cumulated probabilities, ``log_probability`` (V) their logarithms one by one.
+    ``cumulated`` (V) are the cumulated probabilities, ``log_probability`` (V) their logarithms one by one.
     """
 
     cumulated: NDArray[np.float64]
@@ -42,10 +41,8 @@ class Sampler(NamedTuple):
     @classmethod
     def of(cls, counts: Ints, size: int) -> "Sampler":
         """Build from how often each of the V items was seen; ``size`` items are drawn at a time."""
-        seen = counts > 0 if counts.any() else np.ones(len(counts), np.bool_)
-        probability = 0.5 * counts / max(1, counts.sum()) + 0.5 * seen / max(1, seen.sum())
-        with np.errstate(divide="ignore"):
-            return cls(np.cumsum(probability / probability.sum()), np.log(probability), size)
+        probability = 0.5 * counts / max(1, counts.sum()) + 0.5 / len(counts)
+        return cls(np.cumsum(probability / probability.sum()), np.log(probability), size)
 
     @classmethod
     def needed(cls, rows: Ints, items: int, config: TrainingConfig) -> "Sampler | None":
