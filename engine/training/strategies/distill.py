@@ -13,7 +13,7 @@ _ROUNDS = 10
 
 
 class Distill(Strategy):
-    """Adds two divergences from the live model at events that it had learnt from.
+    """Adds two divergences from the live model, at new events too: what it says there of other items is kept as well.
 
     ``weight`` is that of the divergence of the choice among ``items`` drawn items (learning without forgetting, arXiv
     1606.09282, on what ADER replays, arXiv 2007.12000); ``relations`` that of the choice among prototypes by the cosine
@@ -35,7 +35,6 @@ class Distill(Strategy):
         """Cluster the live model's items."""
         self._setting = setting
         self._trust = setting.effort**-2
-        self._known = torch.from_numpy(setting.log.seqs <= setting.since_seq)
         with torch.no_grad():
             self._table = setting.live.item_table().detach()
             self._cluster = _clusters(self._table, self._prototypes, setting.rng)
@@ -47,9 +46,7 @@ class Distill(Strategy):
 
     def loss(self, seen: Seen) -> torch.Tensor:
         """Return both divergences, each times its weight."""
-        known = self._known[torch.from_numpy(seen.batch.rows)].to(seen.vectors.device)[seen.events]
-        mine, live = seen.vectors[known], seen.live_vectors[known]
-        drawn = self._drawn
+        mine, live, drawn = seen.vectors, seen.live_vectors, self._drawn
         outputs = divergence(live @ self._table[drawn].T, mine @ seen.table[drawn].T)
         relations = divergence(_relations(live, self._targets), _relations(mine, self._means(seen.table)))
         total = self._weight * outputs.sum() + self._relations * relations.sum()
