@@ -20,8 +20,8 @@ class Distill(Strategy):
     to the user's vector. Prototypes are the means of ``prototypes`` clusters of items: the live model's vectors say
     which items are in one, and each model takes the means of its own. New items are in none.
 
-    After a fall of quality the live model knows a world that is gone: both weights are divided by the square of the
-    effort.
+    After a fall of quality the live model knows a world that is gone: both weights are divided by the fourth power
+    of the effort.
     """
 
     name = "distill"
@@ -34,7 +34,7 @@ class Distill(Strategy):
     def begin(self, setting: Setting) -> None:
         """Cluster the live model's items."""
         self._setting = setting
-        self._trust = setting.effort**-2
+        self._trust = setting.effort**-4
         with torch.no_grad():
             self._table = setting.live.item_table().detach()
             self._cluster = _clusters(self._table, self._prototypes, setting.rng)
