@@ -143,12 +143,14 @@ class _World(NamedTuple):
         """Return NDCG@10 on a cohort."""
         return self._ndcg(version, self.cohort(cohort))
 
-    def prequential(self, version: Version, turn: int) -> float:
-        """Return NDCG@10 on all events from round ``turn`` to the next, or to the end of the log."""
-        begin = self.ends[turn]
-        end = self.ends[turn + 1] if turn + 1 < len(self.ends) else int(self.log.seqs.max()) + 1
+    def reached(self, versions: Sequence[Version]) -> list[float]:
+        """Return NDCG@10 of the version of each round on all events up to the next, or to the end of the log."""
         seqs = self.log.seqs
-        return self._ndcg(version, np.flatnonzero((seqs >= begin) & (seqs < end)))
+        ends = [*self.ends[1:], int(seqs.max()) + 1]
+        return [
+            self._ndcg(version, np.flatnonzero((seqs >= begin) & (seqs < end)))
+            for version, begin, end in zip(versions, ends[:-1], ends[1:], strict=True)
+        ]
 
     def crossed(self, old: Version, new: Version, end: int) -> float:
         """Return recall@10 of the states of one version against the items of the next, for everybody at ``end``."""
@@ -177,8 +179,7 @@ class _Joint(NamedTuple):
 
 def _joint(world: _World) -> _Joint:
     versions = [world.train(end, None) for end in world.ends[1:]]
-    reached = [world.prequential(version, turn) for turn, version in enumerate(versions, 1)]
-    return _Joint(world.quality(versions[-1], 0), reached)
+    return _Joint(world.quality(versions[-1], 0), world.reached(versions))
 
 
 class _Outcome(NamedTuple):
@@ -200,11 +201,10 @@ def _outcome(world: _World, name: str, first: Version) -> _Outcome:
         versions.append(world.train(end, versions[-1], name, effort=effort))
     seconds = time.perf_counter() - started
     quality = np.array([[world.quality(version, cohort) for cohort in range(len(versions))] for version in versions])
-    reached = [world.prequential(version, turn) for turn, version in enumerate(versions[1:], 1)]
     crossed = [
         world.crossed(old, new, end) for old, new, end in zip(versions[:-1], versions[1:], world.ends[1:], strict=True)
     ]
-    return _Outcome(quality, reached, crossed, seconds)
+    return _Outcome(quality, world.reached(versions[1:]), crossed, seconds)
 
 
 def _judged(outcomes: Sequence[_Outcome], items: int, old: float, fresh: NDArray[np.float64]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ class Distill(Strategy):
     """Adds two divergences from the live model, at new events too: what it says there of other items is kept as well.
 
     ``weight`` is that of the divergence of the choice among ``items`` drawn items (learning without forgetting, arXiv
-    1606.09282, on what ADER replays, arXiv 2007.12000); ``relations`` that of the choice among prototypes by the cosine
-    to the user's vector. Prototypes are the means of ``prototypes`` clusters of items: the live model's vectors say
-    which items are in one, and each model takes the means of its own. New items are in none.
+    1606.09282, which ADER, 2007.12000, does at what it replays); ``relations`` that of the choice among prototypes by
+    the cosine to the user's vector. Prototypes are the means of ``prototypes`` clusters of items: the live model's
+    vectors say which items are in one, and each model takes the means of its own. New items are in none.
 
     After a fall of quality the live model knows a world that is gone: both weights are divided by the fourth power
     of the effort.
