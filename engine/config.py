@@ -170,7 +170,7 @@ class TrainingConfig(_Section, frozen=True):
     replay: float = 0.5
     rate: float = 2e-3
     # how a later version keeps what the live one knew: names joined by "+", and options of each by its name
-    strategy: str = "replay"
+    strategy: str = "replay+distill+average"
     strategy_options: dict[str, dict[str, float]] = {}
     # events of one optimiser step, padding included; fewer while the log is short
     batch_events: int = 2_048

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.config import Config, DriftConfig
+from ...engine.config import Config, DriftConfig, TrainingConfig
 from ...engine.drift import Detector
 from ...engine.training import STRATEGIES, Round, UserLog, cross_version_recall, last_windows, ranks, train_round
 from ...engine.versions import Version, VersionFacts
@@ -47,7 +47,7 @@ def bench_continual(
 ) -> dict[str, Any]:
     """Return the JSON of ``recurra bench continual``.
 
-    ``strategies`` are names for ``training.strategy``, None for every single one. Everything is done on three streams,
+    ``strategies`` are names for ``training.strategy``, None for the default and every single one. Everything is done on three streams,
     of ``seed`` and the two seeds after it, and the figures are of means over them. Quality is NDCG@10 of the neural
     part alone among all items of the version, without the user's own. ``old_quality`` is that on the cohort before the
     change after the last round, as a share of joint's; ``adapt_events`` the events after the change until a version was
@@ -73,7 +73,7 @@ def bench_continual(
     old = float(np.mean([each.old for each in joint]))
     result["joint"] = {"old_quality": old, "prequential": fresh.round(4).tolist()}
     result["strategy"] = {}
-    for name in strategies or STRATEGIES:
+    for name in strategies or (TrainingConfig().strategy, *STRATEGIES):
         progress(name)
         outcomes = [_outcome(world, name, version) for world, version in zip(worlds, first, strict=True)]
         result["strategy"][name] = _judged(outcomes, len(worlds[0].names), old, fresh)

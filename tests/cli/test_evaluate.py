@@ -68,7 +68,7 @@ def test_period_by_period(tmp_path: Path, run: Run) -> None:
     arguments = ["evaluate", directory, "--protocol", "ader", "--config", settings, "--exemplars", "20", "--seed", "2"]
     done = run(*arguments, "--periods", "1-2", "--report", tmp_path / "page", "--json", "-")
     assert done.code == 0, done.err
-    assert (done.json["protocol"], done.json["strategy"], done.json["seed"]) == ("ader", "replay", 2)
+    assert (done.json["protocol"], done.json["strategy"], done.json["seed"]) == ("ader", "replay+distill+average", 2)
     assert [entry["period"] for entry in done.json["periods"]] == [1, 2]
     assert done.json["periods"][0].keys() >= {"recall@20", "recall@10", "mrr@20", "seconds"}
     assert done.json["mean"].keys() >= {"recall@20", "recall@10", "mrr@20"}

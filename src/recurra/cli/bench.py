@@ -237,7 +237,7 @@ def train(
 @app.command(epilog="Example: recurra bench continual --strategy replay,finetune --json continual.json")
 def continual(
     strategy: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Strategies, separated by commas. [every single one]")
+        str | None, typer.Option(metavar="NAMES", help="Strategies, separated by commas. [default, each single]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the stream and of training.")] = 0,
     threads: Threads = 1,

@@ -103,11 +103,18 @@ def test_a_sabotaged_candidate_is_refused(stream: Stream, config: Config, first:
     # what it learns from is shuffled, what it is judged by is not
     learnt = log.seqs <= 1300
     sabotaged = UserLog.of(log.users, np.where(learnt, shuffled, log.items), log.times_ms, log.seqs)
-    harsh = _training(config, tokens_per_event=100)
+    # a strategy that holds on to live would not be led astray
+    harsh = _training(config, tokens_per_event=100, strategy="finetune")
     outcome = train_round(Round(sabotaged, _ITEMS, _version(first), harsh, attempted_seq=799))
     assert (outcome.report.verdict, outcome.model) == ("refused", None)
     assert not outcome.report.published
     assert "not above" in outcome.report.reason
+    # the default does, and so loses nothing to what is without sense
+    held = train_round(Round(sabotaged, _ITEMS, _version(first), _training(config, tokens_per_event=100), 799)).report
+    assert held.ndcg_candidate is not None
+    assert outcome.report.ndcg_candidate is not None
+    assert outcome.report.ndcg_live is not None
+    assert outcome.report.ndcg_candidate < 0.95 * outcome.report.ndcg_live < held.ndcg_candidate
 
 
 def test_new_items_are_known_once_they_were_learnt(stream: Stream, config: Config, first: Outcome) -> None:
