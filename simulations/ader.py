@@ -9,7 +9,7 @@ that occurred so far. Actions with items that did not are removed, and so are se
 
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,8 +154,9 @@ def evaluate(
             progress(period, tested[-1], run.results[-1] if run.results else {})
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    keys = ("recall@20", "recall@10", "mrr@20", "seconds", "cpu_s")
-    mean = {key: round(float(np.mean([result[key] for result in run.results])), 5) for key in keys}
+    measures = ("recall@20", "recall@10", "mrr@20")
+    alone = [entry["without_bonus"] for entry in run.results]
+    mean = _means(run.results, (*measures, "seconds", "cpu_s")) | {"without_bonus": _means(alone, measures)}
     return {
         "protocol": "ader",
         "dataset": stream.name,
@@ -168,6 +169,10 @@ def evaluate(
         "seed": seed,
         "settings": settings,
     }
+
+
+def _means(entries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: round(float(np.mean([entry[key] for entry in entries])), 5) for key in keys}
 
 
 class _Run:

@@ -18,10 +18,13 @@ PUBLISHED = {
 }
 _NAMES = {"recall@20": "Recall@20", "recall@10": "Recall@10", "mrr@20": "MRR@20"}
 _OURS = Style("#e4572e", 3.0)
+# what the softmax says alone, as it was published
+_ALONE = "without bonus"
 _STYLES = {
     "ADER": Style("#2e86ab", dashed=True),
     "joint": Style("#1b998b", dashed=True),
     "fine-tuning": Style("#7d8694", dashed=True),
+    _ALONE: Style("#e4572e", 1.0),
 }
 
 
@@ -37,7 +40,8 @@ def _body(result: Mapping[str, Any]) -> str:
     parts = [f"<h1>{escape(result['dataset'])}</h1><p class='lead'>{escape(_lead(result))}</p>", _table(result)]
     for key, published in PUBLISHED.items():
         lines = {f"{name}, mean": [value] * len(periods) for name, value in published.items()}
-        styles = {f"{name}, mean": _STYLES[name] for name in published}
+        styles = {f"{name}, mean": _STYLES[name] for name in published} | {_ALONE: _STYLES[_ALONE]}
+        lines[_ALONE] = [entry["without_bonus"][key] for entry in result["periods"]]
         lines[strategy] = [entry[key] for entry in result["periods"]]
         title = f"{_NAMES[key]} by period, and published means (SASRec)"
         parts.append(line_plot(title, periods, lines, styles | {strategy: _OURS}, across="period"))
@@ -49,9 +53,10 @@ def _body(result: Mapping[str, Any]) -> str:
 
 def _lead(result: Mapping[str, Any]) -> str:
     mean = result["mean"]
-    figures = ", ".join(f"{name} {mean[key]:.4f}" for key, name in _NAMES.items())
+    ours, alone = (", ".join(f"{name} {part[key]:.4f}" for key, name in _NAMES.items()) for part in (mean, mean["without_bonus"]))
     return (
-        f"{result['strategy']}, mean of {len(result['periods'])} periods: {figures}, {mean['seconds']:.0f} s a period"
+        f"{result['strategy']}, mean of {len(result['periods'])} periods: {ours}, {mean['seconds']:.0f} s a period. "
+        f"Without the bonus for what a session had before: {alone}."
     )
 
 

@@ -63,6 +63,8 @@ def fit(
     batch_events = min(config.batch_events, max(_MIN_BATCH, passes.events // _BATCHES_PER_PASS))
     steps = max(1, round(tokens / batch_events))
     if material.live is not None:
+        # asked by strategies what it knows: without dropout
+        material.live.eval()
         strategy.begin(_setting(model, material.live, material, steps, config, rng, effort))
     sampler = Sampler.needed(material.version_rows[material.log.items], model.items, config)
     learner = Learner(

@@ -74,7 +74,8 @@ def test_period_by_period(tmp_path: Path, run: Run) -> None:
     assert done.json["mean"].keys() >= {"recall@20", "recall@10", "mrr@20"}
     assert (tmp_path / "page" / "index.html").exists()
     shown = run(*arguments, "--periods", "3", "--strategy", "joint")
-    assert shown.out.splitlines()[-1].startswith("mean")
+    assert shown.out.splitlines()[-2].startswith("mean")
+    assert "without the bonus" in shown.out.splitlines()[-1]
     assert "--periods expects numbers" in run(*arguments, "--periods", "first").sentence
     assert "--model streaming" in run(*arguments, "--model", "sasrec").sentence
 

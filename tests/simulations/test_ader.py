@@ -199,6 +199,11 @@ def test_the_page_shows_every_period(replayed: dict[str, Any], tmp_path: Path) -
     page = write_ader_report(replayed, tmp_path / "report").read_text()
     assert page.count("<svg") == len(PUBLISHED) + 2
     assert page.count("<tr>") == 1 + 3
+    alone = replayed["mean"]["without_bonus"]["recall@20"]
+    assert f"before: Recall@20 {alone:.4f}" in page
+    assert alone == pytest.approx(
+        np.mean([entry["without_bonus"]["recall@20"] for entry in replayed["periods"]]), abs=1e-5
+    )
     assert msgspec.json.decode((tmp_path / "report" / "ader.json").read_bytes()) == replayed
 
 

@@ -163,6 +163,8 @@ def _ader(
             for entry in (*result["periods"], result["mean"])
         ]
         table(rows, ("period", "Recall@20", "Recall@10", "MRR@20", "seconds"))
+        alone = result["mean"]["without_bonus"]["recall@20"]
+        say(f"mean Recall@20 without the bonus for what a session had before: {alone:.4f}")
 
 
 def _numbers(text: str) -> list[int] | None:
