@@ -205,13 +205,6 @@ def test_distillation_keeps_the_live_models_scores(scene: Scene) -> None:
     assert found[("replay+distill",)] < 0.7 * found[("replay",)]
 
 
-def test_the_live_model_is_asked_without_dropout(scene: Scene) -> None:
-    quiet = scene.next("distill")
-    scene.live.train()
-    again = scene.next("distill")
-    assert distance(quiet, again) == 0
-
-
 def test_after_a_fall_of_quality_distillation_hardly_holds(scene: Scene) -> None:
     live = scene.scores(scene.live)
     plain, held, loose = (
