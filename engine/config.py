@@ -226,8 +226,8 @@ class DriftConfig(_Section, frozen=True):
     input_delta: float = 1e-4
     # an alarm asks for a training once so many further events came in: there must be something to learn; 0 never does
     train_after: int = 1_000
-    # after the answers' or the model's NDCG fell to a half, say, trainings read twice as much at twice the rate; so
-    # many times at most, and for so many events; 1 makes no difference
+    # after the answers' or the model's NDCG fell to a half, say, trainings learn at twice the rate and read 2.5 times
+    # as much (2 to the power of 1.3); so many times the rate at most, and for so many events; 1 makes no difference
     effort: float = 4.0
     effort_events: int = 5_000
 

@@ -181,7 +181,7 @@ def test_after_a_change_a_round_learns_more_and_faster(stream: Stream, config: C
     usual, hurried = (
         train_round(Round(stream(1600), _ITEMS, live, lenient, attempted_seq=799, effort=effort)) for effort in (1, 3)
     )
-    assert hurried.report.steps == 3 * usual.report.steps
+    assert hurried.report.steps == pytest.approx(3**1.3 * usual.report.steps, abs=1)
     assert (usual.report.effort, hurried.report.effort) == (1, 3)
     before = live.model().layers[0].get_parameter("in_proj.weight")
     few, many = (
