@@ -53,7 +53,9 @@ def _body(result: Mapping[str, Any]) -> str:
 
 def _lead(result: Mapping[str, Any]) -> str:
     mean = result["mean"]
-    ours, alone = (", ".join(f"{name} {part[key]:.4f}" for key, name in _NAMES.items()) for part in (mean, mean["without_bonus"]))
+    ours, alone = (
+        ", ".join(f"{name} {part[key]:.4f}" for key, name in _NAMES.items()) for part in (mean, mean["without_bonus"])
+    )
     return (
         f"{result['strategy']}, mean of {len(result['periods'])} periods: {ours}, {mean['seconds']:.0f} s a period. "
         f"Without the bonus for what a session had before: {alone}."

@@ -19,8 +19,8 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     ``kept`` (there was too little to go by); ``reason`` says why in a sentence. ``ndcg_*`` are NDCG over the
     ``holdout`` events of ``users`` users that neither version was trained on; ``lower`` bounds the difference of
     candidate and live from below with ``confidence``, and must be above ``required``. ``fitted_events`` counts an event
-    each time that it was learnt from, oftener after a fall of quality by ``effort``; ``best_step`` of ``steps`` is the one whose
-    weights were taken.
+    each time that it was learnt from, more often the greater the ``effort``; ``best_step`` of ``steps`` is the one
+    whose weights were taken.
     """
 
     verdict: str
