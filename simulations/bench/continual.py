@@ -47,11 +47,11 @@ def bench_continual(
 ) -> dict[str, Any]:
     """Return the JSON of ``recurra bench continual``.
 
-    ``strategies`` are names for ``training.strategy``, None for the default and every single one. Everything is done
-    on three streams, of ``seed`` and the two seeds after it, and the figures are of means over them. Quality is NDCG@10
-    of the neural part alone among all items of the version, without the user's own. ``old_quality`` is that on the
-    cohort before the change after the last round, as a share of joint's; ``adapt_events`` the events after the change until a version was
-    trained whose quality up to the next round, on all events, is at least 95 % of joint's (None: never).
+    ``strategies`` are names for ``training.strategy``, None for the default and every single one. Everything is done on
+    three streams, of ``seed`` and the two seeds after it, and the figures are of means over them. Quality is NDCG@10 of
+    the neural part alone among all items of the version, without the user's own. ``old_quality`` is that on the cohort
+    before the change after the last round, as a share of joint's; ``adapt_events`` the events after the change until a
+    version was trained whose quality up to the next round, on all events, is at least 95 % of joint's (None: never).
     ``effort`` is that of the rounds, greater after the alarm. ``alarm_events`` and ``false_alarms`` are of the engine's
     detector at its default settings, over the ranking by sequential rules: events from the first change of `abrupt` to
     its alarm, the most of the streams, and alarms on 100,000 events of each `stationary`.
