@@ -70,8 +70,8 @@ class Trainer:
     def train(self, until_seq: int | None = None, *, effort: float = 1.0) -> TrainReport:
         """Train on the log up to and including event ``until_seq`` (None: all of it) and wait for the report.
 
-        ``effort`` is that of `rounds.Round`. Raises
-        ``TrainingError`` with the reason if it failed; the live version is as it was then.
+        ``effort`` is that of `rounds.Round`. Raises ``TrainingError`` with the reason if it failed; the live version is
+        as it was then.
         """
         self.start(until_seq, effort=effort)
         while True:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.config import Config, DriftConfig, TrainingConfig
+from ...engine.config import Config, DriftConfig
 from ...engine.drift import Detector
 from ...engine.training import STRATEGIES, Round, UserLog, cross_version_recall, last_windows, ranks, train_round
 from ...engine.versions import Version, VersionFacts
@@ -56,6 +56,7 @@ def bench_continual(
     detector at its default settings, over the ranking by sequential rules: events from the first change of `abrupt` to
     its alarm, the most of the streams, and alarms on 100,000 events of each `stationary`.
     """
+    config = config or Config()
     progress("alarms")
     seeds = range(seed, seed + _STREAMS)
     delays = [_delays(*_alarms("abrupt", _EVENTS, each)) for each in seeds]
@@ -65,7 +66,7 @@ def bench_continual(
         "alarm_events_by_change": delays,
         "false_alarms": sum(len(_alarms("stationary", _STATIONARY_EVENTS, each)[0]) for each in seeds),
     }
-    worlds = [_World.of(each, config or Config(), first) for each, first in zip(seeds, first_delays, strict=True)]
+    worlds = [_World.of(each, config, first) for each, first in zip(seeds, first_delays, strict=True)]
     progress("joint")
     first = [world.train(world.ends[0], None) for world in worlds]
     joint = [_joint(world) for world in worlds]
@@ -73,7 +74,7 @@ def bench_continual(
     old = float(np.mean([each.old for each in joint]))
     result["joint"] = {"old_quality": old, "prequential": fresh.round(4).tolist()}
     result["strategy"] = {}
-    for name in strategies or (TrainingConfig().strategy, *STRATEGIES):
+    for name in strategies or dict.fromkeys((config.training.strategy, *STRATEGIES)):
         progress(name)
         outcomes = [_outcome(world, name, version) for world, version in zip(worlds, first, strict=True)]
         result["strategy"][name] = _judged(outcomes, len(worlds[0].names), old, fresh)
