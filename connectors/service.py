@@ -10,9 +10,9 @@ from ..engine.config import Config
 from ..engine.engine import Engine, open
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
-from .feeds import FileSource, LineSource, NoSource
 from .http import Listener, create_app
 from .kafka import KafkaService
+from .local_sources import FileSource, LineSource, NoSource
 
 __all__ = ["run_service"]
 

@@ -4,11 +4,11 @@ import logging
 import threading
 from collections.abc import Callable
 
-from .drift import Drift, preload
 from .errors import ClosedError, RecurraError
 from .metrics import Metrics
+from .monitoring.drift import Drift, preload
+from .serving.switch import Switch
 from .store import Store
-from .switch import Switch
 from .training import Trainer, TrainReport
 
 __all__ = ["Housekeeper", "Training"]

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 from threadpoolctl import threadpool_limits
 
 from .background import Housekeeper, Training
-from .caches import Caches
 from .clock import Clock, SystemClock
 from .config import Config
 from .devices import device_of
@@ -21,13 +20,14 @@ from .events import Event, Forget, Item, event_problem
 from .ingest import Ingest, Refused
 from .metrics import Metrics
 from .model import check_streams
+from .monitoring.judge import Watch
 from .query import Queries
 from .results import Alarm, HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
+from .serving.caches import Caches
+from .serving.switch import Switch
 from .store import Store
-from .switch import Switch
 from .training import Trainer, TrainReport
 from .versions import VersionStore
-from .watch import Watch
 
 __all__ = ["Engine", "open"]
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .caches import Caches
 from .clock import Clock
 from .config import Config
 from .events import Event, Forget, Item
 from .failpoints import failpoint
 from .metrics import Metrics
+from .monitoring.judge import Watch
 from .query import Queries, Ranked
 from .results import IngestReport, Record
+from .serving.caches import Caches
 from .store import APPLIED, DUPLICATE, LATE, TOO_LATE, Applied, Batch, Store
-from .watch import Watch
 
 __all__ = ["Ingest", "Refused"]
 

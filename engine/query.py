@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels.jit import jit
-from .caches import ACTIVATION, ERRORS, SLOW, Caches, ContextEntries, last_entries
 from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
@@ -20,7 +19,8 @@ from .metrics import Metrics
 from .mix import Situation
 from .results import HistoryEntry, Recommendation, Scores
 from .retrieval import allowed_rows, top
-from .serving import Serving
+from .serving.caches import ACTIVATION, ERRORS, SLOW, Caches, ContextEntries, last_entries
+from .serving.version import Serving
 from .store import History, Store
 
 __all__ = ["MAX_K", "Queries", "Ranked"]

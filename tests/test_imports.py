@@ -22,13 +22,13 @@ PUBLIC = {
     "engine.clock",
     "engine.config",
     "engine.devices",
-    "engine.drift",
+    "engine.monitoring.drift",
     "engine.engine",
     "engine.errors",
     "engine.events",
     "engine.failpoints",
     "engine.results",
-    "engine.states",
+    "engine.states.cpu",
     "engine.versions",
 }
 

@@ -1,7 +1,7 @@
 """The fast memories: what every event changes at once, in bounded memory."""
 
 from .activation import activation
-from .errors import ErrorMemory
+from .error_memory import ErrorMemory
 from .memory import Context, FastMemory, LoadContext
 from .sparse import spread
 

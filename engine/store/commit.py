@@ -11,10 +11,10 @@ from ..errors import BadEventError
 from ..events import Item
 from .batch import FUTURE, LATE, Applied, Batch
 from .histories import Histories, Touched
+from .history_slab import Change
 from .ids import StoredItem
 from .log import LogChunk, LogPlan, LogWriter, decode_chunk, encode_chunk, erase
 from .rocks import Rocks
-from .slab import Change
 from .tables import BASE, LOG, MIX, OFFSET, SEEN_ITEMS, SOURCE, TAIL, USER, Counters, Tables, log_key, row_key
 
 __all__ = ["Commit", "Planner"]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
-from .memory import Memory, parts
+from .buffers import Memory, parts
 from .train_rows import add_norm, add_norm_grad, dropout_mask, hardswish, hardswish_grad, threshold
 from .train_scan import Scan, scan, steps, steps_grad
 

@@ -19,8 +19,8 @@ from ...engine.engine import Engine
 from ...engine.engine import open as open_engine
 from ...engine.errors import ClosedError, TrainingError
 from ...engine.events import Event
-from ..load import drive
-from .made import made_events, publish_random
+from .fixtures import made_events, publish_random
+from .load_generator import drive
 
 __all__ = ["bench_contention"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.config import Config, DriftConfig
-from ...engine.drift import Detector
+from ...engine.monitoring.drift import Detector
 from ...engine.training import STRATEGIES, Round, UserLog, cross_version_recall, last_windows, ranks, train_round
 from ...engine.versions import Version, VersionFacts
 from ..baselines import SequentialRules

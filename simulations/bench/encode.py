@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ...engine.config import ModelConfig
 from ...engine.model import StepWeights, StreamingModel
-from ...engine.states import StateSlab
+from ...engine.states.cpu import StateSlab
 from .machine import clock_of, compute_threads, copy_bytes_per_us, machine, multiply_adds_per_us, timed
 from .peers import SASRecEncoder
 from .step import step_multiply_adds

@@ -27,7 +27,7 @@ from ...engine.engine import Engine
 from ...engine.engine import open as open_engine
 from ...engine.errors import BrokerError, InputError
 from ...engine.events import Event
-from .made import made_events, publish_random
+from .fixtures import made_events, publish_random
 
 __all__ = ["bench_ingest"]
 

@@ -16,12 +16,12 @@ import torch
 from recurra.kernels import ssd
 from recurra.kernels.block import LayerWeights
 
-__all__ = ["PARTS", "bench_kernels", "scan_inputs", "times_ms"]
+from .gpu_timing import Tensors, scan_inputs, times_ms
+
+__all__ = ["PARTS", "bench_kernels"]
 
 # what can be timed alone: compiling the peers' kernels takes minutes
 PARTS = ("bfloat16", "float32", "step")
-
-Tensors = dict[str, torch.Tensor]
 
 
 def bench_kernels(
@@ -70,37 +70,6 @@ def bench_kernels(
         found["step"] = [_bench_step(weights, slots, kept, device, rng, repeats, copy) for kept in kinds.values()]
         found["latency"] = {name: _bench_latency(weights, kept, device, rng) for name, kept in kinds.items()}
     return found
-
-
-def scan_inputs(
-    shape: tuple[int, ...], dtype: torch.dtype, device: str, rng: torch.Generator
-) -> tuple[Tensors, torch.Tensor]:
-    """Arguments of a scan as the model starts with them, and a gradient of its output; dt, A and D are float32."""
-    b, length, h, p, n = shape
-    given = {
-        "x": torch.randn(b, length, h, p, generator=rng, device=device).to(dtype),
-        "dt": torch.rand(b, length, h, generator=rng, device=device) * 0.1 + 1e-3,
-        "A": -15 * torch.rand(h, generator=rng, device=device) - 1,
-        "B": torch.randn(b, length, n, generator=rng, device=device).to(dtype),
-        "C": torch.randn(b, length, n, generator=rng, device=device).to(dtype),
-        "D": torch.ones(h, device=device),
-    }
-    return given, torch.randn(b, length, h, p, generator=rng, device=device).to(dtype)
-
-
-def times_ms(run: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Time ``run`` on the current CUDA device, after three calls that do not count: median, 10th, 90th percentile."""
-    for _ in range(3):
-        run()
-    # torch publishes no types for its events
-    event: Any = torch.cuda.Event
-    marks = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(repeats)]
-    for begin, end in marks:
-        begin.record()
-        run()
-        end.record()
-    torch.cuda.synchronize()
-    return _spread([begin.elapsed_time(end) for begin, end in marks])
 
 
 def _spread(times: list[float]) -> dict[str, float]:
@@ -153,7 +122,7 @@ def _bench_ours(
 ) -> dict[str, Any]:  # fmt: skip
     from recurra.kernels.ssd.triton import default_launch, ssd_triton
 
-    from .launches import best_launches
+    from .tuning import best_launches
 
     launch = default_launch(dtype, precision)
     if tune:

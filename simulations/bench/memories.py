@@ -14,7 +14,7 @@ from ...engine.config import Config
 from ...engine.engine import Engine
 from ...engine.engine import open as open_engine
 from ...engine.fast import Context, FastMemory
-from .made import made_events, publish_random
+from .fixtures import made_events, publish_random
 
 __all__ = ["bench_memories"]
 

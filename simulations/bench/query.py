@@ -21,8 +21,8 @@ from ...engine.config import Config
 from ...engine.engine import Engine
 from ...engine.errors import InputError, ServiceError
 from ...engine.events import Event
-from ..load import Load, drive
-from .made import publish_random
+from .fixtures import publish_random
+from .load_generator import Load, drive
 
 __all__ = ["bench_query"]
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from ...engine.events import Event, Item
-from ..titles import CATEGORIES, titles
+from .titles import CATEGORIES, titles
 
 __all__ = ["World", "generate"]
 

@@ -128,7 +128,7 @@ def test_states_that_can_not_be_advanced_are_folded_again(
     engine = opened(config=config)
     engine.ingest(EVENTS[:100])
     before = engine.recommend("u0", at=AT)
-    from recurra.engine.states import StateSlab
+    from recurra.engine.states.cpu import StateSlab
 
     def fail(*_: object) -> None:
         raise FloatingPointError("made for this test")

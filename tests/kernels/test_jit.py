@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import Any
 
-from recurra.engine import states
+from recurra.engine.states import cpu as states
 from recurra.kernels import jit as module
 from recurra.kernels.block import layers_step
 from recurra.kernels.ssd.step import scan_step

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from recurra.simulations.bench import kernels, launches
+from recurra.simulations.bench import kernels
+from recurra.simulations.bench import tuning as launches
 
 pytest.importorskip("triton", reason="the optional extra gpu is not installed")
 

@@ -8,8 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import bench, data, demo, doctor, evaluate, model, replay, serve
-from .notes import Notes
+from . import bench, demo, doctor, evaluate, queries, replay, run, versions
+from .logs import Notes
 
 __all__ = ["main"]
 
@@ -47,7 +47,7 @@ def _root(
     del version
 
 
-for part in (demo, serve, replay, evaluate, data, model, doctor):
+for part in (demo, run, replay, evaluate, queries, versions, doctor):
     part.add_to(app)
 app.add_typer(bench.app, name="bench")
 

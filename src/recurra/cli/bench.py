@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from .options import one_of
 from .output import Json, Quiet, progress, say, write_json
-from .serve import one_of
 
 __all__ = ["app"]
 

@@ -142,7 +142,7 @@ def _parity() -> str:
 
     from recurra.engine.config import ModelConfig
     from recurra.engine.model import StepWeights, StreamingModel
-    from recurra.engine.states import StateSlab
+    from recurra.engine.states.cpu import StateSlab
 
     torch.manual_seed(0)
     model = StreamingModel(ModelConfig(), 100).eval()
@@ -185,7 +185,7 @@ def _kafka_python() -> str:
 def _state_bytes() -> int:
     from recurra.engine.config import ModelConfig
     from recurra.engine.model import StepWeights, StreamingModel
-    from recurra.engine.states import StateSlab
+    from recurra.engine.states.cpu import StateSlab
 
     return StateSlab(StepWeights.of(StreamingModel(ModelConfig(), 1)), 1).nbytes_per_slot
 

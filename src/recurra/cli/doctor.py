@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .connect import require_store
 from .output import Json, say, size, write_json
-from .target import require_store
 
 __all__ = ["add_to"]
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import one_of
 from .output import Json, Quiet, duration, progress, say, table, write_json
 
 __all__ = ["add_to"]
@@ -70,8 +71,6 @@ def evaluate(
     from recurra.simulations.datasets import load
     from recurra.simulations.offline import COUNTING, evaluate_counting
     from recurra.simulations.offline import evaluate as run
-
-    from .serve import one_of
 
     one_of("--model", model, (*_MODELS, *COUNTING))
     one_of("--protocol", protocol, ("loo", "ader"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import one_of
 from .output import Json, Quiet, duration, progress, say, table, write_json
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ def replay(
     import recurra
     from recurra.simulations.replay import replay as run_replay
 
-    from .serve import one_of
     from .signals import terminable
 
     one_of("--query-time", query_time, ("on", "off"))

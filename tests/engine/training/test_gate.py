@@ -9,7 +9,7 @@ import torch
 
 from recurra.engine.config import Config, GateConfig, ModelConfig
 from recurra.engine.model import StreamingModel, gap_features
-from recurra.engine.serving import anchor
+from recurra.engine.serving.version import anchor
 from recurra.engine.training.gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks, user_bootstrap
 from recurra.engine.training.rounds import Round, train_round
 from recurra.engine.training.windows import UserLog

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from .notes import log_live, timestamp
+from .connect import DEFAULT_DATA
+from .logs import log_live, timestamp
+from .options import one_of
 from .output import say
 from .signals import stop_signal
-from .target import DEFAULT_DATA
 
-__all__ = ["add_to", "one_of"]
+__all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -80,15 +81,6 @@ def _address(text: str | None, host: str, port: int) -> tuple[str, int] | None:
     if not colon or not name or not number.isdecimal() or int(number) > 65_535:
         raise ConfigError(f"--api expects HOST:PORT or off, got {text!r}")
     return name.strip("[]"), int(number)
-
-
-def one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:
-    """Return ``value`` if it is allowed; raises ``ConfigError`` naming the flag."""
-    from recurra.engine.errors import ConfigError
-
-    if value not in allowed:
-        raise ConfigError(f"{flag} expects {' or '.join(allowed)}, got {value!r}")
-    return value
 
 
 def _log(text: str) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from recurra.engine.config import DriftConfig
-from recurra.engine.drift import Detector, Drift
 from recurra.engine.metrics import Metrics
+from recurra.engine.monitoring.drift import Detector, Drift
 from recurra.engine.store import APPLIED, DUPLICATE, Applied
 from recurra.simulations import synthetic
 from recurra.simulations.baselines import SequentialRules

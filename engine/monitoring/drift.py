@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .config import DriftConfig
-from .metrics import Metrics
-from .results import Alarm
-from .store import LATE, Applied
+from ..config import DriftConfig
+from ..metrics import Metrics
+from ..results import Alarm
+from ..store import LATE, Applied
 
 __all__ = ["KINDS", "Detector", "Drift", "Finding", "preload"]
 

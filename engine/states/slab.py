@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .config import StateConfig
-from .devices import device_of
-from .errors import ConfigError, VersionError
-from .model.streaming import StreamingModel
-from .model.time import FEATURES, query_features
-from .model.weights import StepWeights
+from ..config import StateConfig
+from ..devices import device_of
+from ..errors import ConfigError, VersionError
+from ..model.streaming import StreamingModel
+from ..model.time import FEATURES, query_features
+from ..model.weights import StepWeights
 
 __all__ = ["Slab", "create_slab", "longs"]
 
@@ -141,12 +141,12 @@ def create_slab(weights: StepWeights, slots: int, config: StateConfig, *, thread
     """Create the slab that ``config.device`` says. Raises ``ConfigError`` where that device cannot be used."""
     # each kind brings kernels of its own along, one of them an optional package: imported where it is asked for
     if config.device == "cpu":
-        from .states import StateSlab
+        from .cpu import StateSlab
 
         return StateSlab(weights, slots, config.dtype, threads=threads)
     device = device_of(config.device, name="states.device")
     try:
-        from .device_states import DeviceSlab
+        from .gpu import DeviceSlab
     except ModuleNotFoundError as error:
         raise ConfigError(f"states.device is {config.device}: {error}; or use cpu") from None
     return DeviceSlab(weights, slots, config.dtype, device=device)

@@ -2,8 +2,8 @@
 
 import math
 
-from .config import GateConfig
-from .serving import Serving
+from ..config import GateConfig
+from .version import Serving
 
 __all__ = ["Evidence", "Shadow"]
 

@@ -6,16 +6,16 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from .config import Config
-from .errors import StoreError
-from .failpoints import failpoint
-from .fast import FastMemory
+from ..config import Config
+from ..errors import StoreError
+from ..failpoints import failpoint
+from ..fast import FastMemory
+from ..metrics import Metrics
+from ..mix import Mix
+from ..store import LATE, Applied, History, LogChunk, Store
 from .locks import FairLock
-from .metrics import Metrics
-from .mix import Mix
-from .serving import Move, Serving
 from .shadow import Shadow
-from .store import LATE, Applied, History, LogChunk, Store
+from .version import Move, Serving
 
 __all__ = ["ACTIVATION", "ERRORS", "SLOW", "Caches", "ContextEntries", "last_entries"]
 

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .caches import SLOW, Caches
-from .config import Config
+from ..config import Config
+from ..events import Event
+from ..metrics import Metrics
+from ..query import Queries, Ranked
+from ..serving.caches import SLOW, Caches
+from ..serving.shadow import Shadow
+from ..store import LATE, Applied
 from .drift import Drift
-from .events import Event
-from .metrics import Metrics
-from .query import Queries, Ranked
-from .shadow import Shadow
-from .store import LATE, Applied
 
 __all__ = ["Judged", "Watch"]
 

@@ -8,15 +8,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from .config import Config
-from .events import Item
-from .fast import ErrorMemory
+from ..config import Config
+from ..events import Item
+from ..fast import ErrorMemory
+from ..model import NewItems, StepWeights, item_features
+from ..retrieval import ItemIndex, known_scores, top
+from ..states.residency import Residency
+from ..states.slab import create_slab
+from ..store import History, ItemTable, LogChunk
 from .locks import FairLock
-from .model import NewItems, StepWeights, item_features
-from .residency import Residency
-from .retrieval import ItemIndex, known_scores, top
-from .slabs import create_slab
-from .store import History, ItemTable, LogChunk
 
 __all__ = ["Move", "Serving", "anchor"]
 

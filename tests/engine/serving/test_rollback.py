@@ -19,7 +19,7 @@ from recurra.engine.versions import VersionStore
 from recurra.simulations.datasets import Stream
 from recurra.simulations.replay import replay
 
-from .training.conftest import CONFIG, walk
+from ..training.conftest import CONFIG, walk
 
 _CONFIG: Config = msgspec.structs.replace(
     CONFIG,

@@ -2,7 +2,7 @@
 
 import threading
 
-from recurra.engine.locks import FairLock
+from recurra.engine.serving.locks import FairLock
 
 
 def test_a_waiter_gets_in_between_two_slices_of_a_busy_writer() -> None:

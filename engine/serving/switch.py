@@ -3,15 +3,15 @@
 import logging
 import threading
 
+from ..config import Config
+from ..errors import RecurraError, VersionError
+from ..metrics import Metrics
+from ..model import StepWeights
+from ..store import LogChunk, Store
+from ..versions import VersionStore
 from .caches import Caches
-from .config import Config
-from .errors import RecurraError, VersionError
-from .metrics import Metrics
-from .model import StepWeights
-from .serving import Serving
 from .shadow import Shadow
-from .store import LogChunk, Store
-from .versions import VersionStore
+from .version import Serving
 
 __all__ = ["Switch"]
 

@@ -11,15 +11,15 @@ from recurra.engine.config import ModelConfig, StateConfig, TrainingConfig
 from recurra.engine.engine import Engine
 from recurra.engine.errors import ConfigError, InputError, VersionError
 from recurra.engine.model import StepWeights, StreamingModel
-from recurra.engine.slabs import create_slab
-from recurra.engine.states import StateSlab
+from recurra.engine.states.cpu import StateSlab
+from recurra.engine.states.slab import create_slab
 
-from .conftest import publish, small_config, stream
+from ..conftest import publish, small_config, stream
 
 pytest.importorskip("triton", reason="the optional extra gpu is not installed")
 
-from recurra.engine import device_states
-from recurra.engine.device_states import DeviceSlab
+from recurra.engine.states import gpu
+from recurra.engine.states.gpu import DeviceSlab
 
 pytestmark = pytest.mark.gpu
 GPU = torch.cuda.is_available()
@@ -62,7 +62,7 @@ def agree(ours: DeviceSlab, truth: StateSlab, slots: list[int]) -> None:
 def test_steps_runs_and_anchors_are_those_of_the_cpu(
     config: ModelConfig, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_states, "_BLOCK", block)
+    monkeypatch.setattr(gpu, "_BLOCK", block)
     both = pair(StepWeights.of(moved(config)))
     rng = np.random.default_rng(0)
     now_ms = 0

@@ -10,9 +10,9 @@ import pytest
 import recurra
 from recurra.engine.clock import EventClock
 from recurra.engine.config import StateConfig
-from recurra.simulations.load import drive
+from recurra.simulations.bench.load_generator import drive
 
-from .conftest import publish, small_config, stream, vocabulary
+from ..conftest import publish, small_config, stream, vocabulary
 
 # (versions, seconds, events per second, queries per second)
 _QUICK = (2, 4.0, 400, 20)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from recurra.simulations.load import drive
+from recurra.simulations.bench.load_generator import drive
 
 
 def test_every_call_has_a_number_of_its_own() -> None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from .connect import ConfigFile, Data, Url, opened
 from .output import Json, Quiet, progress, say, table, write_json
-from .target import ConfigFile, Data, Url, opened
 
 if TYPE_CHECKING:
     from recurra import VersionInfo

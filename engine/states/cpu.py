@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..kernels.block import PackedWeights, Scratch, aligned, layers_step
-from ..kernels.jit import jit
-from .errors import InputError
-from .model.time import FEATURES, gap_step
-from .model.weights import StepWeights
-from .slabs import Slab, longs
+from ...kernels.block import PackedWeights, Scratch, aligned, layers_step
+from ...kernels.jit import jit
+from ..errors import InputError
+from ..model.time import FEATURES, gap_step
+from ..model.weights import StepWeights
+from .slab import Slab, longs
 
 __all__ = ["StateSlab"]
 

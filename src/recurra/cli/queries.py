@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .connect import ConfigFile, Data, Url, opened, require_store
 from .output import Json, Quiet, progress, say, table, write_json
-from .target import ConfigFile, Data, Url, opened, require_store
 
 if TYPE_CHECKING:
     from recurra import Recommendation

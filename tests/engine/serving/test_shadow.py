@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recurra.engine.shadow import Evidence
+from recurra.engine.serving.shadow import Evidence
 
 
 def _highest(values: np.ndarray) -> float:

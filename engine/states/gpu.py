@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..kernels.block.triton import layers_step_triton, weights_to
-from ..kernels.jit import jit
-from .errors import InputError, VersionError
-from .model.time import FEATURES, gap_step
-from .model.weights import StepWeights
-from .slabs import Slab, longs
+from ...kernels.block.triton import layers_step_triton, weights_to
+from ...kernels.jit import jit
+from ..errors import InputError, VersionError
+from ..model.time import FEATURES, gap_step
+from ..model.weights import StepWeights
+from .slab import Slab, longs
 
 __all__ = ["DeviceSlab"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .kernels import scan_inputs, times_ms
+from .gpu_timing import scan_inputs, times_ms
 
 __all__ = ["LAUNCHES", "best_launches", "time_launches"]
 
