@@ -1,11 +1,12 @@
 """Inputs of a GPU scan, and how long a call on the device takes."""
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-__all__ = ["Tensors", "scan_inputs", "times_ms"]
+__all__ = ["Tensors", "scan_inputs", "spread_ms", "times_ms"]
 
 Tensors = dict[str, torch.Tensor]
 
@@ -38,4 +39,11 @@ def times_ms(run: Callable[[], Any], repeats: int) -> dict[str, float]:
         run()
         end.record()
     torch.cuda.synchronize()
-    return _spread([begin.elapsed_time(end) for begin, end in marks])
+    return spread_ms([begin.elapsed_time(end) for begin, end in marks])
+
+
+def spread_ms(times: list[float]) -> dict[str, float]:
+    """Return the median, the 10th and the 90th percentile of times in ms."""
+    took = sorted(times)
+    low, high = took[len(took) // 10], took[-1 - len(took) // 10]
+    return {"ms": round(statistics.median(took), 4), "p10": round(low, 4), "p90": round(high, 4)}

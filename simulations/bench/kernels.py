@@ -4,7 +4,6 @@ The peers of the scan are the chunk version in plain torch, the same compiled, a
 be imported. The step is held against the bandwidth of a copy.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -16,7 +15,7 @@ import torch
 from recurra.kernels import ssd
 from recurra.kernels.block import LayerWeights
 
-from .gpu_timing import Tensors, scan_inputs, times_ms
+from .gpu_timing import Tensors, scan_inputs, spread_ms, times_ms
 
 __all__ = ["PARTS", "bench_kernels"]
 
@@ -70,12 +69,6 @@ def bench_kernels(
         found["step"] = [_bench_step(weights, slots, kept, device, rng, repeats, copy) for kept in kinds.values()]
         found["latency"] = {name: _bench_latency(weights, kept, device, rng) for name, kept in kinds.items()}
     return found
-
-
-def _spread(times: list[float]) -> dict[str, float]:
-    took = sorted(times)
-    low, high = took[len(took) // 10], took[-1 - len(took) // 10]
-    return {"ms": round(statistics.median(took), 4), "p10": round(low, 4), "p90": round(high, 4)}
 
 
 def _copy_gb_s(device: str, repeats: int) -> float:
@@ -266,4 +259,4 @@ def _round_trip_ms(
         graph.replay()
         out.cpu()
         took.append(1e3 * (time.perf_counter() - begin))
-    return _spread(took[20:])
+    return spread_ms(took[20:])
