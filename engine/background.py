@@ -7,9 +7,10 @@ from collections.abc import Callable
 from .errors import ClosedError, RecurraError
 from .metrics import Metrics
 from .monitoring.drift import Drift, preload
+from .results import TrainReport
 from .serving.switch import Switch
 from .store import Store
-from .training import Trainer, TrainReport
+from .training import Trainer
 
 __all__ = ["Housekeeper", "Training"]
 
@@ -81,7 +82,7 @@ class Training:
                 self._store.sync()
                 report = trainer.train(effort=self._drift.effort(seq))
                 self._note(report)
-                if report.published:
+                if report.promoted:
                     self._switch.to(report.number, active_users=active_users, watched=True)
                 self.failure = None
                 return report
@@ -129,7 +130,7 @@ class Training:
 
     def _note(self, report: TrainReport) -> None:
         self.last = report
-        verdict = "promoted" if report.published else report.verdict
+        verdict = "promoted" if report.promoted else report.verdict
         self._metrics.versions.labels(verdict).inc()
         if report.steps:
             self.counts["trained"] += 1

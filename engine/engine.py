@@ -22,11 +22,11 @@ from .metrics import Metrics
 from .model import check_streams
 from .monitoring.judge import Watch
 from .query import Queries
-from .results import Alarm, HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
+from .results import Alarm, HistoryEntry, IngestReport, Recommendation, Record, Scores, TrainReport, VersionInfo
 from .serving.caches import Caches
 from .serving.switch import Switch
 from .store import Store
-from .training import Trainer, TrainReport
+from .training import Trainer
 from .versions import VersionStore
 
 __all__ = ["Engine", "open"]

@@ -10,6 +10,9 @@ from .events import Event, Forget, Item
 
 __all__ = ["Alarm", "HistoryEntry", "IngestReport", "Recommendation", "Record", "Scores", "VersionInfo"]
 
+# verdicts on a candidate
+KEPT, PROMOTED, REFUSED = "kept", "promoted", "refused"
+
 
 class Record(msgspec.Struct, frozen=True):
     """One message of a source, as a connector hands it to ``Engine.apply``.
@@ -69,6 +72,50 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     type: str | None = None
     weight: float | None = None
     title: str | None = None
+
+
+class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Outcome of a training; also kept with a promoted version.
+
+    ``verdict`` is ``promoted`` (there is a new version, ``number``), ``refused`` (the gate said no) or ``kept`` (there
+    were too few events to train or to judge); ``reason`` says why in a sentence. ``ndcg_*`` are NDCG over the
+    ``holdout`` events of ``users`` users that neither the candidate nor its parent was trained on (``parent`` 0: a
+    first version, which has none); ``lower`` bounds the difference between candidate and parent from below with
+    ``confidence``, and must be above ``required``. ``fitted_events`` counts an event each time that it was learnt from,
+    more often the greater the ``effort``; ``best_step`` of ``steps`` is the one whose weights were taken.
+    """
+
+    verdict: str
+    reason: str
+    number: int = 0
+    parent: int = 0
+    items: int = 0
+    trained_events: int = 0
+    cutoff_seq: int = -1
+    newest_seq: int = -1
+    holdout: int = 0
+    users: int = 0
+    ndcg_parent: float | None = None
+    ndcg_candidate: float | None = None
+    ndcg_popularity: float | None = None
+    difference: float | None = None
+    lower: float | None = None
+    required: float | None = None
+    confidence: float | None = None
+    steps: int = 0
+    best_step: int = 0
+    fitted_events: int = 0
+    effort: float = 1.0
+    loss: float | None = None
+    validation_loss: float | None = None
+    seed: int = 0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+    @property
+    def promoted(self) -> bool:
+        """Whether there is a new version."""
+        return self.verdict == PROMOTED
 
 
 class VersionInfo(msgspec.Struct, frozen=True):

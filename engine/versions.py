@@ -176,7 +176,7 @@ class VersionStore:
         try:
             _replace(self.path / "refused.json", msgspec.json.encode([*self.refusals(), report][-_REFUSALS:]))
         except OSError as error:
-            raise TrainingError(f"cannot write to {self.path}: {error.strerror}; the live version stays") from None
+            raise TrainingError(f"cannot write to {self.path}: {error.strerror}; the serving version stays") from None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -250,7 +250,7 @@ class VersionStore:
         try:
             _replace(self.path / "attempted.json", msgspec.json.encode(_Attempted(seq)))
         except OSError as error:
-            raise TrainingError(f"cannot write to {self.path}: {error.strerror}; the live version stays") from None
+            raise TrainingError(f"cannot write to {self.path}: {error.strerror}; the serving version stays") from None
 
     def clean(self) -> None:
         """Remove what publishing that was interrupted left behind; the caller holds ``lock``."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..engine.config import Config, ModelConfig, TrainingConfig
 from ..engine.errors import InputError
 from ..engine.model import SequenceModel, StreamingModel
-from ..engine.training import Material, UserLog, Windows, batches, create_strategy, fit, pack, vectors_before
+from ..engine.training import FitData, UserLog, Windows, batches, create_strategy, fit, pack, vectors_before
 from .datasets import Stream
 
 __all__ = ["EXEMPLARS", "JOINT", "Periods", "evaluate", "figures", "protocol_config", "rank_sessions"]
@@ -204,23 +204,23 @@ class _Run:
         rng = np.random.default_rng(sequence)
         generator = torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
         items = data.items_before(period)
-        live = None if self._strategy == JOINT else self._model
-        if live is None:
+        parent = None if self._strategy == JOINT else self._model
+        if parent is None:
             model = StreamingModel(self._config.model, items, generator=generator)
         else:
-            model = live.grown(items, generator=generator)
+            model = parent.grown(items, generator=generator)
         new = data.period == period - 1
         left_out = new & (rng.random(len(new)) < _VALIDATION_SHARE)
-        material = self._material(new & ~left_out, live)
-        fitted = self._fit(model, material, rng)
-        known = np.isin(data.log.items, material.log.items) | (data.log.items < data.items_before(period - 1))
+        fit_data = self._fit_data(new & ~left_out, parent)
+        fitted = self._fit(model, fit_data, rng)
+        known = np.isin(data.log.items, fit_data.log.items) | (data.log.items < data.items_before(period - 1))
         # an item that occurs in what is left out only says nothing about what was learnt
         valid, _ = data.chosen(left_out[data.log.users] & known)
         self._model, self.done = model, period
         self._kept = _exemplars(data.log, new | self._kept, data.targets, self._exemplars, rng)
         self._facts = fitted | {
             "items": items,
-            "trained_events": len(material.log),
+            "trained_events": len(fit_data.log),
             "valid": self._choose_bonus(model, valid) if len(valid) else {},
             "seconds": round(self._clock() - began, 2),
             "cpu_s": round(self._cpu_clock() - cpu_began, 2),
@@ -266,7 +266,7 @@ class _Run:
         if not same:
             raise InputError(f"cannot go on from the checkpoint {path}: it is of a run with other settings")
 
-    def _material(self, new: Flags, live: StreamingModel | None) -> Material:
+    def _fit_data(self, new: Flags, parent: StreamingModel | None) -> FitData:
         data = self._data
         old = data.period < data.period[new][0] if self._strategy == JOINT else self._kept
         log, owners = data.chosen((new | old)[data.log.users])
@@ -275,19 +275,19 @@ class _Run:
         since = int(log.seqs[recent.starts].min()) - 1
         rows = np.arange(int(data.log.items.max()) + 1)
         none = windows.take(np.zeros(len(owners), np.bool_))
-        if live is None:
-            return Material(log, rows, recent.join(rest), none, since)
-        return Material(log, rows, recent, none, since, live, rest if len(rest.starts) else None)
+        if parent is None:
+            return FitData(log, rows, recent.join(rest), none, since)
+        return FitData(log, rows, recent, none, since, parent, rest if len(rest.starts) else None)
 
-    def _fit(self, model: StreamingModel, material: Material, rng: np.random.Generator) -> dict[str, Any]:
+    def _fit(self, model: StreamingModel, fit_data: FitData, rng: np.random.Generator) -> dict[str, Any]:
         config = self._config.training
-        first = material.live is None
+        first = fit_data.parent is None
         passes, rate = (config.first_passes, config.first_rate) if first else (config.tokens_per_event, config.rate)
         fitted = fit(
             model,
-            material,
+            fit_data,
             config,
-            tokens=passes * int(material.recent.lengths.sum()),
+            tokens=passes * int(fit_data.recent.lengths.sum()),
             rate=rate,
             rng=rng,
             strategy=create_strategy(config.strategy, config),

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...kernels.jit import fast_jit, jit
+from ..ranking import DEPTH, ndcg, rank
 
 __all__ = ["FEATURES", "Knowledge", "best", "learn", "score"]
 
@@ -19,8 +20,6 @@ _FLOOR = -8.0
 # the bits of sqrt(1 / 2), from which to the double of it a number is near 1
 _ROOT_HALF = int(np.sqrt(np.array([0.5])).view(np.int64)[0])
 _LN_2 = float(np.log(2.0))
-# ranks beyond this earn nothing
-_DEPTH = 10
 _RATE = 0.3
 # the evidence of a member loses half its weight in about 3,500 learnt events
 _KEPT = 1.0 - 1.0 / 5_000
@@ -135,16 +134,6 @@ def _mixed(scores: Matrix, logits: npt.NDArray[np.bool_], bucket: int, weights: 
 
 
 @jit
-def _gain(scores: npt.NDArray[np.floating], position: int) -> float:
-    # a rank is 1 + the number of other candidates that score at least as much; nan compares as less
-    rank = 0
-    for c in range(scores.size):
-        if scores[c] >= scores[position]:
-            rank += 1
-    return 1.0 / np.log2(rank + 1.0) if 0 < rank <= _DEPTH else 0.0
-
-
-@jit
 def best(knowledge: Knowledge, bucket: int) -> int:
     """Return the member with the most evidence in a situation; the combination while nobody has more."""
     gains, events = knowledge.gains, knowledge.events
@@ -190,7 +179,8 @@ def learn(knowledge: Knowledge, scores: Matrix, logits: npt.NDArray[np.bool_], p
         for member in range(parts + 1):
             gains[row, member] *= np.float32(_KEPT)
     for member in range(parts + 1):
-        gain = np.float32(_gain(scores[member], position) if member < parts else _gain(mixed, position))
+        place = rank(scores[member, position], scores[member]) if member < parts else rank(mixed[position], mixed)
+        gain = np.float32(ndcg(place, DEPTH))
         gains[-1, member] += gain
         gains[bucket, member] += gain
     shares = np.exp(mixed - mixed.max())

@@ -3,20 +3,18 @@
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..config import Config
 from ..events import Event
 from ..metrics import Metrics
 from ..query import Queries, Ranked
+from ..ranking import DEPTH, ndcg, rank
 from ..serving.caches import SLOW, Caches
 from ..serving.shadow import Shadow
 from ..store import LATE, Applied
 from .drift import Drift
 
 __all__ = ["Judged", "Watch"]
-
-_DEPTH = 10
 
 
 class Judged(NamedTuple):
@@ -41,8 +39,10 @@ class Watch:
         places = [] if item_row is None else np.flatnonzero(ranked.rows == item_row).tolist()
         answers, model = 0.0, None if ranked.version == 0 else 0.0
         if places:
-            answers = _ndcg(ranked.mix, places[0])
-            model = None if model is None else _ndcg(ranked.parts[SLOW], places[0])
+            answers = ndcg(rank(ranked.mix[places[0]], ranked.mix), DEPTH)
+            if model is not None:
+                slow = ranked.parts[SLOW]
+                model = ndcg(rank(slow[places[0]], slow), DEPTH)
         with self._caches.lock:
             serving, shadow = self._caches.serving, self._caches.shadow
         if serving is None or shadow is None or shadow.over or item_row is None:
@@ -61,9 +61,3 @@ class Watch:
                 if judged.shadow.over and not judged.shadow.beaten and judged.shadow is self._caches.shadow:
                     self._caches.end_shadow()
         self.drift.came(applied)
-
-
-def _ndcg(scores: npt.NDArray[np.floating], place: int) -> float:
-    # nan compares as less: a candidate that is not scored has rank 0
-    rank = int(np.count_nonzero(scores >= scores[place]))
-    return 1 / float(np.log2(1 + rank)) if 0 < rank <= _DEPTH else 0.0

@@ -13,12 +13,11 @@ from ..events import Item
 from ..fast import ErrorMemory
 from ..model import NewItems, StepWeights, item_features
 from ..retrieval import ItemIndex, known_scores, top
-from ..states.residency import Residency
-from ..states.slab import create_slab
+from ..states import Residency, anchor, create_slab
 from ..store import History, ItemTable, LogChunk
 from .locks import FairLock
 
-__all__ = ["Move", "Serving", "anchor"]
+__all__ = ["Move", "Serving"]
 
 Vector = npt.NDArray[np.float32]
 
@@ -30,11 +29,6 @@ _SHORT_FOLD = 16
 _TOGETHER = 64
 _NONE = np.empty(0, np.int64)
 _UNREAD = -1
-
-
-def anchor(n: int, interval: int) -> int:
-    """Return the event index from which the state of a user with ``n`` events is folded (``interval`` = A)."""
-    return max(0, interval * (n // interval - 1))
 
 
 class Move(NamedTuple):

@@ -1,24 +1,25 @@
-"""The slab of user states: the one module of the engine that changes arrays in place.
+"""Slab of user states on the CPU, changed in place by the fused step.
 
 A slot holds what the model keeps of one user: per layer the scan's state and the convolution's window, the user vector
-after the last event, and the running statistics of the gaps. Which user has which slot is somebody else's business.
+after the last event, and the running statistics of the gaps. Which user has which slot is kept in ``residency.py``.
 """
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ...kernels.block import PackedWeights, Scratch, aligned, layers_step
 from ...kernels.jit import jit
 from ..errors import InputError
 from ..model.time import FEATURES, gap_step
 from ..model.weights import StepWeights
-from .slab import Slab, longs
+from .slab import Slab
 
 __all__ = ["StateSlab"]
 
+Flags = NDArray[np.bool_]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -56,7 +57,6 @@ class StateSlab(Slab):
         super().__init__(weights, slots, aligned((rows, config.d_model), np.float32))
         # the version's items, then those that were added to it
         self._table: Floats = weights.read_table
-        self._rows = len(self._table)
         self.state: NDArray[Any] = aligned((rows, config.layers, config.d_state, e), _STORED[dtype])
         self.window: NDArray[Any] = aligned((rows, config.layers, config.d_conv - 1, w), _STORED[dtype])
         self._layers = PackedWeights.of(weights.layers)
@@ -70,40 +70,14 @@ class StateSlab(Slab):
         self._consume(self._work[0], start, none, np.array([0, 1]), np.array([weights.items + 1]), none)
         self._count[slots] = 0
 
-    def add_items(self, vectors: Floats) -> int:
-        """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
-        first, rows = self._rows, self._rows + len(vectors)
-        if rows > len(self._table):
-            table = np.empty((max(rows, 2 * first), vectors.shape[1]), np.float32)
-            table[:first] = self._table[:first]
-            self._table = table
-        self._table[first:rows] = vectors
-        self._rows = rows
-        return first
-
-    def advance(
-        self,
-        slots: ArrayLike,
-        starts: ArrayLike,
-        lengths: ArrayLike,
-        resets: ArrayLike,
-        items: ArrayLike,
-        times_ms: ArrayLike,
+    def _advance(
+        self, slots: Longs, starts: Longs, lengths: Longs, resets: Flags, items: Longs, times_ms: Longs
     ) -> None:
-        """Consume R runs of events; see ``Slab.advance``."""
-        slots, starts, lengths = longs(slots), longs(starts), longs(lengths)
-        items, times_ms = longs(items), longs(times_ms)
         offsets = np.zeros(len(slots) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        unknown = self.weights.items
-        if not _in_range(slots, starts, lengths, items, self.slots, unknown, self._rows, len(times_ms)):
-            raise InputError(
-                f"slots must be in 0..{self.slots - 1}, item rows in 0..{unknown} or those of added items, "
-                "runs inside the events"
-            )
         _reset(
             slots,
-            np.asarray(resets, dtype=np.bool_),
+            resets,
             self.state,
             self.window,
             self._vectors,
@@ -118,6 +92,14 @@ class StateSlab(Slab):
             self._consume(self._work[0], slots, starts, offsets, items, times_ms)
         else:
             self._share(parts, slots, starts, offsets, items, times_ms)
+
+    def _grow_table(self, used: int, rows: int) -> None:
+        table = np.empty((rows, self._table.shape[1]), np.float32)
+        table[:used] = self._table[:used]
+        self._table = table
+
+    def _write_items(self, first: int, vectors: Floats) -> None:
+        self._table[first : first + len(vectors)] = vectors
 
     def _like(self, slots: int) -> "StateSlab":
         return StateSlab(self.weights, slots)
@@ -191,24 +173,6 @@ class StateSlab(Slab):
             np.float32(weights.ffn_eps),
         )
         _scatter(slots, offsets, a, self._vectors)
-
-
-@jit
-def _in_range(
-    slots: Any, starts: Any, lengths: Any, items: Any, slot_count: int, unknown: int, rows: int, times: int
-) -> bool:
-    if not (slots.shape[0] == starts.shape[0] == lengths.shape[0] and items.shape[0] == times):
-        return False
-    for i in range(slots.shape[0]):
-        if slots[i] < 0 or slots[i] >= slot_count:
-            return False
-        if starts[i] < 0 or lengths[i] < 0 or starts[i] + lengths[i] > items.shape[0]:
-            return False
-        for j in range(starts[i], starts[i] + lengths[i]):
-            # the row after the unknown item is the start token's, which no event has
-            if items[j] < 0 or items[j] == unknown + 1 or items[j] >= rows:
-                return False
-    return True
 
 
 @jit

@@ -1,4 +1,4 @@
-"""The slab of user states on a GPU, advanced by the fused step in Triton.
+"""Slab of user states on a GPU, advanced by the fused step in Triton.
 
 Scan states and windows lie on the device. Vectors, and the statistics of the gaps, are the host's: retrieval reads the
 one, and a few numbers per event are cheaper to make than to ask for. Importing this needs the extra ``gpu``.
@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ...kernels.block.triton import layers_step_triton, weights_to
 from ...kernels.jit import jit
 from ..errors import InputError, VersionError
 from ..model.time import FEATURES, gap_step
 from ..model.weights import StepWeights
-from .slab import Slab, longs
+from .slab import Slab
 
 __all__ = ["DeviceSlab"]
 
+Flags = NDArray[np.bool_]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -55,38 +56,19 @@ class DeviceSlab(Slab):
         self._layers = weights_to(weights.layers, device)
         # the version's items, then those that were added to it
         self._table = torch.tensor(weights.read_table, device=device)
-        self._rows = len(self._table)
         kept = _STORED[dtype]
         self.state = torch.zeros((rows, config.layers, config.d_state, e), dtype=kept, device=device)
         self.window = torch.zeros((rows, config.layers, config.d_conv - 1, w), dtype=kept, device=device)
         self._consume(np.array([slots]), np.array([0, 1]), np.array([weights.items + 1]), np.zeros(1, np.int64))
         self._count[slots] = 0
 
-    def add_items(self, vectors: Floats) -> int:
-        """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
-        first, rows = self._rows, self._rows + len(vectors)
-        if rows > len(self._table):
-            table = self._table.new_empty((max(rows, 2 * first), self._table.shape[1]))
-            table[:first] = self._table[:first]
-            self._table = table
-        self._table[first:rows] = torch.tensor(vectors, device=self._device)
-        self._rows = rows
-        return first
-
-    def advance(
-        self,
-        slots: ArrayLike,
-        starts: ArrayLike,
-        lengths: ArrayLike,
-        resets: ArrayLike,
-        items: ArrayLike,
-        times_ms: ArrayLike,
+    def _advance(
+        self, slots: Longs, starts: Longs, lengths: Longs, resets: Flags, items: Longs, times_ms: Longs
     ) -> None:
-        """Consume R runs of events; see ``Slab.advance``."""
-        slots, starts, lengths = longs(slots), longs(starts), longs(lengths)
-        items, times_ms = longs(items), longs(times_ms)
-        place = self._places(slots, starts, lengths, items, times_ms)
-        self._reset(slots[np.asarray(resets, dtype=np.bool_)])
+        before = np.cumsum(lengths) - lengths
+        # where the events of all runs stand, run after run
+        place = np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+        self._reset(slots[resets])
         busy = lengths > 0
         slots, offsets = slots[busy], np.append(0, np.cumsum(lengths[busy]))
         begin = 0
@@ -98,31 +80,19 @@ class DeviceSlab(Slab):
             self._consume(slots[begin:end], offsets[begin : end + 1] - offsets[begin], items[part], times_ms[part])
             begin = end
 
+    def _grow_table(self, used: int, rows: int) -> None:
+        table = self._table.new_empty((rows, self._table.shape[1]))
+        table[:used] = self._table[:used]
+        self._table = table
+
+    def _write_items(self, first: int, vectors: Floats) -> None:
+        self._table[first : first + len(vectors)] = torch.tensor(vectors, device=self._device)
+
     def _like(self, slots: int) -> "DeviceSlab":
         return DeviceSlab(self.weights, slots, device=self._device)
 
     def _state_bytes(self) -> int:
         return sum(int(part[0].numel()) * part.element_size() for part in (self.state, self.window))
-
-    def _places(self, slots: Longs, starts: Longs, lengths: Longs, items: Longs, times_ms: Longs) -> Longs:
-        """Return where the events of all runs stand, run after run; raises ``InputError`` for what is out of range."""
-        unknown = self.weights.items
-        fits = len(slots) == len(starts) == len(lengths) and len(items) == len(times_ms)
-        fits = fits and bool(((slots >= 0) & (slots < self.slots)).all())
-        fits = fits and bool(((starts >= 0) & (lengths >= 0) & (starts + lengths <= len(items))).all())
-        place = np.empty(0, np.int64)
-        if fits:
-            before = np.cumsum(lengths) - lengths
-            place = np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
-            read = items[place]
-            # the row after the unknown item is the start token's, which no event has
-            fits = bool(((read >= 0) & (read != unknown + 1) & (read < self._rows)).all())
-        if not fits:
-            raise InputError(
-                f"slots must be in 0..{self.slots - 1}, item rows in 0..{unknown} or those of added items, "
-                "runs inside the events"
-            )
-        return place
 
     def _reset(self, slots: Longs) -> None:
         if not len(slots):

@@ -1,21 +1,21 @@
-"""Slabs of user states: what serving asks of them, what they have in common, and the one that a configuration names."""
+"""Slab of user states: the contract that serving relies on, and what the slabs of all devices share."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..config import StateConfig
-from ..devices import device_of
-from ..errors import ConfigError, VersionError
+from ...kernels.jit import jit
+from ..errors import InputError, VersionError
 from ..model.streaming import StreamingModel
 from ..model.time import FEATURES, query_features
 from ..model.weights import StepWeights
 
-__all__ = ["Slab", "create_slab", "longs"]
+__all__ = ["Slab"]
 
+Flags = NDArray[np.bool_]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -42,6 +42,8 @@ class Slab(ABC):
         self._m2 = np.zeros(rows)
         self._count: Longs = np.zeros(rows, np.int64)
         self._last_ms: Longs = np.zeros(rows, np.int64)
+        # rows of the table of item vectors: those in use (the version's items, then added ones), and all
+        self._item_rows = self._table_rows = len(weights.read_table)
 
     @property
     def vectors(self) -> Floats:
@@ -64,11 +66,16 @@ class Slab(ABC):
         host = (self._vectors, self._mean, self._m2, self._count, self._last_ms)
         return self._state_bytes() + sum(int(array[0].nbytes) for array in host)
 
-    @abstractmethod
     def add_items(self, vectors: Floats) -> int:
         """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
+        first, rows = self._item_rows, self._item_rows + len(vectors)
+        if rows > self._table_rows:
+            self._table_rows = max(rows, 2 * first)
+            self._grow_table(first, self._table_rows)
+        self._write_items(first, vectors)
+        self._item_rows = rows
+        return first
 
-    @abstractmethod
     def advance(
         self,
         slots: ArrayLike,
@@ -86,13 +93,22 @@ class Slab(ABC):
         A slot's first use must be a reset. What was consumed is in ``vectors`` when the call returns. Raises
         ``InputError`` for rows or slots out of range; nothing is changed then.
         """
+        slots, starts, lengths = _longs(slots), _longs(starts), _longs(lengths)
+        items, times_ms = _longs(items), _longs(times_ms)
+        unknown = self.weights.items
+        if not _in_range(slots, starts, lengths, items, self.slots, unknown, self._item_rows, len(times_ms)):
+            raise InputError(
+                f"slots must be in 0..{self.slots - 1}, item rows in 0..{unknown} or those of added items, "
+                "runs inside the events"
+            )
+        self._advance(slots, starts, lengths, np.asarray(resets, dtype=np.bool_), items, times_ms)
 
     def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Floats:
         """Vectors (R, d) for queries at ``now_ms`` (R, or one for all), the gap clipped at ``weights.gap_clip_s``.
 
         Equal to ``vectors[slots]`` when the version has no query time.
         """
-        slots = longs(slots)
+        slots = _longs(slots)
         vectors = self._vectors[slots]
         query = self.weights.query
         if query is None:
@@ -124,6 +140,20 @@ class Slab(ABC):
             raise VersionError(f"step and scan of the version disagree by {worst:.2g} on the fixed batch")
 
     @abstractmethod
+    def _advance(
+        self, slots: Longs, starts: Longs, lengths: Longs, resets: Flags, items: Longs, times_ms: Longs
+    ) -> None:
+        """Do what `advance` says, with arrays in range."""
+
+    @abstractmethod
+    def _grow_table(self, used: int, rows: int) -> None:
+        """Make room for ``rows`` item vectors, keeping the first ``used``."""
+
+    @abstractmethod
+    def _write_items(self, first: int, vectors: Floats) -> None:
+        """Write item vectors from row ``first`` on."""
+
+    @abstractmethod
     def _like(self, slots: int) -> Self:
         """Return an empty slab of this kind, under the same version, that keeps float32."""
 
@@ -132,21 +162,24 @@ class Slab(ABC):
         """Bytes of the scan states and windows of one slot."""
 
 
-def longs(values: ArrayLike) -> Longs:
+def _longs(values: ArrayLike) -> Longs:
     """Return the values as int64 without gaps between them."""
     return np.ascontiguousarray(values, dtype=np.int64)
 
 
-def create_slab(weights: StepWeights, slots: int, config: StateConfig, *, threads: int = 1) -> Slab:
-    """Create the slab that ``config.device`` says. Raises ``ConfigError`` where that device cannot be used."""
-    # each kind brings kernels of its own along, one of them an optional package: imported where it is asked for
-    if config.device == "cpu":
-        from .cpu import StateSlab
-
-        return StateSlab(weights, slots, config.dtype, threads=threads)
-    device = device_of(config.device, name="states.device")
-    try:
-        from .gpu import DeviceSlab
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"states.device is {config.device}: {error}; or use cpu") from None
-    return DeviceSlab(weights, slots, config.dtype, device=device)
+@jit
+def _in_range(
+    slots: Any, starts: Any, lengths: Any, items: Any, slot_count: int, unknown: int, rows: int, times: int
+) -> bool:
+    if not (slots.shape[0] == starts.shape[0] == lengths.shape[0] and items.shape[0] == times):
+        return False
+    for i in range(slots.shape[0]):
+        if slots[i] < 0 or slots[i] >= slot_count:
+            return False
+        if starts[i] < 0 or lengths[i] < 0 or starts[i] + lengths[i] > items.shape[0]:
+            return False
+        for j in range(starts[i], starts[i] + lengths[i]):
+            # the row after the unknown item is the start token's, which no event has
+            if items[j] < 0 or items[j] == unknown + 1 or items[j] >= rows:
+                return False
+    return True

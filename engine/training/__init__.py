@@ -2,27 +2,25 @@
 
 from .compatibility import cross_version_recall
 from .fit import Fitted, fit
-from .gate import ranks
+from .gate import event_ranks
 from .learner import Learner, Step, cosine
 from .loss import Sampler, at_events, vectors_before
-from .protocol import TrainReport
 from .rounds import Round, train_round
-from .strategies import STRATEGIES, Material, Setting, Strategy, create_strategy
+from .strategies import STRATEGIES, FitContext, FitData, Strategy, create_strategy
 from .supervisor import Trainer
 from .windows import Batch, UserLog, Windows, batches, last_windows, pack
 
 __all__ = [
     "STRATEGIES",
     "Batch",
+    "FitContext",
+    "FitData",
     "Fitted",
     "Learner",
-    "Material",
     "Round",
     "Sampler",
-    "Setting",
     "Step",
     "Strategy",
-    "TrainReport",
     "Trainer",
     "UserLog",
     "Windows",
@@ -31,10 +29,10 @@ __all__ = [
     "cosine",
     "create_strategy",
     "cross_version_recall",
+    "event_ranks",
     "fit",
     "last_windows",
     "pack",
-    "ranks",
     "train_round",
     "vectors_before",
 ]

@@ -76,10 +76,10 @@ def _answer(request: Request, data: Path, replies: BinaryIO) -> Reply:
     except RecurraError as error:
         return Reply(request.id, error=str(error))
     except MemoryError:
-        return Reply(request.id, error="training ran out of memory; the live version stays")
+        return Reply(request.id, error="training ran out of memory; the serving version stays")
     except Exception as error:
         # whatever it is, the engine learns of it and the program goes on
-        return Reply(request.id, error=f"training failed ({type(error).__name__}: {error}); the live version stays")
+        return Reply(request.id, error=f"training failed ({type(error).__name__}: {error}); the serving version stays")
 
 
 if __name__ == "__main__":

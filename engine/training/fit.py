@@ -13,7 +13,7 @@ from ..errors import TrainingError
 from ..model import SequenceModel
 from .learner import Learner, cosine
 from .loss import Sampler, targets, window_loss
-from .strategies import Material, Setting, Strategy
+from .strategies import FitContext, FitData, Strategy
 from .windows import Windows, batches, pack
 
 __all__ = ["MIN_VALIDATION", "Fitted", "fit"]
@@ -39,7 +39,7 @@ class Fitted(NamedTuple):
 
 def fit(
     model: SequenceModel,
-    material: Material,
+    data: FitData,
     config: TrainingConfig,
     *,
     tokens: int,
@@ -52,40 +52,40 @@ def fit(
 ) -> Fitted:
     """Train ``model`` in place on about ``tokens`` events with the peak learning rate ``rate``.
 
-    ``strategy``, new for this fit, says how it keeps what the live model knew; None is plain fine-tuning, and a first
-    version has nothing to keep; ``effort`` is that of `Setting`. With ``exclude_own`` what a user had is no rival of
+    ``strategy``, new for this fit, says how it keeps what the parent model knew; None is plain fine-tuning, and a first
+    version has nothing to keep; ``effort`` is that of `FitContext`. With ``exclude_own`` what a user had is no rival of
     the next item. Raises ``TrainingError`` if the loss is not finite.
     """
-    own_weight = 0.0 if exclude_own else 1.0
-    strategy = strategy if strategy is not None and material.live is not None else Strategy()
-    passes = _Passes(material, strategy, tokens, rng)
+    seen_weight = 0.0 if exclude_own else 1.0
+    strategy = strategy if strategy is not None and data.parent is not None else Strategy()
+    passes = _Passes(data, strategy, tokens, rng)
     # a short log read in large batches would be over in a few steps
     batch_events = min(config.batch_events, max(_MIN_BATCH, passes.events // _BATCHES_PER_PASS))
     steps = max(1, round(tokens / batch_events))
-    if material.live is not None:
+    if data.parent is not None:
         # asked by strategies what it knows: without dropout
-        material.live.eval()
-        strategy.begin(_setting(model, material.live, material, steps, config, rng, effort))
-    sampler = Sampler.needed(material.version_rows[material.log.items], model.items, config)
+        data.parent.eval()
+        strategy.begin(_context_of(model, data.parent, data, steps, config, rng, effort))
+    sampler = Sampler.needed(data.version_rows[data.log.items], model.items, config)
     learner = Learner(
         model,
         config,
         rate=rate,
         shape=cosine(steps),
         rng=rng,
-        own_weight=own_weight,
+        seen_weight=seen_weight,
         sampler=sampler,
         threads=config.threads,
         strategy=strategy,
-        live=material.live,
+        parent=data.parent,
     )
-    best = _Best(model, strategy, _validation(model, material, config, own_weight))
+    best = _Best(model, strategy, _validation(model, data, config, seen_weight))
     events = 0
     loss = math.nan
     with contextlib.closing(learner):
         while learner.done < steps and not best.exhausted:
             for windows in batches(passes.draw(), batch_events, rng, padded=not model.streams):
-                loss, counted = learner.step(pack(material.log, windows, material.version_rows, rng))
+                loss, counted = learner.step(pack(data.log, windows, data.version_rows, rng))
                 events += counted
                 if progress is not None:
                     progress(learner.done / steps)
@@ -97,26 +97,26 @@ def fit(
     return best.finish(learner.done, events, loss)
 
 
-def _setting(
+def _context_of(
     model: SequenceModel,
-    live: SequenceModel,
-    given: Material,
+    parent: SequenceModel,
+    given: FitData,
     steps: int,
     config: TrainingConfig,
     rng: np.random.Generator,
     effort: float,
-) -> Setting:
+) -> FitContext:
     old = given.recent if given.old is None else given.old
-    return Setting(model, live, given.log, given.version_rows, old, given.since_seq, steps, config, rng, effort)
+    return FitContext(model, parent, given.log, given.version_rows, old, given.since_seq, steps, config, rng, effort)
 
 
 class _Passes:
     """Passes over the recent windows, each with the old ones that the strategy adds."""
 
-    def __init__(self, material: Material, strategy: Strategy, tokens: int, rng: np.random.Generator) -> None:
-        self._recent, self._strategy, self._rng = material.recent, strategy, rng
+    def __init__(self, data: FitData, strategy: Strategy, tokens: int, rng: np.random.Generator) -> None:
+        self._recent, self._strategy, self._rng = data.recent, strategy, rng
         # a first version reads its whole log, however long
-        self._tokens = tokens if material.live is not None else int(material.recent.lengths.sum())
+        self._tokens = tokens if data.parent is not None else int(data.recent.lengths.sum())
 
     @property
     def events(self) -> int:
@@ -136,11 +136,11 @@ class _Passes:
 
 
 def _validation(
-    model: SequenceModel, material: Material, config: TrainingConfig, own_weight: float
+    model: SequenceModel, data: FitData, config: TrainingConfig, seen_weight: float
 ) -> Callable[[], float] | None:
     """Return what measures the loss on the users left out, None if they have too few new events."""
-    log, windows = material.log, material.validation
-    new = log.seqs > material.since_seq
+    log, windows = data.log, data.validation
+    new = log.seqs > data.since_seq
     cumulated = np.append(0, np.cumsum(new))
     if (cumulated[windows.stops] - cumulated[windows.starts]).sum() < MIN_VALIDATION:
         return None
@@ -148,15 +148,15 @@ def _validation(
     def measure() -> float:
         # the same batches and samples each time, whatever training drew so far
         rng = np.random.default_rng(0)
-        sampler = Sampler.needed(material.version_rows[material.log.items], model.items, config)
+        sampler = Sampler.needed(data.version_rows[data.log.items], model.items, config)
         drawn = None if sampler is None else sampler.draw(rng)
         total = count = 0.0
         model.eval()
         with torch.no_grad():
             table = model.item_table()
             for part in batches(windows, config.batch_events, rng, padded=not model.streams):
-                batch = pack(log, part, material.version_rows)
-                chosen = targets(batch, model.items, counted=new[batch.rows], own_weight=own_weight, drawn=drawn)
+                batch = pack(log, part, data.version_rows)
+                chosen = targets(batch, model.items, counted=new[batch.rows], seen_weight=seen_weight, drawn=drawn)
                 mean = window_loss(model, table, batch, chosen, drawn=drawn).item()
                 total, count = total + mean * len(chosen.events), count + len(chosen.events)
         return total / max(1.0, count)
@@ -188,7 +188,7 @@ class _Best:
 
     def _look(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
-            raise TrainingError(f"the validation loss became {loss} at step {step}; the live version stays")
+            raise TrainingError(f"the validation loss became {loss} at step {step}; the serving version stays")
         if loss < self._loss:
             self._state = {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
             self._step, self._loss, self._worse = step, loss, 0

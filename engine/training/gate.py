@@ -1,4 +1,4 @@
-"""The test that a candidate must pass on events that neither it nor the live version was trained on."""
+"""The test that a candidate must pass on events that neither it nor the parent version was trained on."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from ..config import GateConfig
 from ..model import SequenceModel
+from ..ranking import ndcgs, ranks
+from ..states import anchor
 from .loss import at_events, vectors_before
 from .windows import UserLog, Windows, batches, pack
 
-__all__ = ["Interval", "chance_ndcg", "judge", "ndcg_of_events", "popularity_ndcg", "ranks", "user_bootstrap"]
+__all__ = ["Interval", "chance_ndcg", "event_ranks", "judge", "popularity_ndcg", "user_bootstrap"]
 
 _BATCH_EVENTS = 4096
 # scores of this many events times items at a time
@@ -42,36 +44,28 @@ def user_bootstrap(difference: Floats, users: Ints, config: GateConfig, rng: np.
 
 
 def judge(
-    live: Floats, candidate: Floats, users: Ints, config: GateConfig, rng: np.random.Generator
+    parent: Floats, candidate: Floats, users: Ints, config: GateConfig, rng: np.random.Generator
 ) -> tuple[bool, Interval]:
-    """Whether the candidate may serve: the lower bound of its NDCG's difference is above the margin of live's NDCG."""
-    interval = user_bootstrap(candidate - live, users, config, rng)
-    return interval.lower > config.margin * float(live.mean()), interval
-
-
-def ndcg_of_events(rank: Floats) -> Floats:
-    """Return the NDCG of single events by their rank (from 1; infinite for a miss, which has 0).
-
-    Not cut off at ten: an event that moves from rank 40 to 20 is evidence too, and the interval gets half as wide.
-    """
-    return 1 / np.log2(1 + rank)
+    """Whether the candidate may serve: the lower bound of its NDCG's difference is above the margin of the parent's."""
+    interval = user_bootstrap(candidate - parent, users, config, rng)
+    return interval.lower > config.margin * float(parent.mean()), interval
 
 
 def chance_ndcg(candidates: int) -> float:
     """Return the expected NDCG of a random order of so many items."""
-    return float(np.mean(1 / np.log2(1 + np.arange(1, candidates + 1))))
+    return float(np.mean(ndcgs(np.arange(1.0, candidates + 1), np.inf)))
 
 
-def ranks(
-    model: SequenceModel, log: UserLog, targets: Ints, version_rows: Ints, anchor: int, *, exclude_own: bool = True
+def event_ranks(
+    model: SequenceModel, log: UserLog, targets: Ints, version_rows: Ints, interval: int, *, exclude_own: bool = True
 ) -> Floats:
     """Rank the events ``targets`` (rows of the log, ascending) among all items of the model, as serving would.
 
-    The user's state covers the events from its anchor up to the target; ties count against; an item that the model
-    does not know, or that the user had before (with ``exclude_own``), is a miss: infinity.
+    The user's state covers the events from its anchor (``interval`` = A) up to the target; ties count against; an item
+    that the model does not know, or that the user had before (with ``exclude_own``), is a miss: infinity.
     """
     result = np.full(len(targets), np.inf)
-    windows, owner = _target_windows(log, targets, anchor)
+    windows, owner = _target_windows(log, targets, interval)
     order = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[order], np.arange(len(windows.starts) + 1))
     numbers = {start: number for number, start in enumerate(windows.starts.tolist())}
@@ -100,14 +94,14 @@ def popularity_ndcg(log: UserLog, targets: Ints, until_seq: int, *, exclude_own:
         _rank(np.tile(counts, (len(part), 1)), log, part, rows, exclude_own)
         for part in np.split(targets, range(size, len(targets), size))
     ]
-    return float(ndcg_of_events(np.concatenate(parts)).mean())
+    return float(ndcgs(np.concatenate(parts), np.inf).mean())
 
 
-def _target_windows(log: UserLog, targets: Ints, anchor: int) -> tuple[Windows, Ints]:
+def _target_windows(log: UserLog, targets: Ints, interval: int) -> tuple[Windows, Ints]:
     """Return the windows that the states before the targets cover, extended to the last of them, and each one's."""
     first = log.starts[log.users[targets]]
     position = targets - first
-    starts = first + np.maximum(0, anchor * (position // anchor - 1))
+    starts = first + anchor(position, interval)
     begins, owner = np.unique(starts, return_inverse=True)
     stops = np.zeros(len(begins), np.int64)
     np.maximum.at(stops, owner, targets + 1)
@@ -126,8 +120,7 @@ def _rank(scores: NDArray[np.floating], log: UserLog, targets: Ints, version_row
         index, own = index[inside], own[inside]
         known[index[own == wanted[index]]] = False
         scores[index, own] = -np.inf
-    rank = (scores >= true[:, None]).sum(axis=1).astype(np.float64)
-    return np.where(known & np.isfinite(true), rank, np.inf)
+    return np.where(known, ranks(true, scores), np.inf)
 
 
 def _spans(first: Ints, last: Ints) -> tuple[Ints, Ints]:

@@ -10,9 +10,10 @@ import msgspec
 from ..config import Config
 from ..errors import RecurraError, StoreError, StoreFencedError, TrainingError
 from ..events import Item
+from ..results import TrainReport
 from ..store import Store
 from ..versions import VersionStore
-from .protocol import Request, TrainReport
+from .protocol import Request
 from .rounds import Round, train_round
 from .windows import UserLog
 
@@ -37,8 +38,8 @@ def run_job(request: Request, store: Path, versions: VersionStore, progress: Cal
         gate=request.gate,
         retrieval=request.retrieval,
     )
-    live = versions.load(number) if number else None
-    given = Round(log, item_ids, live, config, versions.attempted(), records, request.effort)
+    parent = versions.load(number) if number else None
+    given = Round(log, item_ids, parent, config, versions.attempted(), records, request.effort)
     outcome = train_round(given, progress=progress)
 
     def finished(number: int) -> TrainReport:

@@ -17,7 +17,7 @@ from ..errors import TrainingError
 from ..model import SequenceModel
 from .loss import Drawn, Sampler, Targets, targets, window_loss
 from .strategies import Strategy
-from .strategies.base import Seen
+from .strategies.base import StepContext
 from .windows import Batch
 
 __all__ = ["Learner", "Step", "cosine", "precision_of"]
@@ -46,10 +46,10 @@ def cosine(steps: int) -> Shape:
     return share
 
 
-def precision_of(setting: str, device: torch.device) -> str:
+def precision_of(context: str, device: torch.device) -> str:
     """Return the precision of the loss's products: "auto" is bfloat16 where the processor multiplies it in hardware."""
-    if setting != "auto":
-        return setting
+    if context != "auto":
+        return context
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16", False) else "float32"
@@ -58,12 +58,12 @@ def precision_of(setting: str, device: torch.device) -> str:
 class Learner:
     """A model with its optimiser. Everything random is drawn from ``rng``, so that a seed repeats the run exactly.
 
-    ``own_weight`` is the weight of what the user had as a rival of the next item, see ``targets``.
+    ``seen_weight`` is the weight of what the user had as a rival of the next item, see ``targets``.
 
     ``shape`` gives the learning rate's share of ``rate`` by step. With ``threads`` above 1 a batch is cut into as many
     parts, whose gradients are added in a fixed order: models with a fused encoder only, the others leave it to torch.
 
-    ``strategy`` takes part in every step, with the ``live`` model that it compares with; None is plain fine-tuning.
+    ``strategy`` takes part in every step, with the ``parent`` model that it compares with; None is plain fine-tuning.
     Checkpoints hold nothing of it.
 
     Everything runs where the model is. On a GPU ``config.precision`` is that of the layers' products too (autocast);
@@ -78,20 +78,20 @@ class Learner:
         rate: float,
         shape: Shape,
         rng: np.random.Generator,
-        own_weight: float = 0.0,
+        seen_weight: float = 0.0,
         sampler: Sampler | None = None,
         threads: int = 1,
         strategy: Strategy | None = None,
-        live: SequenceModel | None = None,
+        parent: SequenceModel | None = None,
     ) -> None:
         self.model = model
         self.done = 0
         self._config, self._rate, self._shape, self._rng, self._sampler = config, rate, shape, rng, sampler
         self._device = next(model.parameters()).device
-        self._own_weight = own_weight
+        self._seen_weight = seen_weight
         self._precision = precision_of(config.precision, self._device)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._strategy, self._live = strategy or Strategy(), live
+        self._strategy, self._parent = strategy or Strategy(), parent
         self._updated = self._strategy.parameters(self._parameters)
         decay = config.weight_decay
         self._optimizer = torch.optim.AdamW(self._updated, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
@@ -112,7 +112,7 @@ class Learner:
         for part in batch.parts(self._parts):
             end = begin + len(part.items)
             mine = None if counted is None else counted[begin:end]
-            chosen = targets(part, model.items, counted=mine, own_weight=self._own_weight, drawn=drawn)
+            chosen = targets(part, model.items, counted=mine, seen_weight=self._seen_weight, drawn=drawn)
             modulated = self._modulated(part)
             if len(chosen.events):
                 work.append((part, chosen, modulated, int(self._rng.integers(1 << 62))))
@@ -128,7 +128,7 @@ class Learner:
         results = list(map(solve, work) if self._pool is None else self._pool.map(solve, work))
         loss = sum(part for part, _ in results)
         if not math.isfinite(loss):
-            raise TrainingError(f"the training loss became {loss} at step {self.done + 1}; the live version stays")
+            raise TrainingError(f"the training loss became {loss} at step {self.done + 1}; the serving version stays")
         self._update(table, [gradients for _, gradients in results])
         return Step(loss, events)
 
@@ -215,9 +215,9 @@ class Learner:
         vectors: torch.Tensor,
         table: torch.Tensor,
     ) -> torch.Tensor | None:
-        if self._live is None:
+        if self._parent is None:
             return None
-        return self._strategy.loss(Seen(batch, events, query_time, vectors, table, self._live))
+        return self._strategy.loss(StepContext(batch, events, query_time, vectors, table, self._parent))
 
     def _products(self) -> contextlib.AbstractContextManager[Any]:
         """Let the layers' products be made in the loss's precision; on the CPU their own passes are float32."""

@@ -74,12 +74,12 @@ def targets(
     items: int,
     *,
     counted: NDArray[np.bool_] | None = None,
-    own_weight: float = 0.0,
+    seen_weight: float = 0.0,
     drawn: Drawn | None = None,
 ) -> Targets:
     """Choose the events of a batch that count: those of ``counted`` (T), None for all, whose item the model knows.
 
-    What the user had earlier in the window is a rival of the weight ``own_weight``. 0 leaves it out, as serving does,
+    What the user had earlier in the window is a rival of the weight ``seen_weight``. 0 leaves it out, as serving does,
     and repeats do not count then; 1 makes it a rival like others. Columns are the rivals' numbers: version rows, or
     places among the ``drawn``.
     """
@@ -89,7 +89,7 @@ def targets(
     # where each item stands among the rivals
     every = np.arange(items + 1)
     first = every if drawn is None else np.searchsorted(drawn.items, every)
-    return Targets(*_choose(batch.items, batch.offsets, chosen, own_weight, first))
+    return Targets(*_choose(batch.items, batch.offsets, chosen, seen_weight, first))
 
 
 def vectors_before(model: SequenceModel, batch: Batch, *, seed: int | None = None) -> torch.Tensor:
@@ -200,21 +200,21 @@ class _Part(NamedTuple):
 
 
 @jit
-def _choose(items: Any, offsets: Any, chosen: Any, own_weight: float, first: Any) -> Any:
+def _choose(items: Any, offsets: Any, chosen: Any, seen_weight: float, first: Any) -> Any:
     # first (V + 1): the rivals of item v are columns first[v]:first[v + 1]
     known = len(first) - 1
-    log_own = np.log(own_weight) if own_weight > 0 else -np.inf
+    log_own = np.log(seen_weight) if seen_weight > 0 else -np.inf
     # the target for which an item was noted last, so that no pair is noted twice
     noted = np.full(known, -1)
     pairs = 0
     for w in range(len(offsets) - 1):
         for t in range(offsets[w], offsets[w + 1]):
-            if own_weight == 0:
+            if seen_weight == 0:
                 for j in range(offsets[w], t):
                     if items[j] == items[t]:
                         chosen[t] = False
             if chosen[t]:
-                pairs += _note(items, offsets[w], t, own_weight, first, noted, log_own, 0, None)
+                pairs += _note(items, offsets[w], t, seen_weight, first, noted, log_own, 0, None)
     events = np.flatnonzero(chosen)
     noted[:] = -1
     found = (np.empty(pairs, np.int64), np.empty(pairs, np.int64), np.empty(pairs, np.float32))
@@ -222,7 +222,7 @@ def _choose(items: Any, offsets: Any, chosen: Any, own_weight: float, first: Any
     for w in range(len(offsets) - 1):
         for t in range(offsets[w], offsets[w + 1]):
             if chosen[t]:
-                end = filled + _note(items, offsets[w], t, own_weight, first, noted, log_own, filled, found)
+                end = filled + _note(items, offsets[w], t, seen_weight, first, noted, log_own, filled, found)
                 found[0][filled:end] = place
                 filled = end
                 place += 1
@@ -231,12 +231,12 @@ def _choose(items: Any, offsets: Any, chosen: Any, own_weight: float, first: Any
 
 @jit
 def _note(
-    items: Any, begin: int, t: int, own_weight: float, first: Any, noted: Any, log_own: float, filled: int, found: Any
+    items: Any, begin: int, t: int, seen_weight: float, first: Any, noted: Any, log_own: float, filled: int, found: Any
 ) -> Any:
     # count the pairs of target t, and write their columns and weights if there is room for them
     known = len(first) - 1
     pairs = 0
-    for j in range(t, begin - 1 if own_weight != 1 else t - 1, -1):
+    for j in range(t, begin - 1 if seen_weight != 1 else t - 1, -1):
         item = items[j]
         if item >= known or noted[item] == t:
             continue

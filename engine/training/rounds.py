@@ -1,10 +1,11 @@
-"""One round of training: from the log and the live version to a candidate and a verdict. No files, no clock."""
+"""One round of training: from the log and the parent version to a candidate and a verdict. No files, no clock."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..config import Config
@@ -12,11 +13,12 @@ from ..devices import device_of
 from ..errors import TrainingError
 from ..events import Item
 from ..model import Features, StreamingModel, item_features
+from ..ranking import ndcgs
+from ..results import KEPT, PROMOTED, REFUSED, TrainReport
 from ..versions import Version
 from .fit import MIN_VALIDATION, fit
-from .gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks
-from .protocol import TrainReport
-from .strategies import Material, create_strategy
+from .gate import chance_ndcg, event_ranks, judge, popularity_ndcg
+from .strategies import FitData, create_strategy
 from .windows import UserLog, all_windows, last_windows
 
 __all__ = ["Outcome", "Round", "train_round"]
@@ -49,7 +51,7 @@ class Round(NamedTuple):
 
     log: UserLog
     item_ids: Sequence[str | None]
-    live: Version | None
+    parent: Version | None
     config: Config
     attempted_seq: int = -1
     records: Sequence[Item | None] = ()
@@ -57,38 +59,43 @@ class Round(NamedTuple):
 
 
 def train_round(given: Round, *, progress: Callable[[float], None] | None = None) -> Outcome:
-    """Train a candidate on all but the newest events and compare it with the live version on these.
+    """Train a candidate on all but the newest events and compare it with the parent version on these.
 
     Deterministic: the seed of the configuration and the newest event decide every draw; torch's generator is seeded.
     Raises ``TrainingError`` if a loss is not finite, ``ConfigError`` if there is no such device.
     """
-    config, live = given.config, given.live
+    config, parent = given.config, given.parent
     device = device_of(config.training.device, name="training.device")
-    newest = int(given.log.seqs.max(initial=-1))
-    old_cutoff = -1 if live is None else live.facts.cutoff_seq
+    old_cutoff = -1 if parent is None else parent.facts.cutoff_seq
     cutoff = _cutoff(given.log, old_cutoff, config)
     trained = given.log.until(cutoff)
-    facts = {"cutoff_seq": cutoff, "newest_seq": newest, "seed": config.training.seed}
-    facts |= {"parent": 0 if live is None else live.number}
+    report = TrainReport(
+        verdict=KEPT,
+        reason="",
+        parent=0 if parent is None else parent.number,
+        cutoff_seq=cutoff,
+        newest_seq=int(given.log.seqs.max(initial=-1)),
+        seed=config.training.seed,
+    )
     kept = _too_few(given, trained, old_cutoff)
     if kept is not None:
-        return Outcome(TrainReport(verdict="kept", reason=kept, **facts))
+        return Outcome(replace(report, reason=kept))
     sequence = np.random.SeedSequence([config.training.seed, cutoff])
     rng = np.random.default_rng(sequence)
     torch.manual_seed(int(sequence.generate_state(1)[0]))
-    vocabulary, version_rows = _vocabulary(trained, given.item_ids, live)
+    vocabulary, version_rows = _vocabulary(trained, given.item_ids, parent)
     generator = torch.Generator().manual_seed(int(sequence.generate_state(2)[1]))
-    buckets = config.model.attributes if live is None else live.model().config.attributes or config.model.attributes
+    buckets = config.model.attributes if parent is None else parent.model().config.attributes or config.model.attributes
     features = _features(vocabulary, given, buckets) if buckets else None
-    if live is None:
+    if parent is None:
         model = StreamingModel(config.model, len(vocabulary), features=features, generator=generator)
     else:
-        model = live.model().grown(len(vocabulary), attributes=buckets, features=features, generator=generator)
+        model = parent.model().grown(len(vocabulary), attributes=buckets, features=features, generator=generator)
     _set_gap_clip(model, trained)
     model.to(device)
-    facts |= {"items": len(vocabulary), "trained_events": len(trained)}
-    facts |= _fit(model, trained, version_rows, given, rng, progress)
-    outcome = _judged(model, vocabulary, version_rows, given, facts, rng)
+    report = replace(report, items=len(vocabulary), trained_events=len(trained), effort=given.effort)
+    report = _fit(model, trained, version_rows, given, rng, progress, report)
+    outcome = _judged(model, vocabulary, version_rows, given, report, rng)
     model.cpu()
     return outcome
 
@@ -105,7 +112,7 @@ def _cutoff(log: UserLog, old_cutoff: int, config: Config) -> int:
 
 def _too_few(given: Round, trained: UserLog, old_cutoff: int) -> str | None:
     config = given.config
-    if given.live is None:
+    if given.parent is None:
         if len(given.log) < config.training.min_events:
             return f"a first version needs {config.training.min_events} events, the log has {len(given.log)}"
         # it begins from nothing each time, so that trying at every occasion would cost without bound
@@ -115,14 +122,14 @@ def _too_few(given: Round, trained: UserLog, old_cutoff: int) -> str | None:
     if int((trained.seqs > old_cutoff).sum()) == 0:
         return (
             f"with {config.gate.holdout_events} events held out for the comparison no new ones are left to learn from; "
-            "the live version stays"
+            "the serving version stays"
         )
     return None
 
 
-def _vocabulary(log: UserLog, item_ids: Sequence[str | None], live: Version | None) -> tuple[list[str], Ints]:
-    """Return the item ids by version row, the live version's first, and the map from store rows to version rows."""
-    vocabulary = [] if live is None else list(live.vocabulary)
+def _vocabulary(log: UserLog, item_ids: Sequence[str | None], parent: Version | None) -> tuple[list[str], Ints]:
+    """Return the item ids by version row, the parent version's first, and the map from store rows to version rows."""
+    vocabulary = [] if parent is None else list(parent.vocabulary)
     rows = {item: row for row, item in enumerate(vocabulary)}
     items, first = np.unique(log.items[np.argsort(log.seqs, kind="stable")], return_index=True)
     for item in items[np.argsort(first)].tolist():
@@ -163,32 +170,34 @@ def _fit(
     given: Round,
     rng: np.random.Generator,
     progress: Callable[[float], None] | None,
-) -> dict[str, Any]:
-    config, anchor = given.config.training, given.config.store.anchor
-    whole = all_windows(log, anchor)
-    since = -1 if given.live is None else given.live.facts.cutoff_seq
+    report: TrainReport,
+) -> TrainReport:
+    """Train the model and return the report with what the fit did."""
+    config, interval = given.config.training, given.config.store.anchor
+    whole = all_windows(log, interval)
+    since = -1 if given.parent is None else given.parent.facts.cutoff_seq
     # nobody is left out for a validation that would say nothing
     share = _VALIDATION_SHARE if _VALIDATION_SHARE * int((log.seqs > since).sum()) >= MIN_VALIDATION else 0.0
     left_out = rng.random(int(log.users.max()) + 1) < share
-    if given.live is None:
+    if given.parent is None:
         mine = left_out[log.users[whole.starts]]
         train, validation = whole.take(~mine), whole.take(mine)
         pass_events = int(train.lengths.sum())
         tokens = min(config.first_passes * pass_events, config.first_tokens)
-        material = Material(log, version_rows, train, validation, since)
+        data = FitData(log, version_rows, train, validation, since)
         rate = config.first_rate
     else:
-        recent = last_windows(log, since, anchor)
+        recent = last_windows(log, since, interval)
         mine = left_out[log.users[recent.starts]]
         new = _came_in(log, given, since)
         tokens = round(config.tokens_per_event * new * given.effort**_READING)
-        live = given.live.model().to(model.embedding.device)
-        material = Material(log, version_rows, recent.take(~mine), recent.take(mine), since, live, whole)
+        parent = given.parent.model().to(model.embedding.device)
+        data = FitData(log, version_rows, recent.take(~mine), recent.take(mine), since, parent, whole)
         # a few users' windows pull at the full rate until they are known by heart
         rate = config.rate * given.effort * min(1.0, given.effort * new / _FULL_RATE_EVENTS)
     fitted = fit(
         model,
-        material,
+        data,
         config,
         tokens=tokens,
         rate=rate,
@@ -198,14 +207,14 @@ def _fit(
         exclude_own=given.config.retrieval.exclude_seen,
         progress=progress,
     )
-    return {
-        "steps": fitted.steps,
-        "best_step": fitted.best_step,
-        "fitted_events": fitted.events,
-        "effort": given.effort,
-        "loss": fitted.loss,
-        "validation_loss": fitted.validation_loss,
-    }
+    return replace(
+        report,
+        steps=fitted.steps,
+        best_step=fitted.best_step,
+        fitted_events=fitted.events,
+        loss=fitted.loss,
+        validation_loss=fitted.validation_loss,
+    )
 
 
 def _judged(
@@ -213,64 +222,65 @@ def _judged(
     vocabulary: list[str],
     version_rows: Ints,
     given: Round,
-    facts: dict[str, Any],
+    report: TrainReport,
     rng: np.random.Generator,
 ) -> Outcome:
-    config, live, log = given.config, given.live, given.log
-    anchor, exclude_own = config.store.anchor, config.retrieval.exclude_seen
-    targets = np.flatnonzero(log.seqs > facts["cutoff_seq"])
-    reached = ranks(model, log, targets, version_rows, anchor, exclude_own=exclude_own)
-    candidate = ndcg_of_events(reached)
-    facts |= {
-        "holdout": len(targets),
-        "users": len(np.unique(log.users[targets])),
-        "ndcg_candidate": float(candidate.mean()) if len(targets) else None,
-    }
+    config, parent, log = given.config, given.parent, given.log
+    interval, exclude_own = config.store.anchor, config.retrieval.exclude_seen
+    targets = np.flatnonzero(log.seqs > report.cutoff_seq)
+    reached = event_ranks(model, log, targets, version_rows, interval, exclude_own=exclude_own)
+    candidate = ndcgs(reached, np.inf)
+    report = replace(report, holdout=len(targets), users=len(np.unique(log.users[targets])))
     if len(targets) < config.gate.holdout_events:
         reason = f"{len(targets)} held-out events are fewer than the {config.gate.holdout_events} that the gate needs"
-        return Outcome(TrainReport(verdict="kept", reason=reason, **facts))
-    if live is None:
-        # nobody can rank an item that came after the cutoff, in no order
+        mean = float(candidate.mean()) if len(targets) else None
+        return Outcome(replace(report, reason=reason, ndcg_candidate=mean))
+    report = replace(report, ndcg_candidate=float(candidate.mean()))
+    if parent is None:
+        # an item that came after the cutoff cannot be ranked, in no order
         chance = chance_ndcg(len(vocabulary)) * float(np.isfinite(reached).mean())
-        return _first(model, vocabulary, given, targets, chance, facts)
-    rows = {item: row for row, item in enumerate(live.vocabulary)}
-    live_rows = np.array([rows.get(name or "", len(rows)) for name in given.item_ids], np.int64)
-    live_model = live.model().to(model.embedding.device)
-    before = ndcg_of_events(ranks(live_model, log, targets, live_rows, anchor, exclude_own=exclude_own))
-    passed, interval = judge(before, candidate, log.users[targets], config.gate, rng)
+        return _judge_first_version(model, vocabulary, given, targets, chance, report)
+    rows = {item: row for row, item in enumerate(parent.vocabulary)}
+    parent_rows = np.array([rows.get(name or "", len(rows)) for name in given.item_ids], np.int64)
+    parent_model = parent.model().to(model.embedding.device)
+    before = ndcgs(event_ranks(parent_model, log, targets, parent_rows, interval, exclude_own=exclude_own), np.inf)
+    passed, difference = judge(before, candidate, log.users[targets], config.gate, rng)
     required = config.gate.margin * float(before.mean())
-    facts |= {
-        "ndcg_live": float(before.mean()),
-        "difference": interval.difference,
-        "lower": interval.lower,
-        "required": required,
-        "confidence": config.gate.confidence,
-    }
     relation = "above" if passed else "not above"
-    reason = f"the NDCG difference has the lower bound {interval.lower:+.4f}, {relation} {required:+.4f}"
-    if passed:
-        return Outcome(TrainReport(verdict="published", reason=reason, **facts), model, vocabulary)
-    return Outcome(TrainReport(verdict="refused", reason=reason, **facts))
+    report = replace(
+        report,
+        verdict=PROMOTED if passed else REFUSED,
+        reason=f"the NDCG difference has the lower bound {difference.lower:+.4f}, {relation} {required:+.4f}",
+        ndcg_parent=float(before.mean()),
+        difference=difference.difference,
+        lower=difference.lower,
+        required=required,
+        confidence=config.gate.confidence,
+    )
+    return Outcome(report, model, vocabulary) if passed else Outcome(report)
 
 
-def _first(
+def _judge_first_version(
     model: StreamingModel,
     vocabulary: list[str],
     given: Round,
     targets: Ints,
     chance: float,
-    facts: dict[str, Any],
+    report: TrainReport,
 ) -> Outcome:
-    """Judge a version that has no live one to be compared with: it must beat a random order."""
-    config = given.config
-    popularity = popularity_ndcg(given.log, targets, facts["cutoff_seq"], exclude_own=config.retrieval.exclude_seen)
-    facts |= {"ndcg_popularity": popularity}
-    reached = facts["ndcg_candidate"]
+    """Judge a version without a parent to compare it with: it must beat a random order."""
+    exclude_own = given.config.retrieval.exclude_seen
+    popularity = popularity_ndcg(given.log, targets, report.cutoff_seq, exclude_own=exclude_own)
+    reached = report.ndcg_candidate or 0.0
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-        raise TrainingError("the first version has weights that are not finite; none is published")
-    reason = (
-        f"nothing to compare with: NDCG {reached:.4f}, a random order has {chance:.4f}, popularity {popularity:.4f}"
+        raise TrainingError("the first version has weights that are not finite; none is promoted")
+    passed = reached > chance
+    report = replace(
+        report,
+        verdict=PROMOTED if passed else REFUSED,
+        reason=(
+            f"nothing to compare with: NDCG {reached:.4f}, a random order has {chance:.4f}, popularity {popularity:.4f}"
+        ),
+        ndcg_popularity=popularity,
     )
-    if reached <= chance:
-        return Outcome(TrainReport(verdict="refused", reason=reason, **facts))
-    return Outcome(TrainReport(verdict="first", reason=reason, **facts), model, vocabulary)
+    return Outcome(report, model, vocabulary) if passed else Outcome(report)

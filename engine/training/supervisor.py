@@ -14,7 +14,8 @@ import msgspec
 
 from ..config import Config
 from ..errors import ClosedError, TrainingError
-from .protocol import Reply, Request, TrainReport
+from ..results import TrainReport
+from .protocol import Reply, Request
 
 __all__ = ["Trainer"]
 
@@ -70,8 +71,8 @@ class Trainer:
     def train(self, until_seq: int | None = None, *, effort: float = 1.0) -> TrainReport:
         """Train on the log up to and including event ``until_seq`` (None: all of it) and wait for the report.
 
-        ``effort`` is that of `rounds.Round`. Raises ``TrainingError`` with the reason if it failed; the live version is
-        as it was then.
+        ``effort`` is that of `rounds.Round`. Raises ``TrainingError`` with the reason if it failed; the serving version
+        stays then.
         """
         self.start(until_seq, effort=effort)
         while True:
@@ -123,7 +124,7 @@ class Trainer:
                 reason = child.reason()
                 self._drop()
             closed = "it was closed" if self._closed else reason
-            raise TrainingError(f"the training program ended before it answered: {closed}; the live version stays")
+            raise TrainingError(f"the training program ended before it answered: {closed}; the serving version stays")
         if reply.progress is not None:
             self.progress = reply.progress
             return None
@@ -160,7 +161,7 @@ class _Child:
             )
         except OSError as error:
             raise TrainingError(
-                f"cannot start the training program: {error.strerror}; the live version stays"
+                f"cannot start the training program: {error.strerror}; the serving version stays"
             ) from None
         # None at the end: the program will say nothing more
         self.replies: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()

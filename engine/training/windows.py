@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..states import anchor
 from ..store import LogChunk
 
 __all__ = ["Batch", "UserLog", "Windows", "all_windows", "batches", "last_windows", "pack"]
@@ -81,22 +82,22 @@ class Windows(NamedTuple):
         return Windows(np.concatenate((self.starts, other.starts)), np.concatenate((self.stops, other.stops)))
 
 
-def all_windows(log: UserLog, anchor: int) -> Windows:
-    """Return the windows that begin at multiples of ``anchor`` and hold up to twice as many events, as states do."""
+def all_windows(log: UserLog, interval: int) -> Windows:
+    """Return the windows that begin at multiples of ``interval`` and hold up to twice as many events, as states do."""
     counts = np.diff(log.starts)
-    # the last window of a user with n events is the one that its present state covers
-    per_user = np.maximum(1, counts // anchor)
+    # the last window of a user is the one that its present state covers
+    per_user = 1 + anchor(counts, interval) // interval
     user = np.repeat(np.arange(len(counts)), per_user)
     index = np.arange(len(user)) - np.repeat(np.cumsum(per_user) - per_user, per_user)
-    starts = log.starts[:-1][user] + anchor * index
-    return Windows(starts, np.minimum(starts + 2 * anchor, log.starts[1:][user]))
+    starts = log.starts[:-1][user] + interval * index
+    return Windows(starts, np.minimum(starts + 2 * interval, log.starts[1:][user]))
 
 
-def last_windows(log: UserLog, since_seq: int, anchor: int) -> Windows:
+def last_windows(log: UserLog, since_seq: int, interval: int) -> Windows:
     """Return the window of the present state of every user with an event after ``since_seq``."""
     users = np.unique(log.users[log.seqs > since_seq])
     counts = np.diff(log.starts)[users]
-    starts = log.starts[:-1][users] + np.maximum(0, anchor * (counts // anchor - 1))
+    starts = log.starts[:-1][users] + anchor(counts, interval)
     return Windows(starts, log.starts[1:][users])
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...engine.config import Config, DriftConfig
 from ...engine.monitoring.drift import Detector
-from ...engine.training import STRATEGIES, Round, UserLog, cross_version_recall, last_windows, ranks, train_round
+from ...engine.training import STRATEGIES, Round, UserLog, cross_version_recall, event_ranks, last_windows, train_round
 from ...engine.versions import Version, VersionFacts
 from ..baselines import SequentialRules
 from ..contest import ranks_alone
@@ -109,7 +109,7 @@ class _World(NamedTuple):
         efforts = [config.drift.effort if each else 1.0 for each in hurried]
         return cls(log, stream.item_ids, held_out, ends, efforts, settings)
 
-    def train(self, end: int, live: Version | None, strategy: str | None = None, *, effort: float = 1.0) -> Version:
+    def train(self, end: int, parent: Version | None, strategy: str | None = None, *, effort: float = 1.0) -> Version:
         """Train a version on the first ``end`` events, without those held out."""
         config = self.config
         if strategy is not None:
@@ -120,10 +120,10 @@ class _World(NamedTuple):
         kept = log.seqs < end
         kept[self.held_out] = False
         learnt = UserLog.of(log.users[kept], log.items[kept], log.times_ms[kept], log.seqs[kept])
-        attempted = -1 if live is None else int(live.facts.report["newest_seq"])
-        outcome = train_round(Round(learnt, self.names, live, config, attempted, effort=effort))
+        attempted = -1 if parent is None else int(parent.facts.report["newest_seq"])
+        outcome = train_round(Round(learnt, self.names, parent, config, attempted, effort=effort))
         assert outcome.model is not None, outcome.report.reason
-        number = 1 if live is None else live.number + 1
+        number = 1 if parent is None else parent.number + 1
         facts = VersionFacts(
             number,
             number - 1,
@@ -167,7 +167,7 @@ class _World(NamedTuple):
     def _ndcg(self, version: Version, targets: Ints) -> float:
         if not len(targets):
             return 0.0
-        found = ranks(version.model(), self.log, targets, self.rows(version), self.config.store.anchor)
+        found = event_ranks(version.model(), self.log, targets, self.rows(version), self.config.store.anchor)
         return float(gains(np.where(np.isfinite(found), found, MISS).astype(np.int32)).mean())
 
 

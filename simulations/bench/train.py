@@ -107,7 +107,7 @@ def _stepping(
         rate=1e-3,
         shape=lambda _: 1.0,
         rng=np.random.default_rng(0),
-        own_weight=1.0,
+        seen_weight=1.0,
         threads=parts,
     )
 

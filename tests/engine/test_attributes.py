@@ -190,7 +190,7 @@ def test_a_new_item_is_found_by_those_who_like_its_genre(tmp_path: Path) -> None
     at = 60_000 * 1_600
     with recurra.open(tmp_path, config, clock=EventClock(10**12)) as engine:
         engine.ingest(records)
-        assert engine.train().published
+        assert engine.train().promoted
         engine.ingest(held)
         genre = {item.item: item.categories[0] for item in records + held if isinstance(item, Item)}
         ranks = []

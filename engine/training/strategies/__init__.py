@@ -1,4 +1,4 @@
-"""Strategies of continual training: how a version learns what is new and keeps what the live one knew.
+"""Strategies of continual training: how a version learns what is new and keeps what its parent knew.
 
 One file per idea; `base` says at which points of a fit they take part.
 """
@@ -9,14 +9,14 @@ from ...config import TrainingConfig
 from ...errors import ConfigError
 from .anchor import Anchor
 from .average import Average
-from .base import Composition, Material, Setting, Strategy
+from .base import Composition, FitContext, FitData, Strategy
 from .compatible import Compatible
 from .distill import Distill
 from .lora import LoRA
 from .nullspace import NullSpace
 from .replay import CorrectedReplay, Replay
 
-__all__ = ["STRATEGIES", "Material", "Setting", "Strategy", "create_strategy"]
+__all__ = ["STRATEGIES", "FitContext", "FitData", "Strategy", "create_strategy"]
 
 _PARTS: dict[str, Callable[..., Strategy]] = {
     part.name: part

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import torch
 
-from .base import Setting, Strategy
+from .base import FitContext, Strategy
 
 __all__ = ["Average"]
 
 
 class Average(Strategy):
-    """The exponential moving average of the weights is what remains; it begins at the live ones.
+    """Keeps the exponential moving average of the weights, which begins at the parent's.
 
     It reaches back about ``reach`` of the steps (Polyak and Juditsky 1992; of the weights of a network: 1703.01780).
     """
@@ -21,11 +21,11 @@ class Average(Strategy):
     def __init__(self, reach: float = 0.3) -> None:
         self._reach = reach
 
-    def begin(self, setting: Setting) -> None:
+    def begin(self, context: FitContext) -> None:
         """Remember the weights."""
-        self._weights = [parameter.detach() for parameter in setting.model.parameters() if parameter.requires_grad]
+        self._weights = [parameter.detach() for parameter in context.model.parameters() if parameter.requires_grad]
         self._mean = [weight.clone() for weight in self._weights]
-        self._step = min(1.0, 1 / max(1e-9, self._reach * setting.steps))
+        self._step = min(1.0, 1 / max(1e-9, self._reach * context.steps))
 
     def after_step(self, rate: float) -> None:
         """Take the new weights into the average."""

@@ -15,18 +15,18 @@ from ...model import SequenceModel
 from ..loss import at_events, vectors_before
 from ..windows import Batch, UserLog, Windows
 
-__all__ = ["Composition", "Material", "Seen", "Setting", "Strategy"]
+__all__ = ["Composition", "FitContext", "FitData", "StepContext", "Strategy"]
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
-class Material(NamedTuple):
+class FitData(NamedTuple):
     """What a fit learns from.
 
     ``recent`` are the windows that every pass reads, ``validation`` those of users that it leaves out: of these only
     events after ``since_seq`` count. ``version_rows`` maps store rows to rows of the model. A later version has a
-    ``live`` model that it grew from, whose rows are the first ones of the new vocabulary in the same order, and
+    ``parent`` model that it grew from, whose rows are the first ones of the new vocabulary in the same order, and
     ``old`` windows that a strategy may replay; a first version has neither.
     """
 
@@ -35,18 +35,18 @@ class Material(NamedTuple):
     recent: Windows
     validation: Windows
     since_seq: int
-    live: SequenceModel | None = None
+    parent: SequenceModel | None = None
     old: Windows | None = None
 
 
-class Setting(NamedTuple):
+class FitContext(NamedTuple):
     """What a strategy sees when a fit of ``steps`` steps begins; ``model`` has the weights and items it starts from.
 
-    ``effort`` says how many times as good the live model was before a fall of quality, 1 without one.
+    ``effort`` says how many times as good the parent model was before a fall of quality, 1 without one.
     """
 
     model: SequenceModel
-    live: SequenceModel
+    parent: SequenceModel
     log: UserLog
     version_rows: Ints
     old: Windows
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
     effort: float = 1.0
 
 
-class Seen:
+class StepContext:
     """A batch, or a thread's part of it, on its way through the model.
 
     ``events`` (r) are the rows of the batch that count, ``vectors`` (r, d) the users' vectors at these events and
@@ -72,20 +72,20 @@ class Seen:
         query_time: Flags | None,
         vectors: torch.Tensor,
         table: torch.Tensor,
-        live: SequenceModel,
+        parent: SequenceModel,
     ) -> None:
         self.batch, self.events, self.vectors, self.table = batch, events, vectors, table
-        self._query_time, self._live = query_time, live
+        self._query_time, self._parent = query_time, parent
 
     @cached_property
-    def live_vectors(self) -> torch.Tensor:
-        """The same users' vectors (r, d) by the live model, without gradients."""
-        live = self._live
+    def parent_vectors(self) -> torch.Tensor:
+        """The same users' vectors (r, d) by the parent model, without gradients."""
+        parent = self._parent
         # items that came later are unknown to it
-        known = self.batch._replace(items=np.minimum(self.batch.items, live.items))
+        known = self.batch._replace(items=np.minimum(self.batch.items, parent.items))
         with torch.no_grad():
-            hidden = vectors_before(live, known)[self.events].to(self.table.dtype)
-            modulated = at_events(live, known, hidden, self.events)
+            hidden = vectors_before(parent, known)[self.events].to(self.table.dtype)
+            modulated = at_events(parent, known, hidden, self.events)
             if self._query_time is None:
                 return modulated
             chosen = torch.from_numpy(self._query_time).to(hidden.device)[self.events]
@@ -103,7 +103,7 @@ class Strategy:
     name: ClassVar[str] = "finetune"
     share: float = 0.0
 
-    def begin(self, setting: Setting) -> None:
+    def begin(self, context: FitContext) -> None:
         """Prepare for a fit: before the first step."""
 
     def old_windows(self, events: float) -> Windows | None:
@@ -123,9 +123,9 @@ class Strategy:
         del batch
         return None
 
-    def loss(self, seen: Seen) -> torch.Tensor | None:
+    def loss(self, step: StepContext) -> torch.Tensor | None:
         """Return a term, a mean over the events of a part, that is added to the loss; None for none."""
-        del seen
+        del step
         return None
 
     def gradients(self) -> None:
@@ -150,10 +150,10 @@ class Composition(Strategy):
         self.parts = parts
         self.share = max(part.share for part in parts)
 
-    def begin(self, setting: Setting) -> None:
+    def begin(self, context: FitContext) -> None:
         """Prepare all."""
         for part in self.parts:
-            part.begin(setting)
+            part.begin(context)
 
     def old_windows(self, events: float) -> Windows | None:
         """Return those of the one part that replays."""
@@ -176,9 +176,9 @@ class Composition(Strategy):
         found = (part.angular(batch) for part in self.parts)
         return next((flags for flags in found if flags is not None), None)
 
-    def loss(self, seen: Seen) -> torch.Tensor | None:
+    def loss(self, step: StepContext) -> torch.Tensor | None:
         """Return the sum of all terms."""
-        terms = [term for part in self.parts if (term := part.loss(seen)) is not None]
+        terms = [term for part in self.parts if (term := part.loss(step)) is not None]
         return torch.stack(terms).sum() if terms else None
 
     def gradients(self) -> None:

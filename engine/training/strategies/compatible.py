@@ -1,15 +1,15 @@
-"""User vectors of the live version still search the items of the next one."""
+"""Compatibility: user vectors of the parent still search the items of the next version."""
 
 import torch
 
-from .base import Seen, Setting, Strategy
+from .base import FitContext, StepContext, Strategy
 from .distill import divergence, draw_items
 
 __all__ = ["Compatible"]
 
 
 class Compatible(Strategy):
-    """Adds the divergence between the choices of the live and of the new user vector, both among the new item vectors.
+    """Adds the divergence between what the parent's and the new user vector choose among the new item vectors.
 
     That is the alignment of backward compatible training (arXiv 2003.11942), where the old representation must work
     against the new classifier; here the classifier is the index of items. ``items`` are drawn for it at every step.
@@ -20,16 +20,16 @@ class Compatible(Strategy):
     def __init__(self, weight: float = 1.0, items: float = 1_024) -> None:
         self._weight, self._items = weight, int(items)
 
-    def begin(self, setting: Setting) -> None:
+    def begin(self, context: FitContext) -> None:
         """Take note of how many items there are."""
-        self._setting = setting
+        self._context = context
 
     def before_step(self) -> None:
         """Draw the items that stand for the catalogue."""
-        self._drawn = draw_items(self._setting.model.items, self._items, self._setting.rng)
+        self._drawn = draw_items(self._context.model.items, self._items, self._context.rng)
 
-    def loss(self, seen: Seen) -> torch.Tensor:
+    def loss(self, step: StepContext) -> torch.Tensor:
         """Return the mean divergence times its weight."""
-        rivals = seen.table[self._drawn.to(seen.table.device)]
-        found = divergence(seen.vectors @ rivals.T, seen.live_vectors @ rivals.T)
-        return self._weight * found.sum() / max(1, len(seen.events))
+        negatives = step.table[self._drawn.to(step.table.device)]
+        found = divergence(step.vectors @ negatives.T, step.parent_vectors @ negatives.T)
+        return self._weight * found.sum() / max(1, len(step.events))

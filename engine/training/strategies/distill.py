@@ -1,10 +1,10 @@
-"""Distillation from the live model: its scores, and its relations of users to kinds of items."""
+"""Distillation from the parent model: its scores, and its relations of users to kinds of items."""
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .base import Seen, Setting, Strategy
+from .base import FitContext, StepContext, Strategy
 
 __all__ = ["Distill", "divergence", "draw_items"]
 
@@ -13,14 +13,14 @@ _ROUNDS = 10
 
 
 class Distill(Strategy):
-    """Adds two divergences from the live model, at new events too: what it says there of other items is kept as well.
+    """Adds two divergences from the parent model, at new events too: what it says there of other items is kept as well.
 
     ``weight`` is that of the divergence of the choice among ``items`` drawn items (learning without forgetting, arXiv
     1606.09282, which ADER, 2007.12000, does at what it replays); ``relations`` that of the choice among prototypes by
-    the cosine to the user's vector. Prototypes are the means of ``prototypes`` clusters of items: the live model's
+    the cosine to the user's vector. Prototypes are the means of ``prototypes`` clusters of items: the parent model's
     vectors say which items are in one, and each model takes the means of its own. New items are in none.
 
-    After a fall of quality the live model knows a world that is gone: both weights are divided by the fourth power
+    After a fall of quality the parent model knows a world that is gone: both weights are divided by the fourth power
     of the effort.
     """
 
@@ -31,26 +31,26 @@ class Distill(Strategy):
     ) -> None:
         self._weight, self._relations, self._items, self._prototypes = weight, relations, int(items), int(prototypes)
 
-    def begin(self, setting: Setting) -> None:
-        """Cluster the live model's items."""
-        self._setting = setting
-        self._trust = setting.effort**-4
+    def begin(self, context: FitContext) -> None:
+        """Cluster the parent model's items."""
+        self._context = context
+        self._trust = context.effort**-4
         with torch.no_grad():
-            self._table = setting.live.item_table().detach()
-            self._cluster = _clusters(self._table, self._prototypes, setting.rng)
+            self._table = context.parent.item_table().detach()
+            self._cluster = _clusters(self._table, self._prototypes, context.rng)
             self._targets = self._means(self._table)
 
     def before_step(self) -> None:
         """Draw the items that stand for the catalogue."""
-        self._drawn = draw_items(self._setting.live.items, self._items, self._setting.rng).to(self._table.device)
+        self._drawn = draw_items(self._context.parent.items, self._items, self._context.rng).to(self._table.device)
 
-    def loss(self, seen: Seen) -> torch.Tensor:
+    def loss(self, step: StepContext) -> torch.Tensor:
         """Return both divergences, each times its weight."""
-        mine, live, drawn = seen.vectors, seen.live_vectors, self._drawn
-        outputs = divergence(live @ self._table[drawn].T, mine @ seen.table[drawn].T)
-        relations = divergence(_relations(live, self._targets), _relations(mine, self._means(seen.table)))
+        mine, parent, drawn = step.vectors, step.parent_vectors, self._drawn
+        outputs = divergence(parent @ self._table[drawn].T, mine @ step.table[drawn].T)
+        relations = divergence(_relations(parent, self._targets), _relations(mine, self._means(step.table)))
         total = self._weight * outputs.sum() + self._relations * relations.sum()
-        return self._trust * total / max(1, len(seen.events))
+        return self._trust * total / max(1, len(step.events))
 
     def _means(self, table: torch.Tensor) -> torch.Tensor:
         kinds = int(self._cluster.max()) + 1

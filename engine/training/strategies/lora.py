@@ -1,4 +1,4 @@
-"""Low-rank adapters over the frozen live weights."""
+"""Low-rank adapters over the frozen weights of the parent."""
 
 import math
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .base import Setting, Strategy
+from .base import FitContext, Strategy
 
 __all__ = ["LoRA"]
 
@@ -46,12 +46,12 @@ class LoRA(Strategy):
     def __init__(self, rank: float = 8, scale: float = 1.0) -> None:
         self._rank, self._scale = int(rank), scale
 
-    def begin(self, setting: Setting) -> None:
+    def begin(self, context: FitContext) -> None:
         """Freeze the weights and put adapters beside them."""
-        generator = torch.Generator().manual_seed(int(setting.rng.integers(1 << 62)))
-        self._known = setting.live.items
+        generator = torch.Generator().manual_seed(int(context.rng.integers(1 << 62)))
+        self._known = context.parent.items
         self._adapters = []
-        for name, weight in setting.model.named_parameters():
+        for name, weight in context.model.named_parameters():
             if not name.endswith(_MAPS):
                 continue
             base = weight.detach()[: self._known if name == "embedding" else None].clone()

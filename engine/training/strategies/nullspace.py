@@ -1,4 +1,4 @@
-"""Updates of linear maps in the null space of what the live model feeds them (Mamba-CL, arXiv 2411.15469)."""
+"""Updates of linear maps in the null space of what the parent model feeds them (Mamba-CL, arXiv 2411.15469)."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..windows import batches, pack
-from .base import Setting, Strategy
+from .base import FitContext, Strategy
 
 __all__ = ["NullSpace"]
 
@@ -39,14 +39,14 @@ class NullSpace(Strategy):
     def __init__(self, energy: float = 0.01, events: float = 20_000) -> None:
         self._energy, self._events = energy, int(events)
 
-    def begin(self, setting: Setting) -> None:
+    def begin(self, context: FitContext) -> None:
         """Gather the inputs and find the null spaces."""
-        moments = _moments(setting, self._events)
+        moments = _moments(context, self._events)
         self._maps = [_Map(linear, _null_space(moment, self._energy)) for linear, moment in moments.items()]
         projected = {id(parameter) for linear in moments for parameter in linear.parameters()}
         self._frozen = [
             parameter
-            for name, parameter in setting.model.named_parameters()
+            for name, parameter in context.model.named_parameters()
             if not name.startswith(_FREE) and id(parameter) not in projected
         ]
 
@@ -65,12 +65,12 @@ class NullSpace(Strategy):
             given.linear.bias.data.copy_(after[:, -1])
 
 
-def _moments(setting: Setting, events: int) -> dict[nn.Linear, torch.Tensor]:
+def _moments(context: FitContext, events: int) -> dict[nn.Linear, torch.Tensor]:
     """Return the uncentred second moments (n + 1, n + 1) of the inputs of every linear map, a constant 1 at their end.
 
     The forward pass by layers is used, which calls the maps one by one.
     """
-    model, old, rng = setting.model.eval(), setting.old, setting.rng
+    model, old, rng = context.model.eval(), context.old, context.rng
     found: dict[nn.Linear, torch.Tensor] = {}
 
     def note(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -86,7 +86,7 @@ def _moments(setting: Setting, events: int) -> dict[nn.Linear, torch.Tensor]:
     device = next(model.parameters()).device
     with torch.no_grad():
         for part in batches(chosen, _BATCH_EVENTS, rng, padded=not model.streams):
-            batch = pack(setting.log, part, setting.version_rows)
+            batch = pack(context.log, part, context.version_rows)
             items, times_ms, offsets = map(torch.from_numpy, (batch.items, batch.times_ms, batch.offsets))
             model.encode(items.to(device), times_ms, offsets, backend="chunk")
     for hook in hooks:

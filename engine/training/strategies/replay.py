@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..windows import Batch, Windows
-from .base import Setting, Strategy
+from .base import FitContext, Strategy
 
 __all__ = ["CorrectedReplay", "Replay"]
 
@@ -22,9 +22,9 @@ class Replay(Strategy):
         self._old = Windows(np.empty(0, np.int64), np.empty(0, np.int64))
         self._rng = np.random.default_rng(0)
 
-    def begin(self, setting: Setting) -> None:
+    def begin(self, context: FitContext) -> None:
         """Take the old windows."""
-        self._old, self._rng = setting.old, setting.rng
+        self._old, self._rng = context.old, context.rng
 
     def old_windows(self, events: float) -> Windows:
         """Draw with replacement."""
@@ -46,10 +46,10 @@ class CorrectedReplay(Replay):
         super().__init__(share)
         self._new = np.empty(0, np.bool_)
 
-    def begin(self, setting: Setting) -> None:
+    def begin(self, context: FitContext) -> None:
         """Take note of what is new."""
-        super().begin(setting)
-        self._new = setting.log.seqs > setting.since_seq
+        super().begin(context)
+        self._new = context.log.seqs > context.since_seq
 
     def angular(self, batch: Batch) -> NDArray[np.bool_]:
         """Pick the new events."""

@@ -44,7 +44,7 @@ def evaluate(
     ties: Annotated[
         str, typer.Option(metavar="permute|file", help="Order in which events of a user at one time are learnt.")
     ] = "permute",
-    own_weight: Annotated[
+    seen_weight: Annotated[
         float, typer.Option(metavar="W", min=0.0, help="Weight in training of what the user had, as a rival.")
     ] = 1.0,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")] = "cpu",
@@ -106,7 +106,7 @@ def evaluate(
                     patience=patience,
                     every=every,
                     permute_ties=ties == "permute",
-                    own_weight=own_weight,
+                    seen_weight=seen_weight,
                     device=device,
                     seed=seed,
                     threads=threads,

@@ -12,8 +12,9 @@ import recurra
 from recurra.engine.clock import EventClock
 from recurra.engine.config import Config, DriftConfig, MixConfig, RetrievalConfig
 from recurra.engine.engine import Engine
+from recurra.engine.results import TrainReport
 from recurra.engine.training.job import run_job
-from recurra.engine.training.protocol import Request, TrainReport
+from recurra.engine.training.protocol import Request
 from recurra.engine.training.windows import UserLog
 from recurra.engine.versions import VersionStore
 from recurra.simulations.datasets import Stream
@@ -76,16 +77,16 @@ class _Trainer:
 
 def _sabotage(versions: VersionStore, seed: int) -> TrainReport:
     """Publish the version that serves with the rows of its items shuffled."""
-    live = versions.load(versions.current())
-    shuffled = np.random.default_rng(seed).permutation(live.vocabulary).tolist()
-    report = TrainReport(verdict="published", reason="forced in", parent=live.number, steps=1)
+    parent = versions.load(versions.current())
+    shuffled = np.random.default_rng(seed).permutation(parent.vocabulary).tolist()
+    report = TrainReport(verdict="promoted", reason="forced in", parent=parent.number, steps=1)
     number = versions.publish(
-        live.model(),
+        parent.model(),
         shuffled,
-        parent=live.number,
-        cutoff_seq=live.facts.cutoff_seq,
+        parent=parent.number,
+        cutoff_seq=parent.facts.cutoff_seq,
         store_id="",
-        report=lambda number: {"number": number, "verdict": "published"},
+        report=lambda number: {"number": number, "verdict": "promoted"},
         guard=lambda: None,
     )
     return msgspec.structs.replace(report, number=number)
@@ -109,7 +110,7 @@ def test_a_version_that_is_worse_is_taken_back(tmp_path: Path, sabotaged: Callab
     clock = EventClock(10**12)
     with recurra.open(tmp_path, _CONFIG, clock=clock) as engine:
         engine.ingest(_events(0, 1_000))
-        assert engine.train().verdict == "first"
+        assert engine.train().verdict == "promoted"
         engine.ingest(_events(1_000, 1_200))
         assert engine.train().number == engine.version == 2
         served = 0
@@ -138,7 +139,7 @@ def test_a_good_version_stays(tmp_path: Path, sabotaged: Callable[..., None]) ->
         engine.ingest(_events(0, 1_000))
         engine.train()
         engine.ingest(_events(1_000, 2_000))
-        assert engine.train().verdict == "published"
+        assert engine.train().verdict == "promoted"
         for start in range(2_000, 3_000, 100):
             engine.ingest(_events(start, start + 100))
         assert (engine.version, engine.health()["training"]["rolled_back"]) == (2, 0)

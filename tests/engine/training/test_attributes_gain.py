@@ -9,7 +9,7 @@ import pytest
 from recurra.connectors.catalogue import read_items
 from recurra.engine.config import Config, GateConfig, ModelConfig, TrainingConfig
 from recurra.engine.training import UserLog
-from recurra.engine.training.gate import ranks
+from recurra.engine.training.gate import event_ranks
 from recurra.engine.training.rounds import Round, train_round
 from recurra.simulations.datasets import load
 
@@ -52,7 +52,7 @@ def test_attributes_help(
         rows = {item: row for row, item in enumerate(outcome.vocabulary)}
         version_rows = np.array([rows.get(item, len(rows)) for item in stream.item_ids])
         targets = np.flatnonzero(log.seqs > outcome.report.cutoff_seq)
-        rank = ranks(outcome.model, log, targets, version_rows, config.store.anchor)
+        rank = event_ranks(outcome.model, log, targets, version_rows, config.store.anchor)
         found.append((float((rank <= 10).mean()), float(np.where(rank <= 10, 1 / np.log2(1 + rank), 0).mean())))
     with capsys.disabled():
         print(f"\n{name}, {tokens} events read: HR@10, NDCG@10 without {found[0]}, with attributes {found[1]}")

@@ -9,8 +9,9 @@ import torch
 
 from recurra.engine.config import Config, GateConfig, ModelConfig
 from recurra.engine.model import StreamingModel, gap_features
-from recurra.engine.serving.version import anchor
-from recurra.engine.training.gate import chance_ndcg, judge, ndcg_of_events, popularity_ndcg, ranks, user_bootstrap
+from recurra.engine.ranking import ndcgs
+from recurra.engine.states import anchor
+from recurra.engine.training.gate import chance_ndcg, event_ranks, judge, popularity_ndcg, user_bootstrap
 from recurra.engine.training.rounds import Round, train_round
 from recurra.engine.training.windows import UserLog
 
@@ -49,8 +50,8 @@ def test_single_events_would_claim_too_much() -> None:
 def test_the_same_version_passes() -> None:
     rng = np.random.default_rng(0)
     users = rng.integers(40, size=800)
-    live = _ndcg(rng, users, 0.1)
-    passed, interval = judge(live, live.copy(), users, _GATE, rng)
+    parent = _ndcg(rng, users, 0.1)
+    passed, interval = judge(parent, parent.copy(), users, _GATE, rng)
     assert passed
     assert tuple(interval) == (0.0, 0.0)
 
@@ -60,10 +61,10 @@ def test_versions_that_differ_by_noise_mostly_pass_and_a_better_one_always() -> 
     for seed in range(100):
         rng = np.random.default_rng(seed)
         users = rng.integers(300, size=4000)
-        live = _ndcg(rng, users, 0.1)
-        candidate = np.clip(live + rng.normal(0, 0.1, size=4000), 0, 1)
-        passed += judge(live, candidate, users, _GATE, rng)[0]
-        better += judge(live, np.clip(candidate + 0.02, 0, 1), users, _GATE, rng)[0]
+        parent = _ndcg(rng, users, 0.1)
+        candidate = np.clip(parent + rng.normal(0, 0.1, size=4000), 0, 1)
+        passed += judge(parent, candidate, users, _GATE, rng)[0]
+        better += judge(parent, np.clip(candidate + 0.02, 0, 1), users, _GATE, rng)[0]
     assert passed >= 80
     assert better == 100
 
@@ -76,10 +77,10 @@ class _Trials(NamedTuple):
     other: np.ndarray
 
     def published(self, worse: float, trials: int) -> float:
-        """Return the share of candidates that are published, each by ``worse`` (a share of live) worse than live.
+        """Return the share of candidates that are published, each by ``worse`` (a share of parent) worse than parent.
 
         A trial is a stretch of events of its own: users drawn anew, and of each, which version is the candidate. So
-        the candidate's quality is that of live but for what is taken off, whatever the two were worth.
+        the candidate's quality is that of parent but for what is taken off, whatever the two were worth.
         """
         passed = 0
         rows = [np.flatnonzero(self.users == user) for user in np.unique(self.users)]
@@ -89,9 +90,9 @@ class _Trials(NamedTuple):
             owners = np.repeat(np.arange(len(rows)), [len(rows[user]) for user in drawn])
             events = np.concatenate([rows[user] for user in drawn])
             swapped = rng.random(len(rows))[owners] < 0.5
-            live = np.where(swapped, self.one[events], self.other[events])
+            parent = np.where(swapped, self.one[events], self.other[events])
             candidate = np.where(swapped, self.other[events], self.one[events])
-            passed += judge(live, candidate - worse * live.mean(), owners, _GATE, rng)[0]
+            passed += judge(parent, candidate - worse * parent.mean(), owners, _GATE, rng)[0]
         return passed / trials
 
     def implied(self, worse: float) -> float:
@@ -117,7 +118,7 @@ def equals(stream: Callable[..., UserLog], config: Config) -> _Trials:
         assert outcome.model is not None
         rows = {item: row for row, item in enumerate(outcome.vocabulary)}
         version_rows = np.array([rows.get(name, len(rows)) for name in names])
-        found.append(ndcg_of_events(ranks(outcome.model, log, targets, version_rows, 8, exclude_own=False)))
+        found.append(ndcgs(event_ranks(outcome.model, log, targets, version_rows, 8, exclude_own=False), np.inf))
     assert found[0].mean() == pytest.approx(found[1].mean(), rel=0.15)
     return _Trials(log.users[targets], found[0], found[1])
 
@@ -145,8 +146,8 @@ def test_a_sabotaged_version_is_refused() -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
         users = rng.integers(40, size=800)
-        live = _ndcg(rng, users, 0.1)
-        assert not judge(live, 0.7 * rng.permutation(live), users, _GATE, rng)[0]
+        parent = _ndcg(rng, users, 0.1)
+        assert not judge(parent, 0.7 * rng.permutation(parent), users, _GATE, rng)[0]
 
 
 def _model(items: int) -> StreamingModel:
@@ -185,7 +186,7 @@ def test_ranks_are_those_of_serving(exclude_own: bool) -> None:
     # the model knows 30 of the 40 items, in another order
     model, rows = _model(30), np.minimum(rng.permutation(40), 30)
     targets = np.flatnonzero(log.seqs >= 60)
-    got = ranks(model, log, targets, rows, _ANCHOR, exclude_own=exclude_own)
+    got = event_ranks(model, log, targets, rows, _ANCHOR, exclude_own=exclude_own)
     want = [_naive_rank(model, log, row, rows, exclude_own) for row in targets.tolist()]
     assert got.tolist() == want
     assert np.isinf(got).any()
@@ -198,7 +199,7 @@ def test_ties_count_against() -> None:
     with torch.no_grad():
         # sums of zeros are equal in whatever order a product adds them
         model.embedding[:] = 0.0
-    assert ranks(model, log, np.array([0]), np.arange(7), _ANCHOR).tolist() == [7.0]
+    assert event_ranks(model, log, np.array([0]), np.arange(7), _ANCHOR).tolist() == [7.0]
 
 
 def test_popularity_ranks_by_the_events_up_to_the_cutoff() -> None:
@@ -213,4 +214,4 @@ def test_popularity_ranks_by_the_events_up_to_the_cutoff() -> None:
 def test_chance_is_the_mean_over_all_ranks() -> None:
     assert chance_ndcg(1) == 1.0
     assert chance_ndcg(3) == pytest.approx((1 + 1 / np.log2(3) + 0.5) / 3)
-    assert ndcg_of_events(np.array([1.0, 3.0, np.inf])).tolist() == [1.0, 0.5, 0.0]
+    assert ndcgs(np.array([1.0, 3.0, np.inf]), np.inf).tolist() == [1.0, 0.5, 0.0]

@@ -33,7 +33,7 @@ def _batch(seed: int, users: int = 5, events: int = 40) -> Batch:
 
 
 def _naive(
-    model: StreamingModel, batch: Batch, counted: np.ndarray | None, own_weight: float
+    model: StreamingModel, batch: Batch, counted: np.ndarray | None, seen_weight: float
 ) -> tuple[torch.Tensor, int]:
     """One event at a time, as serving would do it."""
     losses = []
@@ -44,13 +44,13 @@ def _naive(
             before, times = all_items[None, begin:t], all_times[None, begin:t]
             if target == _ITEMS or (counted is not None and not counted[t]):
                 continue
-            if own_weight == 0 and target in before:
+            if seen_weight == 0 and target in before:
                 continue
             hidden = model(before, times)[:, -1]
             if model.query_time is not None:
                 hidden = model.query(hidden, gap_features(all_times[None, begin : t + 1])[:, -1])
             logits = (hidden @ model.item_table().T)[0]
-            shift = [own_weight if item in before and item != target else 1.0 for item in range(_ITEMS)]
+            shift = [seen_weight if item in before and item != target else 1.0 for item in range(_ITEMS)]
             losses.append(torch.logsumexp(logits + torch.tensor(shift).double().log(), 0) - logits[target])
     return torch.stack(losses).mean(), len(losses)
 
@@ -60,22 +60,24 @@ def _loss(
     batch: Batch,
     *,
     counted: np.ndarray | None = None,
-    own_weight: float = 0.0,
+    seen_weight: float = 0.0,
     drawn: Drawn | None = None,
 ) -> tuple[torch.Tensor, int]:
-    chosen = targets(batch, model.items, counted=counted, own_weight=own_weight, drawn=drawn)
+    chosen = targets(batch, model.items, counted=counted, seen_weight=seen_weight, drawn=drawn)
     return window_loss(model, model.item_table(), batch, chosen, drawn=drawn), len(chosen.events)
 
 
-@pytest.mark.parametrize("own_weight", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("seen_weight", [0.0, 1.0, 8.0])
 @pytest.mark.parametrize("query_time", [True, False])
 @pytest.mark.parametrize("some", [True, False])
-def test_the_loss_and_its_gradients_are_those_of_single_events(own_weight: float, query_time: bool, some: bool) -> None:
+def test_the_loss_and_its_gradients_are_those_of_single_events(
+    seen_weight: float, query_time: bool, some: bool
+) -> None:
     model, batch = _model(query_time), _batch(3)
     counted = np.random.default_rng(4).random(batch.rows.shape) < 0.5 if some else None
-    want, count = _naive(model, batch, counted, own_weight)
+    want, count = _naive(model, batch, counted, seen_weight)
     want_gradients = torch.autograd.grad(want, list(model.parameters()), allow_unused=True)
-    got, events = _loss(model, batch, counted=counted, own_weight=own_weight)
+    got, events = _loss(model, batch, counted=counted, seen_weight=seen_weight)
     gradients = torch.autograd.grad(got, list(model.parameters()), allow_unused=True)
     assert events == count
     torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8)
@@ -84,17 +86,17 @@ def test_the_loss_and_its_gradients_are_those_of_single_events(own_weight: float
             torch.testing.assert_close(gradient, wanted, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("own_weight", [0.0, 1.0, 8.0])
-def test_each_item_drawn_once_gives_the_exact_loss(own_weight: float) -> None:
+@pytest.mark.parametrize("seen_weight", [0.0, 1.0, 8.0])
+def test_each_item_drawn_once_gives_the_exact_loss(seen_weight: float) -> None:
     model, batch = _model(), _batch(5)
-    exact, events = _loss(model, batch, own_weight=own_weight)
+    exact, events = _loss(model, batch, seen_weight=seen_weight)
     every = Drawn(np.arange(_ITEMS), np.zeros(_ITEMS, np.float32))
-    sampled, counted = _loss(model, batch, own_weight=own_weight, drawn=every)
+    sampled, counted = _loss(model, batch, seen_weight=seen_weight, drawn=every)
     assert counted == events
     torch.testing.assert_close(sampled, exact, rtol=1e-6, atol=1e-6)
     # the same item drawn twice, each time expected twice
     twice = Drawn(np.arange(_ITEMS).repeat(2), np.full(2 * _ITEMS, np.log(2.0), np.float32))
-    again, _ = _loss(model, batch, own_weight=own_weight, drawn=twice)
+    again, _ = _loss(model, batch, seen_weight=seen_weight, drawn=twice)
     torch.testing.assert_close(again, exact, rtol=1e-6, atol=1e-6)
 
 

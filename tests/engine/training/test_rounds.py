@@ -39,9 +39,9 @@ def first(stream: Stream, config: Config) -> Outcome:
 
 def test_the_first_version_learns(first: Outcome) -> None:
     report = first.report
-    assert (report.verdict, report.parent, report.holdout, report.trained_events) == ("first", 0, 100, 700)
+    assert (report.verdict, report.parent, report.holdout, report.trained_events) == ("promoted", 0, 100, 700)
     assert (report.cutoff_seq, report.newest_seq) == (699, 799)
-    assert report.published
+    assert report.promoted
     # nine of ten next items follow from the one before
     assert report.ndcg_candidate is not None
     assert report.ndcg_popularity is not None
@@ -87,12 +87,12 @@ def test_a_later_version_learns_what_has_changed(stream: Stream, config: Config,
     )
     outcome = train_round(Round(log, _ITEMS, _version(first), config, attempted_seq=799))
     report = outcome.report
-    assert (report.verdict, report.parent, report.cutoff_seq) == ("published", 1, 1999 - report.holdout)
-    assert report.ndcg_live is not None
+    assert (report.verdict, report.parent, report.cutoff_seq) == ("promoted", 1, 1999 - report.holdout)
+    assert report.ndcg_parent is not None
     assert report.ndcg_candidate is not None
     assert report.required is not None
     assert report.lower is not None
-    assert report.ndcg_candidate > report.ndcg_live + 0.1
+    assert report.ndcg_candidate > report.ndcg_parent + 0.1
     assert report.lower > report.required
     assert report.trained_events == 2000 - report.holdout
 
@@ -108,17 +108,17 @@ def test_a_sabotaged_candidate_is_refused(stream: Stream, config: Config, first:
         harsh = _training(config, tokens_per_event=100, **changes)
         return train_round(Round(sabotaged, _ITEMS, _version(first), harsh, attempted_seq=799))
 
-    # the default holds on to live, and so loses nothing to what is without sense
+    # the default holds on to parent, and so loses nothing to what is without sense
     held = trained().report
     assert held.ndcg_candidate is not None
     for outcome in (trained(strategy="finetune"), trained(strategy="replay")):
         report = outcome.report
         assert (report.verdict, outcome.model) == ("refused", None)
-        assert not report.published
+        assert not report.promoted
         assert "not above" in report.reason
         assert report.ndcg_candidate is not None
-        assert report.ndcg_live is not None
-        assert report.ndcg_candidate < 0.95 * report.ndcg_live < held.ndcg_candidate
+        assert report.ndcg_parent is not None
+        assert report.ndcg_candidate < 0.95 * report.ndcg_parent < held.ndcg_candidate
 
 
 def test_new_items_are_known_once_they_were_learnt(stream: Stream, config: Config, first: Outcome) -> None:
@@ -140,7 +140,7 @@ def test_items_are_mapped_by_id(stream: Stream, config: Config, first: Outcome) 
     names = [_ITEMS[row] for row in np.argsort(permuted).tolist()]
     straight = train_round(Round(log, _ITEMS, _version(first), config, attempted_seq=799)).report
     mapped = train_round(Round(other, names, _version(first), config, attempted_seq=799)).report
-    assert mapped.ndcg_live == pytest.approx(straight.ndcg_live, abs=1e-9)
+    assert mapped.ndcg_parent == pytest.approx(straight.ndcg_parent, abs=1e-9)
     assert mapped.ndcg_candidate == pytest.approx(straight.ndcg_candidate, abs=1e-6)
 
 
@@ -165,31 +165,31 @@ def test_a_first_version_need_not_rank_what_nobody_can_rank(stream: Stream, conf
     report = train_round(Round(log, names, None, config)).report
     assert report.ndcg_candidate is not None
     assert report.ndcg_candidate < chance_ndcg(len(_ITEMS))
-    assert report.verdict == "first", report.reason
+    assert report.verdict == "promoted", report.reason
 
 
 def test_the_effort_is_bounded_by_what_came_in(stream: Stream, config: Config, first: Outcome) -> None:
-    live, training = _version(first), config.training
+    parent, training = _version(first), config.training
     for count, attempted in ((1200, 799), (1600, 799), (1600, 1199)):
-        report = train_round(Round(stream(count), _ITEMS, live, config, attempted_seq=attempted)).report
+        report = train_round(Round(stream(count), _ITEMS, parent, config, attempted_seq=attempted)).report
         new = 0.8 * (count - 1 - attempted)
         assert report.steps == round(training.tokens_per_event * new / training.batch_events)
     # a round that holds out all that came in learns what the last one held out
-    soon = train_round(Round(stream(900), _ITEMS, live, config, attempted_seq=799)).report
+    soon = train_round(Round(stream(900), _ITEMS, parent, config, attempted_seq=799)).report
     assert (soon.holdout, soon.trained_events) == (100, 800)
     assert soon.steps == round(training.tokens_per_event * 80 / training.batch_events)
 
 
 def test_after_a_change_a_round_learns_more_and_faster(stream: Stream, config: Config, first: Outcome) -> None:
-    live, lenient = _version(first), msgspec.structs.replace(config, gate=GateConfig(100, margin=-10.0))
+    parent, lenient = _version(first), msgspec.structs.replace(config, gate=GateConfig(100, margin=-10.0))
     usual, hurried = (
-        train_round(Round(stream(1600), _ITEMS, live, lenient, attempted_seq=799, effort=effort)) for effort in (1, 3)
+        train_round(Round(stream(1600), _ITEMS, parent, lenient, attempted_seq=799, effort=effort)) for effort in (1, 3)
     )
     training, new = config.training, 0.8 * 800
     assert usual.report.steps == round(training.tokens_per_event * new / training.batch_events)
     assert hurried.report.steps == round(training.tokens_per_event * new * 3**1.3 / training.batch_events)
     assert (usual.report.effort, hurried.report.effort) == (1, 3)
-    before = live.model().layers[0].get_parameter("in_proj.weight")
+    before = parent.model().layers[0].get_parameter("in_proj.weight")
     few, many = (
         float((_tensors(outcome)["layers.0.in_proj.weight"] - before).detach().norm()) for outcome in (usual, hurried)
     )
@@ -197,12 +197,12 @@ def test_after_a_change_a_round_learns_more_and_faster(stream: Stream, config: C
 
 
 def test_small_rounds_learn_gently(stream: Stream, config: Config, first: Outcome) -> None:
-    live, lenient = _version(first), msgspec.structs.replace(config, gate=GateConfig(100, margin=-10.0))
+    parent, lenient = _version(first), msgspec.structs.replace(config, gate=GateConfig(100, margin=-10.0))
 
     def moved(count: int, rate: float) -> float:
         changed = _training(lenient, rate=rate, tokens_per_event=24 * 800 // (count - 800))
-        outcome = train_round(Round(stream(count), _ITEMS, live, changed, attempted_seq=799))
-        before = live.model().layers[0].get_parameter("in_proj.weight")
+        outcome = train_round(Round(stream(count), _ITEMS, parent, changed, attempted_seq=799))
+        before = parent.model().layers[0].get_parameter("in_proj.weight")
         return float((_tensors(outcome)["layers.0.in_proj.weight"] - before).detach().norm())
 
     # the same number of steps: a quarter of the events at four times the rate moves the weights as far
@@ -212,7 +212,7 @@ def test_small_rounds_learn_gently(stream: Stream, config: Config, first: Outcom
 
 
 def test_a_loss_that_is_not_finite_is_an_error(stream: Stream, config: Config) -> None:
-    with pytest.raises(TrainingError, match=r"loss became .*; the live version stays"):
+    with pytest.raises(TrainingError, match=r"loss became .*; the serving version stays"):
         train_round(Round(stream(800), _ITEMS, None, _training(config, first_rate=1e30)))
 
 

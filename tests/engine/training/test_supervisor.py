@@ -71,10 +71,10 @@ def test_progress_comes_before_the_report(echo: Callable[[str], Trainer]) -> Non
 
 def test_an_error_is_raised_with_its_sentence(echo: Callable[[str], Trainer]) -> None:
     trainer = echo(
-        'print(json.dumps({"id": request["id"], "error": "the sky fell; the live version stays"}), flush=True)'
+        'print(json.dumps({"id": request["id"], "error": "the sky fell; the serving version stays"}), flush=True)'
     )
     for _ in range(2):
-        with pytest.raises(TrainingError, match=r"^the sky fell; the live version stays$"):
+        with pytest.raises(TrainingError, match=r"^the sky fell; the serving version stays$"):
             trainer.train()
     assert not trainer.busy
 
@@ -91,7 +91,7 @@ def test_a_program_that_dies_is_started_anew(
     echo: Callable[[str], Trainer], monkeypatch: pytest.MonkeyPatch, body: str, reason: str
 ) -> None:
     trainer = echo(body)
-    with pytest.raises(TrainingError, match=rf"ended before it answered: {reason}; the live version stays"):
+    with pytest.raises(TrainingError, match=rf"ended before it answered: {reason}; the serving version stays"):
         trainer.train()
     assert trainer.pid is None
     monkeypatch.setattr(supervisor, "_PROGRAM", _ECHO.format(body=_KEPT))
@@ -114,7 +114,7 @@ def test_closing_gives_up_the_training_under_way(echo: Callable[[str], Trainer])
         time.sleep(0.01)
     trainer.close()
     waiter.join(60)
-    assert failures == ["the training program ended before it answered: it was closed; the live version stays"]
+    assert failures == ["the training program ended before it answered: it was closed; the serving version stays"]
     with pytest.raises(ClosedError):
         trainer.start()
     trainer.close()
@@ -157,7 +157,7 @@ def test_a_version_is_trained_on_the_store_and_published(
         assert versions.current() == 0
         monkeypatch.delenv("RECURRA_FAILPOINT")
         report = trainer.train(699)
-        assert (report.verdict, report.newest_seq, report.number) == ("first", 699, 2)
+        assert (report.verdict, report.newest_seq, report.number) == ("promoted", 699, 2)
         assert report.cpu_s > 0
         version = versions.load(versions.current())
         assert version.number == 2

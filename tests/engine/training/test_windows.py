@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recurra.engine.serving.version import anchor
+from recurra.engine.states import anchor
 from recurra.engine.store import LogChunk
 from recurra.engine.training.windows import UserLog, Windows, all_windows, batches, last_windows, pack
 
