@@ -35,7 +35,7 @@ class _Settings(NamedTuple):
     patience: int
     every: int
     permute_ties: bool
-    own_weight: float
+    seen_weight: float
     seed: int
     threads: int
     checkpoint: Path | None
@@ -65,7 +65,7 @@ def evaluate(
     patience: int = 10,
     every: int = 1,
     permute_ties: bool = True,
-    own_weight: float = 1.0,
+    seen_weight: float = 1.0,
     device: str = "cpu",
     seed: int = 0,
     threads: int = 1,
@@ -77,7 +77,7 @@ def evaluate(
 
     The learning rate rises and falls once over ``epochs``, or over ``minutes`` if these end first (then the result
     depends on the speed of the machine). ``permute_ties`` learns events of one user at one time in new orders; the
-    test keeps the order of the file, from which some models learn more than from its times. ``own_weight`` is the
+    test keeps the order of the file, from which some models learn more than from its times. ``seen_weight`` is the
     weight of what a user had as a rival of the next item: it is ranked with the rest. Validation every ``every``
     epochs; ``patience`` validations without a better NDCG@10 end the training. With ``checkpoint`` (a file) every epoch
     is kept and a run that was stopped goes on; the file is removed at the end. ``progress`` is called with the epoch,
@@ -96,7 +96,7 @@ def evaluate(
         patience=patience,
         every=every,
         permute_ties=permute_ties,
-        own_weight=own_weight,
+        seen_weight=seen_weight,
         seed=seed,
         threads=threads,
         checkpoint=checkpoint,
@@ -132,7 +132,7 @@ def evaluate(
         "device": device,
         "history": history,
         "settings": {"max_len": max_len, "epochs": epochs, "minutes": minutes, "patience": patience}
-        | {"permute_ties": permute_ties, "own_weight": own_weight}
+        | {"permute_ties": permute_ties, "seen_weight": seen_weight}
         | {"model": msgspec.to_builtins(config.model), "training": msgspec.to_builtins(config.training)},
     }
 
@@ -193,7 +193,7 @@ class _Run:
             rate=training.rate,
             shape=lambda step: shape(round(10_000 * self._share(step))),
             rng=self._rng,
-            own_weight=settings.own_weight,
+            seen_weight=settings.seen_weight,
             sampler=Sampler.needed(data.log.items[data.learnt], data.items, training),
             threads=settings.threads,
         )

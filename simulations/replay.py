@@ -258,7 +258,7 @@ class _Run:
         seconds = time.perf_counter() - started
         self.train_s += seconds
         self._usage.sample()
-        verdict = "promoted" if report.published else "refused"
+        verdict = "promoted" if report.promoted else "refused"
         self._version = self._engine.version
         self.trainings.append(
             {

@@ -173,7 +173,7 @@ def test_an_engine_that_is_to_use_a_missing_gpu_does_not_open(section: str, tmp_
 
 def test_an_engine_on_a_gpu_answers_as_one_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # interpreted, an event takes some milliseconds
-    for module in ("engine", "slabs"):
+    for module in ("engine", "states.create"):
         monkeypatch.setattr(f"recurra.engine.{module}.device_of", lambda setting, *, name: DEVICE)
     events = stream(400 if GPU else 24)
     users = sorted({event.user for event in events})
