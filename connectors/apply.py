@@ -3,10 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ..engine.errors import BrokerError, ClosedError, InputError, RecurraError, StoreFullError
-from ..engine.results import IngestReport, Record
+from ..engine.results import IngestReport, Record, SourceHealth
 from .dead_letter import DeadLetters
 
 __all__ = ["Applier", "Backoff", "Origin", "Source", "SourceEngine", "SourceStoppedError"]
@@ -55,8 +55,8 @@ class Source(Protocol):
         """
         ...
 
-    def health(self) -> dict[str, Any]:
-        """Return how the source is: ``connected`` tells whether events can come in, ``problem`` why not."""
+    def health(self) -> SourceHealth:
+        """Return the state: ``connected`` says whether events can come in, ``problem`` why not."""
         ...
 
 

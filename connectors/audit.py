@@ -17,7 +17,7 @@ import msgspec
 from ..engine.config import Config
 from ..engine.errors import BrokerError, InputError, SourceBehindError
 from ..engine.events import Forget
-from ..engine.store import Store, UserRecord
+from ..engine.store import Reader, UserRecord
 from .audit_model import Expected, Fact, Ledger, decode, id_hash, single
 from .files import open_segments
 from .kafka import facts_of, kafka_client, parse_address
@@ -39,7 +39,7 @@ def audit(
     """
     ledger = Ledger(config.store.anchor)
     latest_ms = time.time_ns() // 1_000_000 + config.store.future_tolerance_ms
-    with Store.open(Path(data) / "store", config.store, read_only=True) as store:
+    with Reader.open(Path(data) / "store", config.store) as store:
         for done, total, fact in _facts(store, source, config):
             if fact is not None and fact.time_ms <= latest_ms:
                 ledger.apply(fact)
@@ -84,13 +84,13 @@ def _difference(record: UserRecord, user: Expected) -> str:
     return "the seen sets differ"
 
 
-def _facts(store: Store, source: str, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
+def _facts(store: Reader, source: str, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
     if source.startswith("kafka://"):
         return _topic_facts(store, source, config)
     return _file_facts(store, Path(source), config)
 
 
-def _file_facts(store: Store, path: Path, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
+def _file_facts(store: Reader, path: Path, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
     infos, offsets = store.source_info(), store.offsets()
     if f"file:{path.resolve()}@0" not in infos:
         raise InputError(f"the store has read nothing from {path}")
@@ -110,7 +110,7 @@ def _file_facts(store: Store, path: Path, config: Config) -> Iterator[tuple[int,
                 yield done, taken, Fact(event.user, event.item, event.time_ms, event.type, weight, hashed)
 
 
-def _topic_facts(store: Store, source: str, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
+def _topic_facts(store: Reader, source: str, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
     address = parse_address(source)
     facts = next((each for each in facts_of(store.source_info()).values() if each.topic == address.topic), None)
     if facts is None:

@@ -4,14 +4,13 @@ import os
 import select
 import threading
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from ..engine.config import Config
 from ..engine.errors import BadEventError, RecurraError
 from ..engine.events import Decoder
-from ..engine.results import Record
+from ..engine.results import Record, SourceHealth
 from .apply import Applier, Origin, SourceEngine
 from .dead_letter import DeadLetters
 from .files import Segment, open_segments
@@ -28,9 +27,9 @@ class NoSource:
     def run(self, stopped: threading.Event) -> None:
         """Do nothing."""
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> SourceHealth:
         """Return that there is nothing to be connected to."""
-        return {"kind": "none", "connected": True, "state": "ended", "problem": None}
+        return SourceHealth(kind="none", connected=True, state="ended", problem=None)
 
 
 class FileSource:
@@ -64,18 +63,18 @@ class FileSource:
             self._apply(segment, stopped)
         self._state = "stopped" if stopped.is_set() else "ended"
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> SourceHealth:
         """Return how far the file is read."""
-        return {
-            "kind": "file",
-            "path": str(self._path),
-            "connected": self._problem is None,
-            "state": self._state,
-            "problem": self._problem,
-            "events": self._done,
-            "total": self._total,
-            "refused": self._refused,
-        }
+        return SourceHealth(
+            kind="file",
+            path=str(self._path),
+            connected=self._problem is None,
+            state=self._state,
+            problem=self._problem,
+            events=self._done,
+            total=self._total,
+            refused=self._refused,
+        )
 
     def _apply(self, segment: Segment, stopped: threading.Event) -> None:
         events, lines, store = segment.events.events, segment.events.lines, self._config.store
@@ -146,16 +145,16 @@ class LineSource:
                 return
         self._state = "stopped"
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> SourceHealth:
         """Return how much was read."""
-        return {
-            "kind": "stdin",
-            "connected": self._problem is None,
-            "state": self._state,
-            "problem": self._problem,
-            "events": self._read,
-            "refused": self._refused,
-        }
+        return SourceHealth(
+            kind="stdin",
+            connected=self._problem is None,
+            state=self._state,
+            problem=self._problem,
+            events=self._read,
+            refused=self._refused,
+        )
 
     def _apply(self, applier: Applier, lines: list[bytes]) -> None:
         records: list[Record] = []

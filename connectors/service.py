@@ -42,7 +42,8 @@ def run_service(
         if listener is not None:
             stack.callback(listener.close)
         engine = stack.enter_context(open(data, config))
-        say(f"store {data}: {engine.health()['users']} users, {engine.health()['events']} events, {_serving(engine)}")
+        health = engine.health()
+        say(f"store {data}: {health.users} users, {health.events} events, {_serving(engine)}")
         reader = _open_source(source, engine, config, Path(data))
         runner = _Runner(reader, stopped)
         # after the listener is closed nobody waits for what the source would still bring
@@ -77,8 +78,7 @@ class _Runner:
 
     @property
     def problem(self) -> str | None:
-        problem: str | None = self._source.health()["problem"]
-        return problem
+        return self._source.health().problem
 
     def start(self) -> None:
         self._thread.start()
@@ -109,7 +109,7 @@ def _watch(runner: _Runner, engine: Engine, stopped: threading.Event, say: Calla
         if engine.version != version:
             version = engine.version
             say(f"version {version} serves")
-        now: dict[str, str] = dict(engine.health()["problems"])
+        now: dict[str, str] = dict(engine.health().problems)
         if (problem := runner.problem) is not None:
             now["source"] = problem
         for part, problem in now.items():

@@ -1,4 +1,4 @@
-"""The engine: event -> ids -> store -> states and fast memory -> retrieval -> mix."""
+"""Engine: event -> ids -> store -> states and fast memory -> retrieval -> mix."""
 
 from typing import TYPE_CHECKING, Any
 

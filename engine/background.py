@@ -1,5 +1,6 @@
 """What goes on beside serving: training when enough came in, syncs when nothing does, snapshots."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -7,9 +8,9 @@ from collections.abc import Callable
 from .errors import ClosedError, RecurraError
 from .metrics import Metrics
 from .monitoring.drift import Drift, preload
-from .results import TrainReport
+from .results import TrainingHealth, TrainReport
 from .serving.switch import Switch
-from .store import Store
+from .store import Reader
 from .training import Trainer
 
 __all__ = ["Housekeeper", "Training"]
@@ -27,7 +28,8 @@ class Training:
         self,
         trainer: Callable[[], Trainer],
         switch: Switch,
-        store: Store,
+        store: Reader,
+        sync: Callable[[], None],
         drift: Drift,
         metrics: Metrics,
         min_events: int,
@@ -37,6 +39,7 @@ class Training:
         self._trainer: Trainer | None = None
         self._switch = switch
         self._store = store
+        self._sync = sync
         self._drift = drift
         self._metrics = metrics
         self._min_events = min_events
@@ -64,9 +67,9 @@ class Training:
         self._last_seq = trained_seq
         self._thread = threading.Thread(target=self._loop, name="recurra-training", daemon=True)
         self._thread.start()
-        self.notice()
+        self.wake_if_due()
 
-    def notice(self) -> None:
+    def wake_if_due(self) -> None:
         """Take note that events came in; cheap."""
         if self._thread is not None and self._due():
             self._wake.set()
@@ -79,7 +82,7 @@ class Training:
             seq = self._store.next_seq
             try:
                 # a version must not know more than the store does after a power loss
-                self._store.sync()
+                self._sync()
                 report = trainer.train(effort=self._drift.effort(seq))
                 self._note(report)
                 if report.promoted:
@@ -95,13 +98,26 @@ class Training:
                 self._drift.trained(seq)
                 self.running = False
 
-    def undone(self, reason: str) -> None:
-        """Take note that the engine went back; the next training waits for new events, or it would repeat the last."""
+    def health(self) -> TrainingHealth:
+        """Return the state of training."""
+        last = None if self.last is None else f"{self.last.verdict}: {self.last.reason}"
+        return TrainingHealth(self.running, self.pid, **self.counts, last=last, last_rollback=self.last_rollback)
+
+    def count_rollback(self) -> None:
+        """Count a version that was replaced by one before it."""
         self.counts["rolled_back"] += 1
         self._metrics.versions.labels("rolled_back").inc()
+
+    def on_rollback(self, reason: str) -> None:
+        """Wait for new events after the engine rolled a version back: a training now would repeat the last one."""
+        self.count_rollback()
         self.last_rollback = reason
         self._last_seq = self._store.next_seq
-        self._drift.calm()
+        self._drift.reset()
+
+    def begin(self) -> None:
+        """Do `once` in a thread; `health` says how it ended."""
+        threading.Thread(target=self._once_quietly, name="recurra-train-request", daemon=True).start()
 
     def close(self) -> None:
         """Stop the program and the thread; a training under way is given up."""
@@ -113,12 +129,17 @@ class Training:
         if self._thread is not None:
             self._thread.join()
 
-    def renew(self) -> None:
+    def restart_trainer(self) -> None:
         """Give a training under way up and start the next one anew: the store has a new epoch."""
         with self._guard:
             if self._trainer is not None:
                 self._trainer.close()
                 self._trainer = None
+
+    def _once_quietly(self) -> None:
+        # `failure` keeps the reason
+        with contextlib.suppress(RecurraError):
+            self.once()
 
     def _program(self) -> Trainer:
         with self._guard:
@@ -130,12 +151,11 @@ class Training:
 
     def _note(self, report: TrainReport) -> None:
         self.last = report
-        verdict = "promoted" if report.promoted else report.verdict
-        self._metrics.versions.labels(verdict).inc()
+        self._metrics.versions.labels(report.verdict).inc()
         if report.steps:
             self.counts["trained"] += 1
-        if verdict in self.counts:
-            self.counts[verdict] += 1
+        if report.verdict in self.counts:
+            self.counts[report.verdict] += 1
 
     def _due(self) -> bool:
         seq = self._store.next_seq

@@ -1,12 +1,11 @@
-"""The engine: store, caches, training and answers behind one thread-safe object."""
+"""Engine: store, caches, training and answers behind one thread-safe object."""
 
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Literal, NamedTuple, Self, overload
 
-import msgspec
 import torch
 from prometheus_client import CollectorRegistry
 from threadpoolctl import threadpool_limits
@@ -15,17 +14,30 @@ from .background import Housekeeper, Training
 from .clock import Clock, SystemClock
 from .config import Config
 from .devices import device_of
-from .errors import ClosedError, InputError, VersionError
+from .errors import ClosedError, InputError, StoreError, VersionError
 from .events import Event, Forget, Item, event_problem
 from .ingest import Ingest, Refused
 from .metrics import Metrics
 from .model import check_streams
-from .monitoring.judge import Watch
+from .monitoring.judge import QualityMonitor
 from .query import Queries
-from .results import Alarm, HistoryEntry, IngestReport, Recommendation, Record, Scores, TrainReport, VersionInfo
+from .results import (
+    Alarm,
+    DriftHealth,
+    Health,
+    HistoryEntry,
+    IngestReport,
+    MixWeights,
+    Recommendation,
+    Record,
+    Refusal,
+    Scores,
+    TrainReport,
+    VersionInfo,
+)
 from .serving.caches import Caches
 from .serving.switch import Switch
-from .store import Store
+from .store import Reader, Store
 from .training import Trainer
 from .versions import VersionStore
 
@@ -42,6 +54,12 @@ def open(  # the name that people know from files and databases
     ``StoreFormatError``, ``StoreCorruptError``, ``StoreError``.
     """
     return Engine(path, config or Config(), clock=clock or SystemClock(), read_only=read_only)
+
+
+class _Writing(NamedTuple):
+    # what an engine that was opened for reading does not have
+    store: Store
+    ingest: Ingest
 
 
 class Engine:
@@ -64,7 +82,10 @@ class Engine:
         self._metrics = Metrics()
         self._write = threading.RLock()
         self._closed = False
-        self._store = Store.open(self.path / "store", config.store, clock=clock, read_only=read_only)
+        store_path = self.path / "store"
+        kept = config.store
+        store = Reader.open(store_path, kept) if read_only else Store.open(store_path, kept, clock=clock)
+        self._store: Reader = store
         try:
             self._versions = VersionStore(self.path / "models")
             self._caches = Caches(self._store, config, self._metrics)
@@ -72,8 +93,11 @@ class Engine:
             self._switch = Switch(self._store, self._caches, self._versions, config, self._metrics, self._write)
             self._switch.to_newest()
             self._queries = Queries(self._store, self._caches, clock, config, self._metrics)
-            self._watch = Watch(self._caches, self._queries, config, self._metrics)
-            self._ingest = Ingest(self._store, self._caches, self._queries, self._watch, clock, config, self._metrics)
+            self._monitor = QualityMonitor(self._caches, self._queries, config, self._metrics)
+            self._writing: _Writing | None = None
+            if isinstance(store, Store):
+                ingest = Ingest(store, self._caches, self._queries, self._monitor, clock, config, self._metrics)
+                self._writing = _Writing(store, ingest)
         except BaseException:
             self._store.close()
             raise
@@ -81,7 +105,8 @@ class Engine:
             self._new_trainer,
             self._switch,
             self._store,
-            self._watch.drift,
+            self.sync,
+            self._monitor.drift,
             self._metrics,
             config.training.min_events,
             config.training.every_events,
@@ -119,7 +144,7 @@ class Engine:
             records.append(Record(value, "", 0))
         report = self.apply(records)
         if durable:
-            self._store.sync()
+            self.sync()
         return report
 
     def apply(self, records: Sequence[Record], *, refused: Refused | None = None) -> IngestReport:
@@ -131,11 +156,11 @@ class Engine:
         """
         with self._write:
             self._check_open()
-            report = self._ingest.apply(records, refused)
+            report = self._writable().ingest.apply(records, refused)
             if (reason := self._switch.undo()) is not None:
-                self._training.undone(reason)
+                self._training.on_rollback(reason)
         self._metrics.count(report)
-        self._training.notice()
+        self._training.wake_if_due()
         return report
 
     def offsets(self) -> dict[str, int]:
@@ -144,7 +169,7 @@ class Engine:
 
     def synced_offsets(self) -> dict[str, int]:
         """Return the offsets that are on the device: what may be reported to a consumer group."""
-        return self._store.synced_offsets()
+        return self._writable().store.synced_offsets()
 
     def source_info(self) -> dict[str, bytes]:
         """Return what connectors stored about their sources."""
@@ -154,7 +179,7 @@ class Engine:
         """Store a small fact about a source (its topic id, say), and where it starts."""
         with self._write:
             self._check_open()
-            self._ingest.note_source(source, info, offset)
+            self._writable().ingest.note_source(source, info, offset)
 
     def recommend(
         self, user: str, k: int = 10, *, at: int | None = None, where: str | None = None, explain: bool = False
@@ -196,17 +221,28 @@ class Engine:
             self._check_open()
             known = user in self._store.users
             self.apply([Record(Forget(user), "", 0)])
-            self._store.sync()
+            self.sync()
         return known
 
-    def train(self, *, active_users: int | None = None) -> TrainReport:
-        """Train a candidate now, wait, and serve it if it passes the gate.
+    @overload
+    def train(self, *, wait: Literal[True] = ..., active_users: int | None = ...) -> TrainReport: ...
 
+    @overload
+    def train(self, *, wait: bool = ..., active_users: int | None = ...) -> TrainReport | None: ...
+
+    def train(self, *, wait: bool = True, active_users: int | None = None) -> TrainReport | None:
+        """Train a candidate now, and serve it if it passes the gate.
+
+        Without ``wait`` it goes on in the background: None is returned, and `health` says how it ended.
         ``active_users`` bounds how many states are folded before the switch (None: as many as are hot); the rest is
-        folded when touched. Raises ``TrainingError`` or ``VersionError``; the old version then keeps serving.
+        folded when touched. Raises ``TrainingError`` or ``VersionError``; the version that serves then stays.
         """
         self._check_open()
-        return self._training.once(active_users=active_users)
+        self._writable()
+        if wait:
+            return self._training.once(active_users=active_users)
+        self._training.begin()
+        return None
 
     def versions(self) -> list[VersionInfo]:
         """Return the versions on disk, oldest first."""
@@ -223,21 +259,24 @@ class Engine:
             for fact in facts
         ]
 
-    def refusals(self) -> list[dict[str, Any]]:
+    def refusals(self) -> list[Refusal]:
         """Return the reports of the last candidates that the gate refused, oldest first."""
         return list(self._versions.refusals())
 
     def alarms(self) -> list[Alarm]:
         """Return the last alarms of drift since the engine was opened, oldest first."""
-        return list(self._watch.drift.alarms)
+        return list(self._monitor.drift.alarms)
 
     @property
     def training_wanted(self) -> bool:
         """Whether an alarm of drift asks for a training now; by itself the engine trains in ``training.mode`` auto."""
-        return self._watch.drift.early(self._store.next_seq)
+        return self._monitor.drift.early(self._store.next_seq)
 
-    def rollback(self, number: int) -> None:
-        """Serve version ``number`` from now on; raises ``VersionError`` if it is missing or damaged."""
+    def rollback(self, number: int) -> list[VersionInfo]:
+        """Serve version ``number`` from now on; raises ``VersionError`` if it is missing or damaged.
+
+        Returns all versions.
+        """
         with self._write:
             self._check_open()
             if self.read_only:
@@ -247,34 +286,26 @@ class Engine:
             raise VersionError(f"there is no version {number} to roll back to (there: {known})")
         self._switch.to(number)
         self._versions.set_current(number)
-        self._training.counts["rolled_back"] += 1
+        self._training.count_rollback()
+        return self.versions()
 
-    def health(self) -> dict[str, Any]:
-        """Return what is well and what is not, with the reasons."""
-        training, store, alarms = self._training, self._store, msgspec.to_builtins(self.alarms())
-        problems = {
-            "store": store.failure,
-            "training": training.failure,
-            "loading": self._switch.failure,
-        }
-        return {
-            "status": "degraded" if any(problems.values()) else "ok",
-            "version": self.version,
-            "users": store.users.live,
-            "items": len(store.items),
-            "events": store.next_seq,
-            "training": {
-                "running": training.running,
-                "pid": training.pid,
-                **training.counts,
-                "last": None if training.last is None else f"{training.last.verdict}: {training.last.reason}",
-                "last_rollback": training.last_rollback,
-            },
-            "drift": {"alarms": dict(self._watch.drift.counts), "last": alarms[-1] if alarms else None},
-            "problems": {part: problem for part, problem in problems.items() if problem},
-        }
+    def health(self) -> Health:
+        """Return the state of the engine, with its problems by part."""
+        store, drift = self._store, self._monitor.drift
+        problems = {"store": store.failure, "training": self._training.failure, "loading": self._switch.failure}
+        found = {part: problem for part, problem in problems.items() if problem}
+        return Health(
+            status="degraded" if found else "ok",
+            version=self.version,
+            users=store.users.live,
+            items=len(store.items),
+            events=store.next_seq,
+            training=self._training.health(),
+            drift=DriftHealth(dict(drift.counts), next(iter(self.alarms()[-1:]), None)),
+            problems=found,
+        )
 
-    def mix_weights(self) -> dict[str, Any]:
+    def mix_weights(self) -> MixWeights:
         """Return the evidence for every part of the mixture (decayed NDCG@10), and the learnt weights."""
         with self._caches.lock:
             return self._caches.mix.weights()
@@ -285,14 +316,14 @@ class Engine:
 
     def sync(self) -> None:
         """Bring everything applied so far to the device."""
-        self._store.sync()
+        self._writable().store.sync()
 
     def reopen(self) -> None:
         """Open the store again after a failed write, once its cause (a full disk, say) is gone."""
         with self._write:
             self._check_open()
-            self._store.reopen()
-        self._training.renew()
+            self._writable().store.reopen()
+        self._training.restart_trainer()
 
     def stats(self) -> dict[str, int | float]:
         """Return sizes of the store and of what is held per user."""
@@ -310,7 +341,7 @@ class Engine:
         with self._write:
             try:
                 if not self.read_only and self._store.failure is None:
-                    self._caches.save()
+                    self._save_caches()
             finally:
                 self._store.close()
 
@@ -322,6 +353,14 @@ class Engine:
     ) -> None:
         self.close()
 
+    def _writable(self) -> _Writing:
+        if self._writing is None:
+            raise StoreError(f"the store {self._store.path} was opened for reading")
+        return self._writing
+
+    def _save_caches(self) -> None:
+        self._caches.save(self._writable().store)
+
     def _new_trainer(self) -> Trainer:
         return Trainer(self.path, self.config, self._store.epoch)
 
@@ -331,16 +370,16 @@ class Engine:
 
     def _keep_house(self) -> None:
         if self._store.failure is None:
-            self._store.sync()
+            self.sync()
         self._observe()
         if self._caches.due():
             with self._write:
-                self._caches.save()
+                self._save_caches()
 
     def _observe(self) -> None:
         metrics, serving = self._metrics, self._caches.serving
         metrics.users.set(self._store.users.live)
         metrics.items.set(len(self._store.items))
         metrics.hot_users.set(0 if serving is None else len(serving.residency))
-        for part, gain in self.mix_weights()["ndcg@10"].items():
+        for part, gain in self.mix_weights().evidence.items():
             metrics.mix_gain.labels(part).set(gain)

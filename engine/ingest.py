@@ -1,7 +1,8 @@
-"""Records in: the one path by which anything changes."""
+"""Ingest: the write path, by which alone anything changes."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from .config import Config
 from .events import Event, Forget, Item
 from .failpoints import failpoint
 from .metrics import Metrics
-from .monitoring.judge import Watch
+from .monitoring.judge import Judged, QualityMonitor
 from .query import Queries, Ranked
 from .results import IngestReport, Record
 from .serving.caches import Caches
@@ -24,20 +25,29 @@ Refused = Callable[[int, str], None]
 _SAMPLE_SPACE = 1 << 32
 
 
+class _Lesson(NamedTuple):
+    """An event that the mixture learns from: its candidates before it was applied, its item's row, its judgement."""
+
+    ranked: Ranked
+    item: int | None
+    judged: Judged
+
+
 class Ingest:
     """Applies records in micro-batches; the engine calls it under its write lock. The commit order of each:
 
-    1. **decode and check**: the records become columns; an event too far in the future is refused, and whoever reads
-       the source is told, before anything moves past it;
-    2. **order**: ids become rows, duplicates and too late events drop out, every other event gets its place in its
+    1. **decode and check**: the records become columns; an event too far in the future is refused, and the source is
+       informed, before anything moves past it;
+    2. **plan**: ids become rows, duplicates and too late events drop out, every other event gets its place in its
        user's history;
-    3. **commit**: histories, counters, seen sets, log, ids, mixture and next offsets in one atomic batch: the truth;
-    4. **advance**: states and fast memory, which are caches: a failure here drops the states concerned and no data;
-    5. **answer**: queries see the new states and counts;
-    6. **report**: the connector tells the consumer group the synced offsets, for lag monitors only.
+    3. **learn**: the mixture learns from a sampled event that was accepted;
+    4. **commit**: histories, counters, seen sets, log, ids, mixture and next offsets in one atomic batch: the truth;
+    5. **advance**: states and fast memory, which are caches: a failure here drops the states concerned and no data;
+    6. **answer**: queries see the new states and counts;
+    7. **report**: the connector reports the synced offsets to the consumer group, for lag monitors only.
 
-    A crash before 3 leaves nothing of the batch, and the source is read again from the stored offset; a crash after 3
-    loses only caches, which are folded again from the truth. Steps 2 and 3 are ``Store.apply``; 6 is the connector's.
+    A crash before 4 leaves nothing of the batch, and the source is read again from the stored offset; a crash after 4
+    loses only caches, which are folded again from the truth. 6 is ``Queries``, 7 the connector's.
     """
 
     def __init__(
@@ -45,7 +55,7 @@ class Ingest:
         store: Store,
         caches: Caches,
         queries: Queries,
-        watch: Watch,
+        monitor: QualityMonitor,
         clock: Clock,
         config: Config,
         metrics: Metrics,
@@ -53,7 +63,7 @@ class Ingest:
         self._store = store
         self._caches = caches
         self._queries = queries
-        self._watch = watch
+        self._monitor = monitor
         self._clock = clock
         self._config = config
         self._metrics = metrics
@@ -109,27 +119,29 @@ class Ingest:
         touched: dict[str, None],
     ) -> None:
         now_ms = self._clock.now_ms()
+        # 1. decode and check
         batch, first = self._decode(records, start, stop, now_ms, refused, report)
         failpoint("engine.decoded")
-        judged = None
-        if first is not None and self._sampled(first):
-            ranked, item = self._queries.ranked_before(first), self._store.items.row(first.item)
-            judged = self._watch.judge(first, ranked, item)
-            batch.mix = self._lesson(ranked, item)
+        lesson = self._lesson(first) if first is not None and self._sampled(first) else None
         contexts = self._caches.contexts_before([self._store.users.row(user) for user in batch.users])
-        mixture = self._caches.mix.state() if batch.mix is not None else None
+        before = None if lesson is None else self._caches.mix.state()
         try:
-            with self._metrics.commit_seconds.time():
-                applied = self._store.apply(batch, now_ms)
+            # 2. plan
+            with self._metrics.commit_seconds.time(), self._store.plan(batch, now_ms) as plan:
+                # 3. learn
+                mix = None if lesson is None else self._mix_update(lesson, plan.status)
+                # 4. commit
+                applied = plan.commit(mix)
         except BaseException:
-            # what was not committed was not learnt
-            if mixture is not None:
-                self._caches.mix.restore(mixture)
+            # a batch that was not committed was not learnt either
+            if before is not None:
+                self._caches.mix.restore(before)
             raise
         failpoint("engine.committed")
+        # 5. advance
         with self._metrics.advance_seconds.time():
             self._caches.advance(applied, contexts)
-        self._watch.learnt(judged, applied)
+        self._monitor.record(None if lesson is None else lesson.judged, applied)
         failpoint("engine.advanced")
         self._count(batch, applied, report, touched)
 
@@ -173,16 +185,17 @@ class Ingest:
         first = events[0] if events and events[0] is records[start].value else None
         return columns, first
 
-    def _lesson(self, ranked: Ranked, item: int | None) -> Callable[[npt.NDArray[np.uint8]], bytes | None]:
-        """Let the mixture learn from an event, ranked as things stand now, once it was accepted."""
+    def _lesson(self, event: Event) -> _Lesson:
+        """Rank and judge an event that is about to be applied, with everything before it applied."""
+        ranked, item = self._queries.ranked_before(event), self._store.items.row(event.item)
+        return _Lesson(ranked, item, self._monitor.score(event, ranked, item))
 
-        def learn(status: npt.NDArray[np.uint8]) -> bytes | None:
-            if status[0] > LATE:
-                return None
-            self._queries.learn(ranked, item)
-            return self._caches.mix.state()
-
-        return learn
+    def _mix_update(self, lesson: _Lesson, status: npt.NDArray[np.uint8]) -> bytes | None:
+        """Let the mixture learn from the first event of a batch if it was accepted; returns what it knows then."""
+        if status[0] > LATE:
+            return None
+        self._queries.learn(lesson.ranked, lesson.item)
+        return self._caches.mix.state()
 
     def _count(self, batch: Batch, applied: Applied, report: IngestReport, touched: dict[str, None]) -> None:
         status = applied.status.tolist()

@@ -19,9 +19,9 @@ from .metrics import Metrics
 from .mix import Situation
 from .results import HistoryEntry, Recommendation, Scores
 from .retrieval import allowed_rows, top
-from .serving.caches import ACTIVATION, ERRORS, SLOW, Caches, ContextEntries, last_entries
-from .serving.version import Serving
-from .store import History, Store
+from .serving.caches import ACTIVATION, ERROR_MEMORY, SLOW, Caches, ContextEntries, last_entries
+from .serving.version import ServedVersion
+from .store import History, Reader
 
 __all__ = ["MAX_K", "Queries", "Ranked"]
 
@@ -69,7 +69,7 @@ class Ranked(NamedTuple):
 class Queries:
     """Reads store and caches; every method may be called from any thread."""
 
-    def __init__(self, store: Store, caches: Caches, clock: Clock, config: Config, metrics: Metrics) -> None:
+    def __init__(self, store: Reader, caches: Caches, clock: Clock, config: Config, metrics: Metrics) -> None:
         self._store = store
         self._caches = caches
         self._clock = clock
@@ -106,10 +106,10 @@ class Queries:
             raise UnknownItemError(f"item {item!r} is not known: no event and no catalogue record of it was applied")
         with self._caches.lock:
             serving = self._caches.serving
-            if serving is not None and row < serving.known.size and serving.known[row]:
-                allowed = _first(self._store.items.available, serving.known)
+            if serving is not None and row < serving.items.known.size and serving.items.known[row]:
+                allowed = _searchable(self._store.items.available, serving.items.known)
                 allowed[row] = False
-                rows, scores = serving.similar(row, k, allowed)
+                rows, scores = serving.items.similar(row, k, allowed)
                 return self._list(rows, scores, serving.number, "model")
             rows, scores = self._caches.fast.similar(row, k)
             rows_ok = self._store.items.available[rows]
@@ -154,8 +154,10 @@ class Queries:
                 vector = self._vector(serving, who, at_ms)
                 slow = np.full(allowed.size, np.nan, np.float32)
                 if vector is not None:
-                    size = min(slow.size, serving.known.size)
-                    slow[:size] = np.where(serving.known[:size], serving.index.scores(vector)[:size], np.nan)
+                    size = min(slow.size, serving.items.known.size)
+                    slow[:size] = np.where(
+                        serving.items.known[:size], serving.items.index.scores(vector)[:size], np.nan
+                    )
                 parts[SLOW] = slow
         every = np.arange(allowed.size, dtype=np.int32)
         parts |= {name: spread(*known, every) for name, known in ranked.few.items()}
@@ -169,7 +171,7 @@ class Queries:
         who = self._user(event.user)
         return self._rank(who, event.time_ms, self._allowed(who, None), 1)
 
-    def gains(self, event: Event, item_row: int, versions: Sequence[Serving]) -> list[float]:
+    def gains(self, event: Event, item_row: int, versions: Sequence[ServedVersion]) -> list[float]:
         """Return the NDCG of an event that is about to be applied, as each of the versions ranks all items.
 
         Of somebody without events a version knows nothing, and one whose state can not be folded says nothing: 0.
@@ -181,7 +183,7 @@ class Queries:
         with self._caches.lock:
             vectors = [self._vector(version, who, event.time_ms) for version in versions]
             return [
-                0.0 if vector is None else version.gain(vector, item_row, allowed)
+                0.0 if vector is None else version.items.ndcg(vector, item_row, allowed)
                 for version, vector in zip(versions, vectors, strict=True)
             ]
 
@@ -209,10 +211,10 @@ class Queries:
                 vector = self._vector(serving, who, now_ms)
             # the search reads all vectors: before the memories' scores, which are then still in the processor's cache
             if serving is not None and vector is not None:
-                found.append(serving.index.search(vector, wanted, _first(allowed, serving.known))[0])
-                if who.row is not None and serving.errors is not None:
-                    few[ERRORS] = serving.recalled(who.row, found[0][:_EXPECTED])
-                    found.append(few[ERRORS][0][: wanted // _MINOR])
+                found.append(serving.items.index.search(vector, wanted, _searchable(allowed, serving.items.known))[0])
+                if who.row is not None and serving.error_memory is not None:
+                    few[ERROR_MEMORY] = serving.vote_errors(who.row, found[0][:_EXPECTED])
+                    found.append(few[ERROR_MEMORY][0][: wanted // _MINOR])
             if who.history is not None and not self._config.retrieval.exclude_seen:
                 few[ACTIVATION] = who.history.items, activation(who.history.times_ms, now_ms)
                 found.append(who.history.items)
@@ -227,7 +229,7 @@ class Queries:
             parts = fast.score(rows, context)
             parts |= {name: spread(*known, rows) for name, known in few.items()}
             if serving is not None and vector is not None:
-                parts[SLOW] = serving.slow_scores(vector, rows)
+                parts[SLOW] = serving.items.scores(vector, rows)
             situation = Situation(who.n, gap_ms)
             mixed = self._caches.mix.score(parts, situation)
         version = 0 if vector is None or serving is None else serving.number
@@ -257,7 +259,7 @@ class Queries:
 
         return self._caches.fast.context(who.row, load)
 
-    def _vector(self, serving: Serving, who: _User, now_ms: int) -> npt.NDArray[np.float32] | None:
+    def _vector(self, serving: ServedVersion, who: _User, now_ms: int) -> npt.NDArray[np.float32] | None:
         """Return the user's vector; None if its state can not be folded: then the memories answer alone."""
         if who.row is None or who.history is None:
             return serving.start_vector
@@ -304,7 +306,7 @@ class Queries:
         return Recommendation(self._ids(rows), scores.tolist(), version, source, titles)
 
 
-def _first(allowed: Mask, known: Mask) -> Mask:
+def _searchable(allowed: Mask, known: Mask) -> Mask:
     """Limit a mask over all items to those that the index has and the version knows; either may be of earlier."""
     size = min(allowed.size, known.size)
     return allowed[:size] & known[:size]

@@ -1,6 +1,4 @@
-"""What the engine's verbs take and return."""
-
-from typing import Any
+"""Types that the verbs of an engine take and return; all of them are public."""
 
 import msgspec
 import numpy as np
@@ -8,7 +6,27 @@ import numpy.typing as npt
 
 from .events import Event, Forget, Item
 
-__all__ = ["Alarm", "HistoryEntry", "IngestReport", "Recommendation", "Record", "Scores", "VersionInfo"]
+__all__ = [
+    "KEPT",
+    "PROMOTED",
+    "REFUSED",
+    "Alarm",
+    "DriftHealth",
+    "Health",
+    "HistoryEntry",
+    "IngestReport",
+    "MixWeights",
+    "OutletHealth",
+    "Recommendation",
+    "Record",
+    "Refusal",
+    "RequestsHealth",
+    "Scores",
+    "SourceHealth",
+    "TrainReport",
+    "TrainingHealth",
+    "VersionInfo",
+]
 
 # verdicts on a candidate
 KEPT, PROMOTED, REFUSED = "kept", "promoted", "refused"
@@ -47,12 +65,24 @@ class IngestReport(msgspec.Struct):
         return self.applied + self.duplicate + self.too_late + self.future + self.forgotten + self.items + self.skipped
 
 
+class MixWeights(msgspec.Struct, frozen=True, rename={"evidence": "ndcg@10", "shared": "weights"}):
+    """What the mixture has learnt, over all situations.
+
+    ``evidence`` is the decayed NDCG@10 of every part alone and of their ``combination``; ``shared`` are the two weights
+    of every part in the combination, for its scores relative to the best candidate: in logarithms, and as a share.
+    """
+
+    evidence: dict[str, float]
+    shared: dict[str, tuple[float, float]]
+
+
 class Recommendation(msgspec.Struct, frozen=True):
     """A ranked list. ``items`` and ``scores`` go together, best first; scores compare within one answer only.
 
     ``version`` is the model version that answered (0 = none), ``source`` the rung that did: ``mix`` (model and
     memories), ``memory`` (no model for this answer), ``popular`` (nothing known of the user), ``catalogue`` (no events
-    at all yet). ``explain`` holds, for every item, the score of each part.
+    at all yet). ``explain`` holds, for every item, the score of each part, and ``weights``
+    what the mixture makes of them.
     """
 
     items: list[str]
@@ -61,7 +91,7 @@ class Recommendation(msgspec.Struct, frozen=True):
     source: str
     titles: list[str | None] = []
     explain: list[dict[str, float | None]] | None = None
-    weights: dict[str, Any] | None = None
+    weights: MixWeights | None = None
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):
@@ -118,13 +148,17 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.verdict == PROMOTED
 
 
+class Refusal(TrainReport, frozen=True, kw_only=True):
+    """Report of a candidate that the gate refused."""
+
+
 class VersionInfo(msgspec.Struct, frozen=True):
-    """One published version and what its gate said; ``rolled_back`` says why the engine went back from it."""
+    """One promoted version: whether it serves, what its gate said, and why the engine rolled it back if it did."""
 
     number: int
-    current: bool
+    serving: bool
     items: int
-    report: dict[str, Any]
+    report: TrainReport
     rolled_back: str | None = None
 
 
@@ -140,6 +174,82 @@ class Alarm(msgspec.Struct, frozen=True):
     time_ms: int
     before: float
     after: float
+
+
+class TrainingHealth(msgspec.Struct, frozen=True):
+    """State of background training, with counts since the engine was opened; ``pid`` None: no training program runs."""
+
+    running: bool
+    pid: int | None
+    trained: int
+    promoted: int
+    refused: int
+    rolled_back: int
+    last: str | None
+    last_rollback: str | None
+
+
+class DriftHealth(msgspec.Struct, frozen=True):
+    """Alarms of drift since the engine was opened: how many by kind, and the last one."""
+
+    alarms: dict[str, int]
+    last: Alarm | None
+
+
+class OutletHealth(msgspec.Struct, frozen=True):
+    """The output topic: how many lists were sent, and what keeps them back."""
+
+    sent: int
+    problem: str | None
+
+
+class RequestsHealth(msgspec.Struct, frozen=True):
+    """The request topic: how many requests were answered, and what keeps the others back."""
+
+    answered: int
+    problem: str | None
+
+
+class SourceHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """A source of events: ``connected`` says whether events can come in, ``problem`` why not.
+
+    The other fields depend on the ``kind``: ``kafka``, ``file``, ``stdin`` or ``none``. ``offsets`` are the next ones
+    to be read and ``lag`` the messages that wait, by ``TOPIC/PARTITION``; ``lost`` counts messages given up by the flag
+    that allows it, ``refused`` those that went to the dead letters.
+    """
+
+    kind: str
+    connected: bool
+    state: str
+    problem: str | None
+    path: str | msgspec.UnsetType = msgspec.UNSET
+    topic: str | msgspec.UnsetType = msgspec.UNSET
+    events: int | msgspec.UnsetType = msgspec.UNSET
+    total: int | msgspec.UnsetType = msgspec.UNSET
+    messages: int | msgspec.UnsetType = msgspec.UNSET
+    refused: int | msgspec.UnsetType = msgspec.UNSET
+    lost: int | msgspec.UnsetType = msgspec.UNSET
+    offsets: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    lag: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    output: OutletHealth | msgspec.UnsetType = msgspec.UNSET
+    requests: RequestsHealth | msgspec.UnsetType = msgspec.UNSET
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """State of an engine: ``status`` is ``ok`` or ``degraded``, ``problems`` says why by part.
+
+    ``version`` 0 means that none serves yet. A service adds the health of its ``source``.
+    """
+
+    status: str
+    version: int
+    users: int
+    items: int
+    events: int
+    training: TrainingHealth
+    drift: DriftHealth
+    problems: dict[str, str]
+    source: SourceHealth | msgspec.UnsetType = msgspec.UNSET
 
 
 class Scores(msgspec.Struct, frozen=True):

@@ -20,13 +20,14 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from .errors import TrainingError, VersionError
 from .failpoints import failpoint
 from .model import StreamingModel, load, save
+from .results import Refusal, TrainReport
 
 __all__ = ["Version", "VersionFacts", "VersionStore"]
 
@@ -53,7 +54,7 @@ class VersionFacts(msgspec.Struct, frozen=True):
     cutoff_seq: int
     items: int
     store_id: str
-    report: dict[str, Any]
+    report: TrainReport
     format: int = _FORMAT
 
 
@@ -67,7 +68,7 @@ class Version:
         self._model = model
 
     @property
-    def report(self) -> dict[str, Any]:
+    def report(self) -> TrainReport:
         """What the gate said."""
         return self.facts.report
 
@@ -163,15 +164,15 @@ class VersionStore:
         except OSError as error:
             raise VersionError(f"cannot write to version {number}: {error.strerror}") from None
 
-    def refusals(self) -> Sequence[dict[str, Any]]:
+    def refusals(self) -> Sequence[Refusal]:
         """Return the reports of the last candidates that the gate refused, oldest first."""
         try:
-            return msgspec.json.decode((self.path / "refused.json").read_bytes(), type=list[dict[str, Any]])
+            return msgspec.json.decode((self.path / "refused.json").read_bytes(), type=list[Refusal])
         except (OSError, msgspec.DecodeError):
             # nothing depends on it
             return []
 
-    def add_refusal(self, report: dict[str, Any]) -> None:
+    def add_refusal(self, report: TrainReport) -> None:
         """Keep the report of a refused candidate among the last ones; the caller holds ``lock``."""
         try:
             _replace(self.path / "refused.json", msgspec.json.encode([*self.refusals(), report][-_REFUSALS:]))
@@ -202,7 +203,7 @@ class VersionStore:
         parent: int,
         cutoff_seq: int,
         store_id: str,
-        report: Callable[[int], dict[str, Any]],
+        report: Callable[[int], TrainReport],
         guard: Callable[[], None],
     ) -> int:
         """Write a version, make it current and return its number; the caller holds ``lock``.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..connectors.http import DemoFigures
 from ..engine.clock import EventClock
 from ..engine.config import Config, MixConfig, TrainingConfig
 from ..engine.engine import Engine
@@ -60,9 +61,9 @@ class Demo:
         *,
         rate: float,
         stopped: threading.Event,
-        progress: Callable[[dict[str, Any]], None],
+        progress: Callable[[DemoFigures], None],
     ) -> None:
-        """Play ``events`` events (None: until ``stopped``) at ``rate`` a second; ``progress`` hears of each batch."""
+        """Play ``events`` events (None: until ``stopped``) at ``rate`` a second, calling ``progress`` after a batch."""
         start_s = time.monotonic()
         played = 0
         while not stopped.is_set() and (events is None or played < events):
@@ -73,23 +74,23 @@ class Demo:
             if ahead_s > 0:
                 stopped.wait(ahead_s)
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return what the live page shows beside the engine's health."""
+    def snapshot(self) -> DemoFigures:
+        """Return the figures that the live page shows beside the engine's health."""
         seconds = time.monotonic() - self._started_s
-        return {
-            "demo": True,
-            "played": self.events,
-            "seconds": round(seconds, 1),
-            "recent_users": list(self._recent_users),
-            "judged": self._judge.recurra.events,
-            "recurra": self._judge.recurra.recent(),
-            "popularity": self._judge.popularity.recent(),
-        }
+        return DemoFigures(
+            demo=True,
+            played=self.events,
+            seconds=round(seconds, 1),
+            recent_users=list(self._recent_users),
+            judged=self._judge.recurra.events,
+            recurra=self._judge.recurra.recent(),
+            popularity=self._judge.popularity.recent(),
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return the JSON of ``recurra demo --exit``."""
         seconds = time.monotonic() - self._started_s
-        training = self._engine.health()["training"]
+        training = self._engine.health().training
         return {
             "recurra": _listed_metrics(self._judge.recurra),
             "popularity": _listed_metrics(self._judge.popularity),
@@ -98,8 +99,8 @@ class Demo:
             "seconds": round(seconds, 1),
             "events_per_s": round(self.events / seconds, 1),
             "versions": {
-                **{name: training[name] for name in ("trained", "promoted", "refused", "rolled_back")},
-                "current": self._engine.version,
+                **{name: getattr(training, name) for name in ("trained", "promoted", "refused", "rolled_back")},
+                "serving": self._engine.version,
             },
         }
 

@@ -192,17 +192,17 @@ class _Run:
                 self._judge(position)
             done = position + 1
             if (done - first) % look == 0:
-                self.mix_weights.append({"position": done, **self._engine.mix_weights()})
+                self.mix_weights.append({"position": done, **msgspec.to_builtins(self._engine.mix_weights())})
             if progress is not None and (done % 100 == 0 or done == len(stream)):
                 progress(done, len(stream), self._contest.recent())
         self._learn(len(stream))
 
     def result(self) -> dict[str, Any]:
         """Return the parts of the JSON that the engine knows."""
-        counts = self._engine.health()["training"]
+        counts = self._engine.health().training
         return {
-            "mix_weights": self._engine.mix_weights(),
-            "versions": {name: counts[name] for name in _VERSION_COUNTS},
+            "mix_weights": msgspec.to_builtins(self._engine.mix_weights()),
+            "versions": {name: getattr(counts, name) for name in _VERSION_COUNTS},
             "drift": [alarm["position"] for alarm in self.alarms],
             "alarms": self.alarms,
             "trainings": self.trainings,
@@ -234,7 +234,7 @@ class _Run:
         self._last_alarm = alarms[-1] if alarms else None
         if self._engine.version != self._version:
             self._version = self._engine.version
-            reason = self._engine.health()["training"]["last_rollback"]
+            reason = self._engine.health().training.last_rollback
             self.trainings.append(
                 {"position": self._learnt, "verdict": "rolled_back", "seconds": 0.0, "reason": reason}
             )
@@ -258,12 +258,11 @@ class _Run:
         seconds = time.perf_counter() - started
         self.train_s += seconds
         self._usage.sample()
-        verdict = "promoted" if report.promoted else "refused"
         self._version = self._engine.version
         self.trainings.append(
             {
                 "position": self._learnt,
-                "verdict": verdict,
+                "verdict": report.verdict,
                 "seconds": round(seconds, 2),
                 "early": early,
                 "reason": report.reason,

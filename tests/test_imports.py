@@ -23,12 +23,12 @@ PUBLIC = {
     "engine.config",
     "engine.devices",
     "engine.monitoring.drift",
+    "engine.recommender",
     "engine.engine",
     "engine.errors",
     "engine.events",
     "engine.failpoints",
     "engine.results",
-    "engine.states.cpu",
     "engine.versions",
 }
 

@@ -3,5 +3,6 @@
 from .client import AsyncClient, Client
 from .listener import Listener
 from .server import LiveView, create_app
+from .wire import DemoFigures
 
-__all__ = ["AsyncClient", "Client", "Listener", "LiveView", "create_app"]
+__all__ = ["AsyncClient", "Client", "DemoFigures", "Listener", "LiveView", "create_app"]

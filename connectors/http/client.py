@@ -1,15 +1,15 @@
-"""The engine's verbs over HTTP, blocking and asynchronous."""
+"""Clients of a service: the verbs of `Recommender` over HTTP, blocking and asynchronous."""
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import httpx
 import msgspec
 
 from ...engine.errors import ConfigError, ServiceError
 from ...engine.events import Event, Forget, Item
-from ...engine.results import HistoryEntry, IngestReport, Recommendation, VersionInfo
+from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 from . import wire
 
 __all__ = ["AsyncClient", "Client"]
@@ -32,14 +32,14 @@ class Client:
         self._url = _checked(url)
         self._http = httpx.Client(base_url=self._url, timeout=timeout_s, transport=transport)
 
-    def ingest(self, values: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
+    def ingest(self, events: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
         """Hand over events, forget requests and catalogue records; returns once they survive a crash of the service.
 
         ``durable`` waits until they survive a power loss. Nothing of a call with a bad event is applied, unless
         catalogue records stand between events: then each run of one kind is a call of its own.
         """
         report = IngestReport()
-        for request in wire.ingest(values, durable=durable):
+        for request in wire.ingest(events, durable=durable):
             report = _sum(report, self._send(request))
         return report
 
@@ -65,19 +65,25 @@ class Client:
         answer: wire.Forgotten = self._send(wire.forget(user))
         return answer.forgotten
 
-    def train(self, *, wait: bool = True) -> dict[str, Any]:
-        """Train a version now; without ``wait`` the call returns as soon as training has started."""
-        answer: dict[str, Any] = self._send(wire.train(wait=wait), timeout_s=None if wait else ...)
-        return answer
+    @overload
+    def train(self, *, wait: Literal[True] = ...) -> TrainReport: ...
+
+    @overload
+    def train(self, *, wait: bool = ...) -> TrainReport | None: ...
+
+    def train(self, *, wait: bool = True) -> TrainReport | None:
+        """Train a version now; without ``wait`` None is returned as soon as training has started."""
+        answer: TrainReport | wire.Started = self._send(wire.train(wait=wait), timeout_s=None if wait else ...)
+        return answer if isinstance(answer, TrainReport) else None
 
     def versions(self) -> list[VersionInfo]:
-        """Return all published versions."""
+        """Return the versions that were promoted, oldest first."""
         answer: list[VersionInfo] = self._send(wire.versions())
         return answer
 
-    def refusals(self) -> list[dict[str, Any]]:
+    def refusals(self) -> list[Refusal]:
         """Return the reports of the last candidates that the gate refused, oldest first."""
-        answer: list[dict[str, Any]] = self._send(wire.refusals())
+        answer: list[Refusal] = self._send(wire.refusals())
         return answer
 
     def rollback(self, number: int) -> list[VersionInfo]:
@@ -85,9 +91,9 @@ class Client:
         answer: list[VersionInfo] = self._send(wire.rollback(number))
         return answer
 
-    def health(self) -> dict[str, Any]:
-        """Return how the service is."""
-        answer: dict[str, Any] = self._send(wire.health())
+    def health(self) -> Health:
+        """Return the state of the service, with that of its source."""
+        answer: Health = self._send(wire.health())
         return answer
 
     def close(self) -> None:
@@ -123,10 +129,10 @@ class AsyncClient:
         self._url = _checked(url)
         self._http = httpx.AsyncClient(base_url=self._url, timeout=timeout_s, transport=transport)
 
-    async def ingest(self, values: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
+    async def ingest(self, events: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
         """As ``Client.ingest``."""
         report = IngestReport()
-        for request in wire.ingest(values, durable=durable):
+        for request in wire.ingest(events, durable=durable):
             report = _sum(report, await self._send(request))
         return report
 
@@ -152,19 +158,25 @@ class AsyncClient:
         answer: wire.Forgotten = await self._send(wire.forget(user))
         return answer.forgotten
 
-    async def train(self, *, wait: bool = True) -> dict[str, Any]:
+    @overload
+    async def train(self, *, wait: Literal[True] = ...) -> TrainReport: ...
+
+    @overload
+    async def train(self, *, wait: bool = ...) -> TrainReport | None: ...
+
+    async def train(self, *, wait: bool = True) -> TrainReport | None:
         """As ``Client.train``."""
-        answer: dict[str, Any] = await self._send(wire.train(wait=wait), timeout_s=None if wait else ...)
-        return answer
+        answer: TrainReport | wire.Started = await self._send(wire.train(wait=wait), timeout_s=None if wait else ...)
+        return answer if isinstance(answer, TrainReport) else None
 
     async def versions(self) -> list[VersionInfo]:
         """As ``Client.versions``."""
         answer: list[VersionInfo] = await self._send(wire.versions())
         return answer
 
-    async def refusals(self) -> list[dict[str, Any]]:
+    async def refusals(self) -> list[Refusal]:
         """As ``Client.refusals``."""
-        answer: list[dict[str, Any]] = await self._send(wire.refusals())
+        answer: list[Refusal] = await self._send(wire.refusals())
         return answer
 
     async def rollback(self, number: int) -> list[VersionInfo]:
@@ -172,9 +184,9 @@ class AsyncClient:
         answer: list[VersionInfo] = await self._send(wire.rollback(number))
         return answer
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self) -> Health:
         """As ``Client.health``."""
-        answer: dict[str, Any] = await self._send(wire.health())
+        answer: Health = await self._send(wire.health())
         return answer
 
     async def close(self) -> None:

@@ -1,11 +1,12 @@
-"""The OpenAPI description: request and answer types of every route, from the types that are encoded."""
+"""OpenAPI description: request and answer types of every route, from the types that are encoded."""
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 
-from ...engine.results import IngestReport, Recommendation, VersionInfo
+from ...engine.results import Health, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 from . import wire
 
 __all__ = ["describe"]
@@ -39,7 +40,18 @@ _ANSWERS: dict[tuple[str, str], Any] = {
     ("delete", "/v1/users/{user}"): wire.Forgotten,
     ("get", "/v1/items/{item}/similar"): Recommendation,
     ("get", "/v1/versions"): list[VersionInfo],
+    ("get", "/v1/refusals"): list[Refusal],
     ("post", "/v1/versions/{number}/rollback"): list[VersionInfo],
+    ("post", "/v1/train"): TrainReport,
+    ("get", "/health"): Health,
+    ("get", "/livez"): wire.Liveness,
+    ("get", "/readyz"): wire.Readiness,
+    ("get", "/v1/live"): wire.PageFigures,
+}
+# answers with another status than 200 and 422
+_FURTHER: dict[tuple[str, str], tuple[HTTPStatus, str, Any]] = {
+    ("post", "/v1/train"): (HTTPStatus.ACCEPTED, "Training has started", wire.Started),
+    ("get", "/readyz"): (HTTPStatus.SERVICE_UNAVAILABLE, "Not ready, and why", wire.Readiness),
 }
 _BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/events"): WireEvent | list[WireEvent],
@@ -60,19 +72,31 @@ def describe(app: FastAPI) -> None:
 
 
 def _completed(schema: dict[str, Any]) -> dict[str, Any]:
-    types = [*_ANSWERS.values(), *_BODIES.values(), wire.Failure]
+    further = [answer for _, _, answer in _FURTHER.values()]
+    types = [*_ANSWERS.values(), *_BODIES.values(), *further, wire.Failure]
     shapes, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    answers = dict(zip(_ANSWERS, shapes[: len(_ANSWERS)], strict=True))
-    bodies = dict(zip(_BODIES, shapes[len(_ANSWERS) : -1], strict=True))
-    failure = {"description": "Not done, and why", "content": {"application/json": {"schema": shapes[-1]}}}
+    schemas = iter(shapes)
+    answers = {key: _content(next(schemas)) for key in _ANSWERS}
+    bodies = {key: _content(next(schemas)) for key in _BODIES}
+    others = {key: _content(next(schemas)) for key in _FURTHER}
+    failure = {"description": "Not done, and why", "content": _content(next(schemas))}
     paths = {path.replace(":path}", "}"): routes for path, routes in schema["paths"].items()}
     for path, routes in paths.items():
         for method, route in routes.items():
-            key = (method, path)
+            key, responses = (method, path), route["responses"]
             if key in answers:
-                route["responses"]["200"]["content"] = {"application/json": {"schema": answers[key]}}
-            if key in bodies or "422" in route["responses"]:
-                route["responses"]["422"] = failure
+                responses["200"]["content"] = answers[key]
+            if key in bodies or "422" in responses:
+                responses["422"] = failure
             if key in bodies:
-                route["requestBody"] = {"required": True, "content": {"application/json": {"schema": bodies[key]}}}
+                route["requestBody"] = {"required": True, "content": bodies[key]}
+            if key in _FURTHER:
+                status, description, _ = _FURTHER[key]
+                responses[str(status.value)] = {"description": description, "content": others[key]}
+            if path == "/metrics":
+                responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     return schema | {"paths": paths, "components": {"schemas": components}}
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -1,8 +1,6 @@
-"""The HTTP service around an engine: its verbs, how it is, its metrics, and one live page."""
+"""HTTP service around an engine: its verbs, its health, its metrics, and one live page."""
 
-import contextlib
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -16,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from ...engine.errors import BadEventError, InputError, RecurraError
 from ...engine.events import Decoder, Event, Forget, Item
+from ...engine.results import Health, SourceHealth
 from . import wire
 from .observed import Observed
 from .openapi import describe
@@ -33,9 +32,9 @@ _PAGE = Path(__file__).with_name("page.html")
 
 
 class LiveView(Protocol):
-    """What the live page shows beside the engine's own health."""
+    """Source of figures that the live page shows beside the engine's own health."""
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> wire.DemoFigures:
         """Return the current figures; called from any thread, about once a second per open page."""
         ...
 
@@ -45,11 +44,11 @@ class _TooLargeError(InputError):
 
 
 def create_app(
-    engine: "Engine", *, live: LiveView | None = None, source: Callable[[], Mapping[str, Any]] | None = None
+    engine: "Engine", *, live: LiveView | None = None, source: Callable[[], SourceHealth] | None = None
 ) -> FastAPI:
     """Return the ASGI application that serves ``engine``.
 
-    ``live`` adds figures to the page; ``source`` tells how the source of events is: its ``connected`` decides,
+    ``live`` adds figures to the page; ``source`` returns the health of the source of events: its ``connected`` decides,
     with the engine's status, whether the service is ready.
     """
     app = FastAPI(
@@ -115,7 +114,7 @@ def _add_reading(app: FastAPI, engine: "Engine") -> None:
 
 
 def _add_versions(app: FastAPI, engine: "Engine") -> None:
-    @app.get("/v1/versions", tags=["versions"], summary="All published versions")
+    @app.get("/v1/versions", tags=["versions"], summary="All versions that were promoted")
     def versions() -> Response:
         return _json(engine.versions())
 
@@ -125,41 +124,38 @@ def _add_versions(app: FastAPI, engine: "Engine") -> None:
 
     @app.post("/v1/versions/{number}/rollback", tags=["versions"], summary="Serve another version")
     def rollback(number: int) -> Response:
-        engine.rollback(number)
-        return _json(engine.versions())
+        return _json(engine.rollback(number))
 
     @app.post("/v1/train", tags=["versions"], summary="Train a version now")
     def train(wait: Annotated[bool, Query(description="answer when training has ended")] = False) -> Response:
         """A version that passes its gate serves at once. Without `wait`, `/health` tells how it went."""
-        if wait:
-            return _json(engine.train())
-        threading.Thread(target=_train, args=(engine,), name="recurra-train-request", daemon=True).start()
-        return _json({"started": True}, HTTPStatus.ACCEPTED)
+        report = engine.train(wait=wait)
+        return _json(wire.Started(), HTTPStatus.ACCEPTED) if report is None else _json(report)
 
 
 def _add_status(
-    app: FastAPI, engine: "Engine", live: LiveView | None, source: Callable[[], Mapping[str, Any]] | None
+    app: FastAPI, engine: "Engine", live: LiveView | None, source: Callable[[], SourceHealth] | None
 ) -> None:
-    def state() -> dict[str, Any]:
-        return engine.health() | ({"source": dict(source())} if source is not None else {})
+    def state() -> Health:
+        health = engine.health()
+        return health if source is None else msgspec.structs.replace(health, source=source())
 
-    @app.get("/health", tags=["status"], summary="How the service is, and why")
+    @app.get("/health", tags=["status"], summary="State of the service, with its problems")
     def health() -> Response:
         return _json(state())
 
     @app.get("/livez", tags=["status"], summary="Whether the process answers")
     def livez() -> Response:
-        return _json({"status": "ok"})
+        return _json(wire.Liveness())
 
     @app.get("/readyz", tags=["status"], summary="Whether the service takes in events and answers queries")
     def readyz() -> Response:
         now = state()
-        reasons = [] if now["status"] == "ok" else [f"the engine is {now['status']}"]
-        source_now = now.get("source", {"connected": True})
-        if not source_now["connected"]:
-            reasons.append(f"the source of events is not connected: {source_now['problem']}")
+        reasons = [] if now.status == "ok" else [f"the engine is {now.status}"]
+        if now.source is not msgspec.UNSET and not now.source.connected:
+            reasons.append(f"the source of events is not connected: {now.source.problem}")
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        return _json({"status": "not ready" if reasons else "ok", "reasons": reasons}, status)
+        return _json(wire.Readiness("not ready" if reasons else "ok", reasons), status)
 
     @app.get("/metrics", tags=["status"], summary="Metrics in Prometheus' text format")
     def metrics() -> Response:
@@ -167,7 +163,7 @@ def _add_status(
 
     @app.get("/v1/live", tags=["status"], summary="The figures of the live page")
     def live_figures() -> Response:
-        return _json(state() | (live.snapshot() if live is not None else {}))
+        return _json(wire.PageFigures.of(state(), None if live is None else live.snapshot()))
 
     @app.get("/", include_in_schema=False)
     def page() -> Response:
@@ -202,12 +198,6 @@ def _add_failures(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, missing)
     app.add_exception_handler(Exception, broken)
-
-
-def _train(engine: "Engine") -> None:
-    # whoever asked has gone: health keeps the reason
-    with contextlib.suppress(RecurraError):
-        engine.train()
 
 
 async def _body(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""How the engine's verbs travel over HTTP: one request per verb, errors by the name of their class."""
+"""Wire form of the engine's verbs over HTTP: one request per verb, errors by the name of their class."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -22,13 +22,18 @@ from ...engine.errors import (
     VersionError,
 )
 from ...engine.events import MAX_TIME_MS, Event, Forget, Item, rfc_3339_ms
-from ...engine.results import HistoryEntry, IngestReport, Recommendation, VersionInfo
+from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 
 __all__ = [
+    "DemoFigures",
     "Failure",
     "Forgotten",
     "History",
+    "Liveness",
+    "PageFigures",
+    "Readiness",
     "Request",
+    "Started",
     "error_of",
     "event_record",
     "forget",
@@ -81,6 +86,54 @@ class Forgotten(msgspec.Struct, frozen=True):
     forgotten: bool
 
 
+class Started(msgspec.Struct, frozen=True):
+    """Answer to a request to train that does not wait."""
+
+    started: bool = True
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """Answer of a process that answers."""
+
+    status: str = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether the service takes in events and answers queries, and why not."""
+
+    status: str
+    reasons: list[str]
+
+
+class DemoFigures(msgspec.Struct, frozen=True):
+    """Figures of the demonstration: events played, events judged before they were learnt, metrics over the last."""
+
+    demo: bool
+    played: int
+    seconds: float
+    recent_users: list[str]
+    judged: int
+    recurra: dict[str, float]
+    popularity: dict[str, float]
+
+
+class PageFigures(Health, frozen=True, kw_only=True):
+    """Figures of the live page: the health of the service and, in the demonstration, those of `DemoFigures`."""
+
+    demo: bool | msgspec.UnsetType = msgspec.UNSET
+    played: int | msgspec.UnsetType = msgspec.UNSET
+    seconds: float | msgspec.UnsetType = msgspec.UNSET
+    recent_users: list[str] | msgspec.UnsetType = msgspec.UNSET
+    judged: int | msgspec.UnsetType = msgspec.UNSET
+    recurra: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    popularity: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(cls, health: Health, figures: DemoFigures | None) -> "PageFigures":
+        """Join the health of a service and the figures of a demonstration."""
+        return cls(**msgspec.structs.asdict(health), **({} if figures is None else msgspec.structs.asdict(figures)))
+
+
 class Request(NamedTuple):
     """One HTTP request and the type of its answer."""
 
@@ -91,12 +144,12 @@ class Request(NamedTuple):
     body: bytes | None = None
 
 
-def ingest(values: Iterable[Event | Forget | Item], *, durable: bool) -> list[Request]:
+def ingest(events: Iterable[Event | Forget | Item], *, durable: bool) -> list[Request]:
     """Return the requests that hand over events and forget requests, and catalogue records, in runs of one kind."""
     requests: list[Request] = []
     run: list[dict[str, Any]] = []
     kind = "events"
-    for value in values:
+    for value in events:
         this = "items" if isinstance(value, Item) else "events"
         if run and this != kind:
             requests.append(_post(kind, run, durable))
@@ -109,7 +162,7 @@ def ingest(values: Iterable[Event | Forget | Item], *, durable: bool) -> list[Re
 
 
 def recommend(user: str, k: int, at: int | None, where: str | None, explain: bool) -> Request:
-    """The next items of a user; ``at`` is in milliseconds."""
+    """Ask for the next items of a user; ``at`` is in milliseconds."""
     params = {"k": str(k)}
     if at is not None:
         params["at"] = str(at)
@@ -121,12 +174,12 @@ def recommend(user: str, k: int, at: int | None, where: str | None, explain: boo
 
 
 def similar(item: str, k: int) -> Request:
-    """The items most like one."""
+    """Ask for the items most like one."""
     return Request("GET", f"/v1/items/{_segment(item)}/similar", Recommendation, {"k": str(k)})
 
 
 def history(user: str) -> Request:
-    """What is kept of a user."""
+    """Ask for the kept events of a user."""
     return Request("GET", f"/v1/users/{_segment(user)}/history", History)
 
 
@@ -136,13 +189,13 @@ def forget(user: str) -> Request:
 
 
 def versions() -> Request:
-    """All published versions."""
+    """Ask for all versions."""
     return Request("GET", "/v1/versions", list[VersionInfo])
 
 
 def refusals() -> Request:
-    """The last candidates that the gate refused."""
-    return Request("GET", "/v1/refusals", list[dict[str, Any]])
+    """Ask for the last candidates that the gate refused."""
+    return Request("GET", "/v1/refusals", list[Refusal])
 
 
 def rollback(number: int) -> Request:
@@ -152,12 +205,12 @@ def rollback(number: int) -> Request:
 
 def train(*, wait: bool) -> Request:
     """Train a version now."""
-    return Request("POST", "/v1/train", dict[str, Any], {"wait": "true" if wait else "false"})
+    return Request("POST", "/v1/train", TrainReport if wait else Started, {"wait": "true" if wait else "false"})
 
 
 def health() -> Request:
-    """How the service is."""
-    return Request("GET", "/health", dict[str, Any])
+    """Ask for the state of the service."""
+    return Request("GET", "/health", Health)
 
 
 def time_ms(text: str) -> int:

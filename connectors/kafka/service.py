@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
 
 from ...engine.config import Config
-from ...engine.results import Recommendation
+from ...engine.results import OutletHealth, Recommendation, RequestsHealth, SourceHealth
 from ..apply import SourceEngine
 from ..dead_letter import DeadLetters, FileDeadLetters
 from .contract import KafkaClient, KafkaProducer
@@ -68,13 +70,16 @@ class KafkaService:
             for thread in threads:
                 thread.join(_STOP_S)
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> SourceHealth:
         """Return the health of the source, with what the outlets have sent and what keeps them from it."""
         health = self._source.health()
         if self._outlet is not None:
-            health["output"] = {"sent": self._outlet.sent, "problem": self._outlet.problem}
+            output = OutletHealth(self._outlet.sent, self._outlet.problem)
+            health = msgspec.structs.replace(health, output=output)
         if self._replies is not None:
-            health["requests"] = {"answered": self._replies.answered, "problem": self._replies.problem}
+            health = msgspec.structs.replace(
+                health, requests=RequestsHealth(self._replies.answered, self._replies.problem)
+            )
         return health
 
 

@@ -9,13 +9,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...engine.config import Config
 from ...engine.errors import BadEventError, BrokerError
 from ...engine.events import Decoder, Event, Forget, Item
 from ...engine.failpoints import failpoint
-from ...engine.results import IngestReport, Record
+from ...engine.results import IngestReport, Record, SourceHealth
 from ..apply import Applier, Backoff, Origin, SourceEngine, SourceStoppedError
 from ..dead_letter import DeadLetters
 from .contract import Batch, KafkaClient, KafkaConsumer, Place
@@ -112,22 +112,22 @@ class KafkaSource:
             self._state = "stopped"
             self._dead_letters.close()
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> SourceHealth:
         """Return ``connected``, ``problem`` and, per partition, the next offset and how many messages wait."""
         lag = {f"{topic}/{part}": max(0, end - self._next[(topic, part)]) for (topic, part), end in self._ends.items()}
         given_up = [span for facts in facts_of(self._engine.source_info()).values() for span in facts.lost]
-        return {
-            "kind": "kafka",
-            "topic": self._address.topic,
-            "connected": self._state == "running" and self._problem is None,
-            "state": self._state,
-            "problem": self._problem,
-            "messages": self._messages,
-            "refused": self._applier.dead if self._applier is not None else 0,
-            "lost": sum(end - start for _, start, end in given_up),
-            "offsets": {f"{topic}/{part}": offset for (topic, part), offset in dict(self._next).items()},
-            "lag": lag,
-        }
+        return SourceHealth(
+            kind="kafka",
+            topic=self._address.topic,
+            connected=self._state == "running" and self._problem is None,
+            state=self._state,
+            problem=self._problem,
+            messages=self._messages,
+            refused=self._applier.dead if self._applier is not None else 0,
+            lost=sum(end - start for _, start, end in given_up),
+            offsets={f"{topic}/{part}": offset for (topic, part), offset in dict(self._next).items()},
+            lag=lag,
+        )
 
     def _read(self, applier: Applier, stopped: threading.Event, backoff: Backoff) -> None:
         consumer = self._client.consumer()

@@ -50,7 +50,7 @@ class ErrorMemory:
         """Take in events by their numbers in the log; ``vectors`` [events, d] are those before them."""
         _learn(seqs, users, items, vectors, self._users, self._items, self._vectors)
 
-    def recall(self, vector: Scores, expected: Rows) -> tuple[Rows, Scores]:
+    def vote(self, vector: Scores, expected: Rows) -> tuple[Rows, Scores]:
         """Return the items that came after the nearest vectors, the nearest first, and the cosine of each.
 
         Cosines for the items that are ``expected``, the model's own first ones, are cut down: what it gets wrong

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ..results import MixWeights
 from . import kernels
 from .kernels import Knowledge
 
@@ -79,18 +80,15 @@ class Mix:
         if position >= 0:
             kernels.learn(self._knowledge, self._matrix(parts), self._logits, position, situation.bucket)
 
-    def weights(self) -> dict[str, Any]:
-        """Return the decayed NDCG@10 of every member and the combination's shared weights of every part.
-
-        The two weights of a part are of its scores relative to the best candidate: in logarithms, and as a share.
-        """
+    def weights(self) -> MixWeights:
+        """Return the decayed NDCG@10 of every member and the combination's shared weights of every part."""
         weights, _, gains, events = self._knowledge
         evidence = gains[-1] / max(float(events[-1]), 1.0)
         shared = weights[-1].reshape(-1, kernels.FEATURES)
-        return {
-            "ndcg@10": dict(zip((*self._names, _COMBINATION), evidence.tolist(), strict=True)),
-            "weights": {name: pair.tolist() for name, pair in zip(self._names, shared, strict=True)},
-        }
+        return MixWeights(
+            dict(zip((*self._names, _COMBINATION), evidence.tolist(), strict=True)),
+            {name: (float(log), float(share)) for name, (log, share) in zip(self._names, shared, strict=True)},
+        )
 
     def chosen(self, situation: Situation) -> str:
         """Return the member that answers in a situation: the name of a part, or ``combination``."""

@@ -1,8 +1,9 @@
-"""The sequence models: their training form, their time features, and the weights of the streaming model's step."""
+"""Sequence models: their training form, their time features, and the weights of the streaming model's step."""
 
 from .attributes import Features, item_features
 from .base import SequenceModel
 from .gru4rec import GRU4RecModel
+from .layer import LayerState, StreamingLayer
 from .official import load_official
 from .paper import PaperModel
 from .registry import check_streams, create_model
@@ -14,11 +15,13 @@ from .weights import NewItems, StepWeights, load, save
 __all__ = [
     "Features",
     "GRU4RecModel",
+    "LayerState",
     "NewItems",
     "PaperModel",
     "SASRecModel",
     "SequenceModel",
     "StepWeights",
+    "StreamingLayer",
     "StreamingModel",
     "check_streams",
     "create_model",

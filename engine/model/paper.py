@@ -42,8 +42,8 @@ from ...kernels import conv, ssd
 from ..config import ModelConfig
 from .base import SequenceModel
 from .initial import draw_linear, draw_scan
+from .layer import FFN_EPS
 from .rows import check_length, columns
-from .streaming import FFN_EPS
 
 __all__ = ["PaperModel"]
 

@@ -1,4 +1,4 @@
-"""The streaming model: TiM4Rec (arXiv 2409.16182) made causal, so that it has an exact recurrence.
+"""Streaming model: TiM4Rec (arXiv 2409.16182) made causal, so that it has an exact recurrence.
 
 | letter | meaning | default |
 |---|---|---|
@@ -10,24 +10,17 @@
 | w, K | convolved channels w = e + 2 n, filter width | 192, 4 |
 | r | columns of the input projection (z, x, B, C, dt): 2 e + 2 n + h | 324 |
 
-A row is read from its anchor: first the start token, then the events. With phi_t the features of the gap before event
-t (`time.py`; zeros at the start token), a layer does
-
-    z, x, B, C, s = W_in a + b_in           (x, B, C) = silu(conv(x, B, C))       (gamma, beta) = MLP(phi)
-    Delta = softplus(s (1 + gamma) + beta + b)
-    S_t = exp(Delta A) S_{t-1} + Delta x B^T            y = S_t C + D x
-    o = W_out rms(y silu(z)) + b_out        c = LN(o + a)       a' = LN(W_2 hardswish(W_1 c + b_1) + b_2 + c; 1e-12)
-
-(`c = LN(o)` when there is one layer only). Input of the first layer: LN of the item's vector; the same vectors, without
-the norm, are the output's, all of one length if the configuration has one. The vector asked for at a later time is
-a (1 + gamma_q) + beta_q with (gamma_q, beta_q) a function of the features of the gap up to the query.
+A row is read from its anchor: first the start token, then the events. The equations of a layer are in ``layer.py``.
+Input of the first layer: LN of the item's vector; the same vectors, without the norm, are the output's, all of one
+length if the configuration has one. The vector asked for at a later time is a (1 + gamma_q) + beta_q with
+(gamma_q, beta_q) a function of the features of the gap up to the query.
 
 Initial values: linear maps and item vectors normal with deviation 0.02, biases 0; last map of both time functions 0, so
 that training starts from the plain scan and from unmodulated queries; convolution uniform in +-0.5, its bias too; A
 uniform in -16..-1; D = 1; b = softplus^-1 of a log-uniform value in 0.001..0.1; norms 1 and 0.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import cast
 
@@ -37,123 +30,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...kernels import conv, ssd
-from ...kernels.block.train import LayerParameters, drop_norm, supported
-from ...kernels.block.train import layer as fused_layer
+from ...kernels.block.train import drop_norm, supported
 from ..config import ModelConfig
 from .attributes import Features, ItemAttributes
 from .base import SequenceModel
-from .initial import draw_linear, draw_scan
+from .initial import draw_linear
+from .layer import StreamingLayer, TimeMLP
 from .time import FEATURES, gap_features
 
-__all__ = ["FFN_EPS", "StreamingLayer", "StreamingModel", "searched"]
-
-FFN_EPS = 1e-12
-# maps values to the values that are left of them
-Drop = Callable[[torch.Tensor], torch.Tensor]
-
-
-class StreamingLayer(nn.Module):
-    """One layer: time-modulated scan block, then the feed-forward block, both post-norm."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        d, h, n = config.d_model, config.heads, config.d_state
-        e = h * config.head_dim
-        w = e + 2 * n
-        self.heads, self.head_dim, self.d_state = h, config.head_dim, n
-        self.residual = config.layers > 1
-        self.eps = config.norm_eps
-        self.dropout = config.dropout
-        self.in_proj = nn.Linear(d, e + w + h)
-        self.conv_weight = nn.Parameter(torch.empty(w, config.d_conv))
-        self.conv_bias = nn.Parameter(torch.empty(w))
-        self.dt_bias = nn.Parameter(torch.empty(h))
-        self.A_log = nn.Parameter(torch.empty(h))
-        self.D = nn.Parameter(torch.empty(h))
-        self.gate_norm = nn.Parameter(torch.empty(e))
-        self.out_proj = nn.Linear(e, d)
-        self.norm = nn.LayerNorm(d, eps=config.norm_eps)
-        self.ffn_in = nn.Linear(d, 4 * d)
-        self.ffn_out = nn.Linear(4 * d, d)
-        self.ffn_norm = nn.LayerNorm(d, eps=FFN_EPS)
-        self.time = _TimeMLP(config.time_hidden, 2 * h) if config.time else None
-
-    def forward(
-        self, a: torch.Tensor, phi: torch.Tensor, bounds: torch.Tensor, drop: Drop, backend: str = "auto"
-    ) -> torch.Tensor:
-        """Map ``a`` (T, d) and the gap features ``phi`` (T, 3) to the next layer's input (T, d).
-
-        ``bounds`` (s + 1) says where the sequences begin and end; ``drop`` is called for the three dropouts, in order.
-        """
-        e = self.heads * self.head_dim
-        z, xbc, raw = torch.split(self.in_proj(a), [e, e + 2 * self.d_state, self.heads], dim=-1)
-        xbc, _ = conv(
-            xbc[None],
-            self.conv_weight,
-            self.conv_bias,
-            cu_seqlens=bounds,
-            backend="naive" if backend == "naive" else "auto",
-        )
-        # under autocast the projection is narrower than the filter, and the scan reads what the projection gave
-        x, B, C = torch.split(xbc.to(z.dtype), [e, self.d_state, self.d_state], dim=-1)  # (1, T, ...)
-        if self.time is not None:
-            gamma, beta = torch.chunk(self.time(phi), 2, dim=-1)  # (T, h) each
-            raw = raw * (1 + gamma) + beta
-        x = x.reshape(*x.shape[:-1], self.heads, self.head_dim)
-        dt = F.softplus(raw + self.dt_bias)[None]
-        y, _ = ssd(x, dt, -torch.exp(self.A_log), B, C, self.D, cu_seqlens=bounds, backend=backend)
-        v = (y[0].flatten(-2) * F.silu(z)).to(self.gate_norm.dtype)
-        v = F.rms_norm(v, (e,), self.gate_norm, self.eps)
-        o = drop(self.out_proj(v))
-        c: torch.Tensor = self.norm(o + a if self.residual else o)
-        f = drop(F.hardswish(self.ffn_in(c)))
-        f = drop(self.ffn_out(f))
-        out: torch.Tensor = self.ffn_norm(f + c)
-        return out
-
-    def fused(
-        self, a: torch.Tensor, phi: torch.Tensor, bounds: torch.Tensor, dropout: float, seed: int
-    ) -> torch.Tensor:
-        """The same as the forward pass, by compiled code; float32 on the CPU, dropout by ``seed``."""
-        parameters = LayerParameters(
-            self.in_proj.weight,
-            self.in_proj.bias,
-            self.conv_weight,
-            self.conv_bias,
-            self.dt_bias,
-            self.A_log,
-            self.D,
-            self.gate_norm,
-            self.out_proj.weight,
-            self.out_proj.bias,
-            self.norm.weight,
-            self.norm.bias,
-            self.ffn_in.weight,
-            self.ffn_in.bias,
-            self.ffn_out.weight,
-            self.ffn_out.bias,
-            self.ffn_norm.weight,
-            self.ffn_norm.bias,
-        )
-        modulation = a.new_zeros(len(a), 2 * self.heads) if self.time is None else self.time(phi)
-        return fused_layer(
-            a,
-            modulation,
-            bounds,
-            parameters,
-            residual=self.residual,
-            norm_eps=self.eps,
-            ffn_eps=FFN_EPS,
-            dropout=dropout,
-            seed=seed,
-        )
-
-    def reset(self, generator: torch.Generator) -> None:
-        """Draw the initial values of the parameters that are not linear maps."""
-        nn.init.uniform_(self.conv_weight, -0.5, 0.5, generator=generator)
-        nn.init.uniform_(self.conv_bias, -0.5, 0.5, generator=generator)
-        draw_scan(self.A_log, self.dt_bias, self.D, self.gate_norm, generator)
+__all__ = ["StreamingModel", "searched"]
 
 
 class StreamingModel(SequenceModel):
@@ -182,7 +67,7 @@ class StreamingModel(SequenceModel):
             self.attributes = ItemAttributes(config.attributes, config.d_model, items, features)
         self.in_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.layers = nn.ModuleList(StreamingLayer(config) for _ in range(config.layers))
-        self.query_time = _TimeMLP(config.time_hidden, 2 * config.d_model) if config.query_time else None
+        self.query_time = TimeMLP(config.time_hidden, 2 * config.d_model) if config.query_time else None
         # longest gap that a live query is modulated for: the trainer sets the 99.9th percentile of what it saw
         self.register_buffer("gap_clip_s", torch.tensor(30 * 86_400.0, dtype=torch.float64))
         self._reset(generator or torch.Generator().manual_seed(0))
@@ -327,7 +212,7 @@ class StreamingModel(SequenceModel):
             if isinstance(module, nn.Linear):
                 draw_linear(module, generator)
         for module in self.modules():
-            if isinstance(module, _TimeMLP):
+            if isinstance(module, TimeMLP):
                 nn.init.zeros_(module.last.weight)
             if isinstance(module, StreamingLayer):
                 module.reset(generator)
@@ -349,18 +234,3 @@ def _drop(rate: float, generator: torch.Generator, values: torch.Tensor) -> torc
     """Dropout that draws from a generator of its own."""
     kept = torch.rand(values.shape, generator=generator, device=values.device) >= rate
     return values * kept / (1 - rate)
-
-
-class _TimeMLP(nn.Module):
-    """Two linear maps with SiLU between them, from the gap features to what modulates."""
-
-    def __init__(self, hidden: int, out: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(FEATURES, hidden)
-        self.last = nn.Linear(hidden, out)
-
-    def forward(self, phi: torch.Tensor) -> torch.Tensor:
-        # few products, whose inputs differ in digits that a narrow type does not have
-        with torch.autocast(phi.device.type, enabled=False):
-            out: torch.Tensor = self.last(F.silu(self.first(phi)))
-        return out

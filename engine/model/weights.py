@@ -16,7 +16,8 @@ from ...kernels.jit import jit
 from ..config import ModelConfig
 from ..errors import VersionError
 from .attributes import Features
-from .streaming import FFN_EPS, StreamingLayer, StreamingModel, searched
+from .layer import FFN_EPS, StreamingLayer
+from .streaming import StreamingModel, searched
 
 __all__ = ["StepWeights", "load", "save"]
 

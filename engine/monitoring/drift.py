@@ -97,20 +97,20 @@ class Drift:
         self.alarms: deque[Alarm] = deque(maxlen=_KEPT)
         self.counts: Counter[str] = Counter()
 
-    def serves(self, version: int) -> None:
+    def set_version(self, version: int) -> None:
         """Take note of the version that serves: the model's ranking is compared within one version."""
         if version != self._version:
             self._version = version
             self._detectors.pop("model", None)
 
-    def judged(self, seq: int, time_ms: int, answers: float, model: float | None) -> None:
+    def observe_quality(self, seq: int, time_ms: int, answers: float, model: float | None) -> None:
         """Take the NDCG@10 of an event before it was learnt; ``model`` None where the model was not asked."""
         if self._version:
             self._add("answers", [answers], [seq], [time_ms])
             if model is not None:
                 self._add("model", [model], [seq], [time_ms])
 
-    def came(self, applied: Applied) -> None:
+    def observe_batch(self, applied: Applied) -> None:
         """Take what a micro-batch brought in."""
         changed = np.flatnonzero(applied.status <= LATE)
         if not (self._version and changed.size):
@@ -137,7 +137,7 @@ class Drift:
         if self.early(next_seq):
             self._early_seq = None
 
-    def calm(self) -> None:
+    def reset(self) -> None:
         """Begin all windows anew and ask for nothing: what was seen was the doing of a version that is gone."""
         self._detectors.clear()
         self._early_seq = None

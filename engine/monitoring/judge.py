@@ -1,4 +1,4 @@
-"""What versions and answers are worth on events before these are learnt: alarms of drift, evidence for going back."""
+"""Quality monitor: scores answers and versions on events before they are learnt, for drift alarms and rollback."""
 
 from typing import NamedTuple
 
@@ -14,28 +14,31 @@ from ..serving.shadow import Shadow
 from ..store import LATE, Applied
 from .drift import Drift
 
-__all__ = ["Judged", "Watch"]
+__all__ = ["Judged", "QualityMonitor"]
 
 
 class Judged(NamedTuple):
-    """NDCG@10 of an event by the answers and the model; ``duel`` is its NDCG by the version now and by ``shadow``."""
+    """NDCG@10 of an event by the answers and by the model.
+
+    ``shadow_ndcg`` is its NDCG by the serving version and by ``shadow``.
+    """
 
     answers: float
     model: float | None
     shadow: Shadow | None
-    duel: tuple[float, float]
+    shadow_ndcg: tuple[float, float]
 
 
-class Watch:
-    """Judges sampled events, and counts them once they were applied; the writer calls it."""
+class QualityMonitor:
+    """Scores sampled events, and records them once they were applied; the writer calls it."""
 
     def __init__(self, caches: Caches, queries: Queries, config: Config, metrics: Metrics) -> None:
         self.drift = Drift(config.drift, metrics)
         self._caches = caches
         self._queries = queries
 
-    def judge(self, event: Event, ranked: Ranked, item_row: int | None) -> Judged:
-        """Judge an event that is about to be applied; ``item_row`` None: nothing was heard of its item."""
+    def score(self, event: Event, ranked: Ranked, item_row: int | None) -> Judged:
+        """Score an event that is about to be applied; ``item_row`` None: its item is new."""
         places = [] if item_row is None else np.flatnonzero(ranked.rows == item_row).tolist()
         answers, model = 0.0, None if ranked.version == 0 else 0.0
         if places:
@@ -50,14 +53,14 @@ class Watch:
         now, before = self._queries.gains(event, item_row, (serving, shadow.serving))
         return Judged(answers, model, shadow, (now, before))
 
-    def learnt(self, judged: Judged | None, applied: Applied) -> None:
-        """Count what a committed batch brought; ``judged`` is its first event, if that was sampled."""
+    def record(self, judged: Judged | None, applied: Applied) -> None:
+        """Record a committed batch; ``judged`` is its first event, if that was sampled."""
         serving = self._caches.serving
-        self.drift.serves(0 if serving is None else serving.number)
+        self.drift.set_version(0 if serving is None else serving.number)
         if judged is not None and applied.status[0] <= LATE:
-            self.drift.judged(int(applied.seq[0]), int(applied.times_ms[0]), judged.answers, judged.model)
+            self.drift.observe_quality(int(applied.seq[0]), int(applied.times_ms[0]), judged.answers, judged.model)
             if judged.shadow is not None:
-                judged.shadow.judge(*judged.duel)
+                judged.shadow.record(*judged.shadow_ndcg)
                 if judged.shadow.over and not judged.shadow.beaten and judged.shadow is self._caches.shadow:
                     self._caches.end_shadow()
-        self.drift.came(applied)
+        self.drift.observe_batch(applied)

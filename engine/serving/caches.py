@@ -12,12 +12,12 @@ from ..failpoints import failpoint
 from ..fast import FastMemory
 from ..metrics import Metrics
 from ..mix import Mix
-from ..store import LATE, Applied, History, LogChunk, Store
+from ..store import LATE, Applied, History, LogChunk, Reader, Store
 from .locks import FairLock
 from .shadow import Shadow
-from .version import Move, Serving
+from .version import Move, ServedVersion
 
-__all__ = ["ACTIVATION", "ERRORS", "SLOW", "Caches", "ContextEntries", "last_entries"]
+__all__ = ["ACTIVATION", "ERROR_MEMORY", "SLOW", "Caches", "ContextEntries", "last_entries"]
 
 ContextEntries = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
@@ -28,9 +28,9 @@ _NOTHING: ContextEntries = (np.empty(0, np.int32), np.empty(0, np.int64))
 _SLICE_EVENTS = 64
 _SNAPSHOT = "fast"
 
-# names of parts among the scores that are not of the counting memory: the neural one, what came where the model saw
-# somebody alike, and what the user had, where that may be answered
-SLOW, ERRORS, ACTIVATION = "slow", "error-memory", "activation"
+# names of the parts beside the counting memory's: the model, what came after vectors like the user's, and the user's
+# own items where repeats may be answered
+SLOW, ERROR_MEMORY, ACTIVATION = "slow", "error-memory", "activation"
 
 
 def last_entries(history: History, count: int) -> ContextEntries:
@@ -41,13 +41,13 @@ def last_entries(history: History, count: int) -> ContextEntries:
 class Caches:
     """The caches behind one fair lock: writers change them in slices of a few milliseconds, queries read in between."""
 
-    def __init__(self, store: Store, config: Config, metrics: Metrics) -> None:
+    def __init__(self, store: Reader, config: Config, metrics: Metrics) -> None:
         self.lock = FairLock()
         self.fast = FastMemory(config.fast)
-        errors = (ERRORS,) if config.fast.error_events else ()
+        errors = (ERROR_MEMORY,) if config.fast.error_events else ()
         own = () if config.retrieval.exclude_seen else (ACTIVATION,)
         self.mix = Mix((*self.fast.names, *errors, *own, SLOW))
-        self.serving: Serving | None = None
+        self.serving: ServedVersion | None = None
         self.shadow: Shadow | None = None
         self._store = store
         self._config = config
@@ -96,11 +96,11 @@ class Caches:
         with self.lock:
             self.shadow = None
 
-    def _advance(self, serving: Serving, moves: list[Move], applied: Applied) -> None:
+    def _advance(self, serving: ServedVersion, moves: list[Move], applied: Applied) -> None:
         if applied.new_items or applied.catalogue:
             with self.lock:
-                serving.add_items(applied.new_items.stop)
-                serving.update_items(applied.catalogue)
+                serving.items.add(applied.new_items.stop)
+                serving.items.update(applied.catalogue)
         try:
             serving.advance(moves, self._store.history, self.lock)
         except Exception:
@@ -115,14 +115,14 @@ class Caches:
         """Whether enough was learnt since the last snapshot."""
         return self._store.next_seq - self._saved_seq >= self._config.fast.snapshot_events
 
-    def save(self) -> None:
+    def save(self, store: Store) -> None:
         """Write a snapshot of the fast memory; the caller keeps writers out."""
         # a snapshot must never hold events that a power loss takes from the store
-        self._store.sync()
+        store.sync()
         with self.lock:
             blob = self.fast.snapshot()
         try:
-            self._store.put_blob(_SNAPSHOT, blob)
+            store.put_blob(_SNAPSHOT, blob)
         except (OSError, StoreError) as error:
             _log.warning("no snapshot of the fast memory: %s; the next start reads more of the log", error)
             self._metrics.failures.labels("snapshot").inc()

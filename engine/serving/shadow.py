@@ -3,7 +3,7 @@
 import math
 
 from ..config import GateConfig
-from .version import Serving
+from .version import ServedVersion
 
 __all__ = ["Evidence", "Shadow"]
 
@@ -44,7 +44,7 @@ class Shadow:
     version that serves is below (1 + margin) times that of the version before, at the level ``gate.rollback_level``.
     """
 
-    def __init__(self, serving: Serving, config: GateConfig) -> None:
+    def __init__(self, serving: ServedVersion, config: GateConfig) -> None:
         self.serving = serving
         self._config = config
         self._evidence = Evidence()
@@ -69,7 +69,7 @@ class Shadow:
             f"{self._before / max(1, self._events):.4f} by version {self.serving.number} on the same ones"
         )
 
-    def judge(self, now: float, before: float) -> None:
+    def record(self, now: float, before: float) -> None:
         """Take the NDCG of one event by the version that serves and by this one."""
         if self.over:
             return

@@ -7,11 +7,11 @@ from ..config import Config
 from ..errors import RecurraError, VersionError
 from ..metrics import Metrics
 from ..model import StepWeights
-from ..store import LogChunk, Store
+from ..store import LogChunk, Reader
 from ..versions import VersionStore
 from .caches import Caches
 from .shadow import Shadow
-from .version import Serving
+from .version import ServedVersion
 
 __all__ = ["Switch"]
 
@@ -29,7 +29,7 @@ class Switch:
 
     def __init__(
         self,
-        store: Store,
+        store: Reader,
         caches: Caches,
         versions: VersionStore,
         config: Config,
@@ -132,27 +132,29 @@ class Switch:
 
     def _shadow(self) -> Shadow | None:
         old, gate = self._caches.serving, self._config.gate
-        return None if old is None or not gate.shadow_events else Shadow(old.smaller(gate.shadow_users), gate)
+        return None if old is None or not gate.shadow_events else Shadow(old.with_room_for(gate.shadow_users), gate)
 
     def _replace(self, number: int, active_users: int | None, shadow: Shadow | None) -> None:
         serving = self._load(number)
         heard = self._store.next_seq
-        self._recollect(serving, heard - self._config.fast.error_events)
+        self._rebuild_error_memory(serving, heard - self._config.fast.error_events)
         self._fold_active(serving, active_users)
         self._exchange(serving, heard, shadow)
 
-    def _load(self, number: int) -> Serving:
+    def _load(self, number: int) -> ServedVersion:
         version = self._versions.load(number)
         model = version.model()
-        serving = Serving(number, StepWeights.of(model), version.vocabulary, lambda: self._store.items, self._config)
+        serving = ServedVersion(
+            number, StepWeights.of(model), version.vocabulary, lambda: self._store.items, self._config
+        )
         serving.slab.check(model)
         return serving
 
-    def _recollect(self, serving: Serving, first: int) -> None:
-        if serving.errors is not None and (chunks := list(self._store.log(max(0, first)))):
-            serving.recollect(LogChunk.joined(chunks), self._store.history)
+    def _rebuild_error_memory(self, serving: ServedVersion, first: int) -> None:
+        if serving.error_memory is not None and (chunks := list(self._store.log(max(0, first)))):
+            serving.rebuild_error_memory(LogChunk.joined(chunks), self._store.history)
 
-    def _fold_active(self, serving: Serving, active_users: int | None) -> None:
+    def _fold_active(self, serving: ServedVersion, active_users: int | None) -> None:
         old = self._caches.serving
         limit = self._config.states.hot_users if active_users is None else active_users
         if old is None or limit == 0:
@@ -167,20 +169,20 @@ class Switch:
             if not pending:
                 break
 
-    def _overtaken(self, serving: Serving, users: list[int]) -> list[int]:
+    def _overtaken(self, serving: ServedVersion, users: list[int]) -> list[int]:
         return [
             user
             for user in users
             if user in serving.residency and not serving.covers(user, self._store.history(user).n)
         ]
 
-    def _exchange(self, serving: Serving, heard: int, shadow: Shadow | None) -> None:
+    def _exchange(self, serving: ServedVersion, heard: int, shadow: Shadow | None) -> None:
         with self._write:
-            serving.add_items(len(self._store.items))
-            serving.update_items(range(len(self._store.items)))
+            serving.items.add(len(self._store.items))
+            serving.items.update(range(len(self._store.items)))
             # what came in, and who was forgotten, while the states were folded
-            self._recollect(serving, heard)
-            for user in serving.remembered():
+            self._rebuild_error_memory(serving, heard)
+            for user in serving.error_memory_users():
                 if self._store.users.id(user) is None:
                     serving.forget(user)
             # no event comes in between: what was overtaken since the last pass is folded when touched

@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import Config
-from ..events import Item
 from ..fast import ErrorMemory
-from ..model import NewItems, StepWeights, item_features
-from ..retrieval import ItemIndex, known_scores, top
+from ..model import StepWeights
 from ..states import Residency, anchor, create_slab
 from ..store import History, ItemTable, LogChunk
+from .items import ServedItems
 from .locks import FairLock
 
-__all__ = ["Move", "Serving"]
+__all__ = ["Move", "ServedVersion"]
 
 Vector = npt.NDArray[np.float32]
 
@@ -28,7 +27,6 @@ _SHORT_FOLD = 16
 # users whose vectors before past events are made together
 _TOGETHER = 64
 _NONE = np.empty(0, np.int64)
-_UNREAD = -1
 
 
 class Move(NamedTuple):
@@ -56,13 +54,11 @@ class _Run(NamedTuple):
     seqs: npt.NDArray[np.int64]
 
 
-class Serving:
-    """The caches of one version. A state is kept with the counter ``n`` that it covers and is never used for another.
+class ServedVersion:
+    """The caches of one version: states of hot users, items, error memory.
 
-    ``items`` returns the store's items: the version has rows of its own, and the two meet by id. An item that the
-    version does not know is read as its unknown item and has no vector to be searched by, unless the version reads
-    attributes. Then it is read by its record at its first event, which never changes, so that a state never depends on
-    when it was folded; and it is searched by its newest record.
+    A state is kept with the counter ``n`` that it covers and is never used for another. ``items`` returns the store's
+    items, whatever version serves.
     """
 
     def __init__(
@@ -83,56 +79,12 @@ class Serving:
         self.residency = Residency(slots)
         # the users' vectors before the last events, each with the item that came
         events = config.fast.error_events
-        self.errors = ErrorMemory(events, weights.item_table.shape[1]) if events else None
-        # what the model says of somebody without events
+        self.error_memory = ErrorMemory(events, weights.item_table.shape[1]) if events else None
+        # the vector of users without events
         self.slab.advance([0], [0], [0], [True], _NONE, _NONE)
         self.start_vector: Vector = self.slab.vectors[0].copy()
         self._n = np.full(slots, -1, np.int64)
-        self._vocabulary = {item: row for row, item in enumerate(vocabulary)}
-        self._unknown = len(vocabulary)
-        self._items = items
-        # version rows by store row; `_UNREAD` for an item with attributes until somebody's history has it
-        self._to_version = np.empty(0, np.int64)
-        # whether an item has a vector to be searched by
-        self.known = np.empty(0, np.bool_)
-        # the records behind the search vectors of items that the version does not know
-        self._records: dict[int, Item | None] = {}
-        self._table = weights.item_table
-        self.index = ItemIndex(np.empty((0, self._table.shape[1]), np.float32), config.retrieval)
-        self.add_items(len(items()))
-
-    def add_items(self, count: int) -> None:
-        """Take in the items of further store rows, of which there are ``count`` now."""
-        first = self.known.size
-        if count <= first:
-            return
-        ids = self._items().ids(range(first, count))
-        rows = np.array([self._vocabulary.get(item or "", self._unknown) for item in ids], np.int64)
-        known = rows != self._unknown
-        vectors = np.zeros((len(ids), self._table.shape[1]), np.float32)
-        vectors[known] = self._table[rows[known]]
-        if self.weights.new_items is not None:
-            new = np.flatnonzero(~known)
-            rows[new] = _UNREAD
-            vectors[new], known[new] = self._by_records((first + new).tolist(), self.weights.new_items)
-        self._to_version = np.concatenate((self._to_version, rows))
-        self.known = np.concatenate((self.known, known))
-        if len(self.index):
-            self.index.add(vectors)
-        else:
-            self.index = ItemIndex(vectors, self._config.retrieval)
-
-    def update_items(self, rows: Iterable[int]) -> None:
-        """Search those of the items in store rows ``rows`` by their newest records that are searched by records."""
-        if self.weights.new_items is None:
-            return
-        table = self._items()
-        changed = [row for row in rows if row in self._records and table.record(row) is not self._records[row]]
-        if changed:
-            vectors, known = self._by_records(changed, self.weights.new_items)
-            self.known = self.known.copy()
-            self.known[changed] = known
-            self.index.replace(np.array(changed, np.int64), vectors)
+        self.items = ServedItems(weights, vocabulary, items, config.retrieval, self.slab.add_items)
 
     def advance(self, moves: Iterable[Move], read: Callable[[int], History], lock: FairLock) -> None:
         """Bring the states of the moved users up to their new counters.
@@ -147,8 +99,8 @@ class Serving:
                 runs, more = self._slice(pending, read)
                 self._fill(runs)
 
-    def recollect(self, events: LogChunk, read: Callable[[int], History]) -> None:
-        """Let the error memory hear of events of the log; for a version that nobody reads yet.
+    def rebuild_error_memory(self, events: LogChunk, read: Callable[[int], History]) -> None:
+        """Let the error memory learn events of the log again; for a version that does not serve yet.
 
         The vectors are folded from the histories as they are now, each from the user's present anchor.
         """
@@ -169,7 +121,7 @@ class Serving:
         self._fill(runs)
 
     def encode(self, users: Sequence[int], read: Callable[[int], History]) -> None:
-        """Fold the states of the given users from their histories; for a version that nobody reads yet."""
+        """Fold the states of the given users from their histories; for a version that does not serve yet."""
         for start in range(0, len(users), 8):
             self._fill([self._fold(user, read(user)) for user in users[start : start + 8]])
 
@@ -190,8 +142,8 @@ class Serving:
         modulated: Vector = self.slab.query([slot], max(now_ms, int(history.times_ms[-1])))[0]
         return modulated
 
-    def smaller(self, users: int) -> "Serving":
-        """Return the same version with room for the states of ``users`` users, none folded yet: only to be scored."""
+    def with_room_for(self, users: int) -> "ServedVersion":
+        """Return the same version with room for the states of ``users`` users, none folded yet, to be scored only."""
         change = msgspec.structs.replace
         config = change(
             self._config,
@@ -199,42 +151,18 @@ class Serving:
             retrieval=change(self._config.retrieval, exact_items=sys.maxsize),
             fast=change(self._config.fast, error_events=0),
         )
-        return Serving(self.number, self.weights, list(self._vocabulary), self._items, config)
+        return ServedVersion(self.number, self.weights, list(self.items.vocabulary), self.items.table, config)
 
-    def gain(self, vector: Vector, row: int, allowed: npt.NDArray[np.bool_]) -> float:
-        """Return the NDCG, not cut off at any rank, of the item in store row ``row`` among the allowed ones."""
-        self.add_items(allowed.size)
-        asked = allowed & self.known[: allowed.size]
-        if row >= asked.size or not asked[row]:
-            return 0.0
-        scores = self.index.scores(vector)[: asked.size]
-        # a score that is not a number is below itself too: rank 0
-        rank = int(np.count_nonzero(scores[asked] >= scores[row]))
-        return 1 / float(np.log2(1 + rank)) if rank else 0.0
-
-    def slow_scores(self, vector: Vector, rows: npt.NDArray[np.int32]) -> Vector:
-        """Return the scores of the given store rows; nan for items that the version does not know."""
-        return known_scores(self.index.vectors, self.known, vector, rows)
-
-    def similar(self, row: int, k: int, allowed: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], Vector]:
-        """Return the ``k`` items whose vectors have the highest cosine with the item of store row ``row``."""
-        vectors = self.index.vectors
-        norms = np.linalg.norm(vectors, axis=1)
-        cosine = np.where(allowed, vectors @ vectors[row], -np.inf)
-        cosine[allowed] /= np.maximum(norms[allowed] * norms[row], 1e-12)
-        best = top(cosine, min(k, int(np.count_nonzero(allowed))))
-        return best.astype(np.int32), cosine[best]
-
-    def recalled(self, user: int, expected: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], Vector]:
-        """Return what the error memory has for a user whose state is hot; see ``ErrorMemory.recall``."""
+    def vote_errors(self, user: int, expected: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], Vector]:
+        """Return the error memory's votes for a user whose state is hot; see ``ErrorMemory.vote``."""
         slot = self.residency.find(user)
-        if self.errors is None or slot is None:
+        if self.error_memory is None or slot is None:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        return self.errors.recall(self.slab.vectors[slot], expected)
+        return self.error_memory.vote(self.slab.vectors[slot], expected)
 
-    def remembered(self) -> list[int]:
+    def error_memory_users(self) -> list[int]:
         """Return the users whose vectors the error memory has."""
-        return [] if self.errors is None else self.errors.users.tolist()
+        return [] if self.error_memory is None else self.error_memory.users.tolist()
 
     def drop(self, user: int) -> None:
         """Drop the state of a user; it is folded again when touched."""
@@ -243,8 +171,8 @@ class Serving:
     def forget(self, user: int) -> None:
         """Erase everything that is kept of a user."""
         self.drop(user)
-        if self.errors is not None:
-            self.errors.forget(user)
+        if self.error_memory is not None:
+            self.error_memory.forget(user)
 
     def _slice(self, moves: Iterator[Move], read: Callable[[int], History]) -> tuple[list[_Run], bool]:
         """Take runs until there is a slice of work; also return whether moves may be left."""
@@ -276,8 +204,8 @@ class Serving:
         if not run.items.size:
             return run
         first = anchor(move.after, self._anchor)
-        if anchor(move.before, self._anchor) != first and self.errors is not None:
-            self.errors.forget(move.user)
+        if anchor(move.before, self._anchor) != first and self.error_memory is not None:
+            self.error_memory.forget(move.user)
         # the events before belonged to another anchor
         least = self._anchor - 1 if first else 0
         same = (run.items == move.items[:, None]) & (run.times_ms == move.times_ms[:, None])
@@ -301,13 +229,13 @@ class Serving:
         lengths = np.array([run.items.size for run in runs], np.int64)
         starts = np.cumsum(lengths) - lengths
         rows = np.concatenate([run.items for run in runs])
-        items, times_ms = self._version_rows(rows), np.concatenate([run.times_ms for run in runs])
+        items, times_ms = self.items.version_rows(rows), np.concatenate([run.times_ms for run in runs])
         # until the step is complete nothing may take these states for any counter
         self._n[slots] = -1
         done = np.zeros(len(runs), np.int64)
         for turn in range(self._turns(runs)):
             # to the next event that the error memory hears of, and in the end to that of the run
-            heard = [i for i, run in enumerate(runs) if turn < run.places.size and self.errors is not None]
+            heard = [i for i, run in enumerate(runs) if turn < run.places.size and self.error_memory is not None]
             stops = lengths.copy()
             stops[heard] = [runs[i].places[turn] for i in heard]
             busy = (stops > done) | resets
@@ -316,40 +244,11 @@ class Serving:
                 self.slab.advance(slots[busy], begins, (stops - done)[busy], resets[busy], items, times_ms)
             resets[busy] = False
             done = stops
-            if heard and self.errors is not None:
+            if heard and self.error_memory is not None:
                 seqs = np.array([runs[i].seqs[turn] for i in heard], np.int64)
                 users = np.array([runs[i].user for i in heard], np.int32)
-                self.errors.learn(seqs, users, rows[(starts + done)[heard]], self.slab.vectors[slots[heard]])
+                self.error_memory.learn(seqs, users, rows[(starts + done)[heard]], self.slab.vectors[slots[heard]])
         self._n[slots] = [run.n for run in runs]
 
     def _turns(self, runs: list[_Run]) -> int:
-        return 1 if self.errors is None else 1 + max(run.places.size for run in runs)
-
-    def _version_rows(self, items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """Return the version rows of store rows, which somebody's history has."""
-        if items.size and items.max() >= self.known.size:
-            # an event was committed and the caches have not taken it in yet
-            self.add_items(len(self._items()))
-        rows = self._to_version[items]
-        unread = np.unique(items[rows == _UNREAD])
-        if unread.size and self.weights.new_items is not None:
-            table = self._items()
-            features = item_features(map(table.first_record, unread.tolist()), self.weights.config.attributes)
-            described = features.counts > 0
-            read, _ = self.weights.new_items.vectors(features, self.weights.norm_eps)
-            first = self.slab.add_items(read[described])
-            self._to_version[unread] = self._unknown
-            self._to_version[unread[described]] = np.arange(first, first + int(described.sum()))
-            rows = self._to_version[items]
-        return rows
-
-    def _by_records(self, rows: list[int], new_items: NewItems) -> tuple[Vector, npt.NDArray[np.bool_]]:
-        """Return the search vectors of items that the version does not know, and whether their records say anything."""
-        table = self._items()
-        records = [table.record(row) for row in rows]
-        self._records.update(zip(rows, records, strict=True))
-        features = item_features(records, self.weights.config.attributes)
-        described = features.counts > 0
-        _, vectors = new_items.vectors(features, self.weights.norm_eps)
-        vectors[~described] = 0.0
-        return vectors, described
+        return 1 if self.error_memory is None else 1 + max(run.places.size for run in runs)

@@ -5,7 +5,8 @@ from .digest import UserRecord
 from .histories import History
 from .ids import IdMap, ItemTable
 from .log import LogChunk
-from .store import Store
+from .reader import Reader
+from .store import Plan, Store
 
 __all__ = [
     "APPLIED",
@@ -19,6 +20,8 @@ __all__ = [
     "IdMap",
     "ItemTable",
     "LogChunk",
+    "Plan",
+    "Reader",
     "Store",
     "UserRecord",
     "event_hash",

@@ -1,7 +1,7 @@
 """What goes into one commit and what comes out of it, by columns."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -54,9 +54,6 @@ class Batch:
     forgets: list[str] = field(default_factory=list)
     # small facts about sources (topic name and id, file identity), by source key
     source_info: dict[str, bytes] = field(default_factory=dict)
-    # called with the status of every event when their order is known and nothing is written yet; returns the state of
-    # the mixture that goes into the same commit, None leaves the stored one
-    mix: Callable[[NDArray[np.uint8]], bytes | None] | None = None
 
     @classmethod
     def of(cls, events: Sequence[Event], partition: int = 0, offsets: dict[str, int] | None = None) -> "Batch":

@@ -23,6 +23,7 @@ __all__ = [
     "SEEN",
     "TAIL_HEADER",
     "base_count",
+    "counter",
     "decode",
     "encode",
     "varints",
@@ -43,6 +44,11 @@ _EVENT_BYTES = 24
 def base_count(tail: bytes) -> int:
     """Return how many events the base block beside this tail value holds; 0 means that there is no base block."""
     return int.from_bytes(tail[12:14], "little")
+
+
+def counter(tail: bytes) -> int:
+    """Return the counter ``n`` of the user of this tail value."""
+    return int.from_bytes(tail[6:12], "little")
 
 
 @njit(**INNER)

@@ -12,16 +12,30 @@ from ..events import Item
 from .batch import FUTURE, LATE, Applied, Batch
 from .histories import Histories, Touched
 from .history_slab import Change
-from .ids import StoredItem
 from .log import LogChunk, LogPlan, LogWriter, decode_chunk, encode_chunk, erase
+from .records import (
+    BASE,
+    LOG,
+    OFFSET,
+    SEEN_ITEMS,
+    SOURCE,
+    TAIL,
+    USER,
+    Counters,
+    StoredItem,
+    encode_blob,
+    encode_number,
+    log_key,
+    row_key,
+    seq_of,
+)
 from .rocks import Rocks
-from .tables import BASE, LOG, MIX, OFFSET, SEEN_ITEMS, SOURCE, TAIL, USER, Counters, Tables, log_key, row_key
+from .tables import Tables
 
 __all__ = ["Commit", "Planner"]
 
 # event types have 16 bits in a history; some are left for what may come
 _MAX_TYPES = 65_000
-_VERSION = b"\x01"
 
 _Column = TypeVar("_Column", bound=np.generic)
 
@@ -84,14 +98,11 @@ class Planner:
             commit = self._commit(part, rows, touched, change, applied)
             if kept is not None:
                 commit.applied = _spread(applied, kept, batch)
-            mix = None if batch.mix is None else batch.mix(commit.applied.status)
         except BaseException:
             self._histories.drop(distinct.tolist())
             raise
-        if mix is not None:
-            commit.puts.append((MIX, _VERSION + mix))
-        commit.puts += [(SOURCE + key.encode(), _VERSION + info) for key, info in batch.source_info.items()]
-        commit.offset_puts = [(OFFSET + key.encode(), _VERSION + b"%d" % value) for key, value in batch.offsets.items()]
+        commit.puts += [(SOURCE + key.encode(), encode_blob(info)) for key, info in batch.source_info.items()]
+        commit.offset_puts = [(OFFSET + key.encode(), encode_number(value)) for key, value in batch.offsets.items()]
         return commit
 
     def _resolve(self, batch: Batch, forgotten: list[int]) -> _Rows:
@@ -184,7 +195,7 @@ class Planner:
             return []
         self._log.leave_small()
         for key, value in self._db.scan(LOG):
-            chunk = decode_chunk(int.from_bytes(key[1:], "big"), value)
+            chunk = decode_chunk(seq_of(key), value)
             erased = erase(chunk, rows)
             if erased is not None:
                 puts.append((key, encode_chunk(erased)))

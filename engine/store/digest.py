@@ -3,17 +3,18 @@
 import hashlib
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .codec import counter
+from .histories import History
+from .ids import IdMap, ItemTable
+from .records import BASE, LOG, SEEN_ITEMS, TAIL, USER, seq_of
 from .rocks import Rocks
-from .tables import BASE, LOG, SEEN_ITEMS, TAIL, USER
 
-if TYPE_CHECKING:
-    from .reader import Reader
-
-__all__ = ["RecordSizes", "UserRecord", "digest", "export", "record_sizes"]
+__all__ = ["RecordSizes", "Truth", "UserRecord", "digest", "export", "record_sizes"]
 
 _CHUNK_USERS = 256
 # what RocksDB adds to a key before compression: sequence number and type, three lengths
@@ -33,7 +34,29 @@ class UserRecord(NamedTuple):
     seen: list[str]
 
 
-def export(reader: "Reader") -> Iterator[UserRecord]:
+class Truth(Protocol):
+    """Content of a store as the export asks for it."""
+
+    @property
+    def users(self) -> IdMap:
+        """User ids and rows."""
+
+    @property
+    def items(self) -> ItemTable:
+        """Item ids and rows."""
+
+    @property
+    def types(self) -> IdMap:
+        """Event types."""
+
+    def histories(self, user_rows: list[int]) -> list[History]:
+        """Return the histories of many users as of one moment."""
+
+    def seen(self, user_row: int) -> NDArray[np.int32]:
+        """Return all item rows a user ever had, ascending."""
+
+
+def export(reader: Truth) -> Iterator[UserRecord]:
     """Iterate over all users in order of their rows; commits in between are seen by the users that come after."""
     rows = [row for _, row in reader.users.items()]
     kinds: list[str | None] = [None, *(name for name, _ in reader.types.items())]
@@ -58,7 +81,7 @@ def export(reader: "Reader") -> Iterator[UserRecord]:
             yield UserRecord(user, history.n, history.partition, events, seen)
 
 
-def digest(reader: "Reader") -> str:
+def digest(reader: Truth) -> str:
     """Return the SHA-256 of all user records in order of user ids, in hexadecimal.
 
     Rows, batches, blocks and partitions leave no trace in it: stores that hold the same of every user have the same
@@ -104,9 +127,9 @@ def record_sizes(db: Rocks, keep: int) -> RecordSizes:
         for key, value in db.scan(prefix):
             user_bytes += len(key) + len(value) + _KEY_OVERHEAD
             if prefix == TAIL:
-                kept_events += min(keep, int.from_bytes(value[6:12], "little"))
+                kept_events += min(keep, counter(value))
     for key, value in db.scan(LOG):
         log_bytes += len(key) + len(value) + _KEY_OVERHEAD
         if first_seq is None:
-            first_seq = int.from_bytes(key[1:], "big")
+            first_seq = seq_of(key)
     return RecordSizes(user_bytes, log_bytes, kept_events, first_seq)

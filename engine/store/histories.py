@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from ..errors import InputError, StoreCorruptError
 from .codec import RECORD_VERSION, SEEN, base_count, varints, zigzags
 from .history_slab import Change, HistorySlab
+from .records import BASE, SEEN_ITEMS, TAIL, row_key
 from .rocks import Rocks
-from .tables import BASE, SEEN_ITEMS, TAIL, row_key
 
 __all__ = ["Histories", "History", "Touched"]
 

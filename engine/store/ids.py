@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..events import Item
+from .records import StoredItem
 
-__all__ = ["IdMap", "ItemTable", "StoredItem", "decode_item", "encode_item"]
-
-_VERSION = b"\x01"
+__all__ = ["IdMap", "ItemTable"]
 
 
 class IdMap:
@@ -83,18 +81,6 @@ class IdMap:
             del self._rows[name]
 
 
-class StoredItem(msgspec.Struct, frozen=True, array_like=True):
-    """What the disk holds of an item."""
-
-    item: str
-    # time of the event that was first applied; -1 while the item is only in the catalogue
-    first_ms: int = -1
-    # newest catalogue record
-    record: Item | None = None
-    # catalogue record at the first event: what the model may read of the item, for ever
-    first_record: Item | None = None
-
-
 class ItemTable(IdMap):
     """Item ids and rows, with catalogue records, availability and the time of the first event."""
 
@@ -145,19 +131,3 @@ class ItemTable(IdMap):
         if item.record is not None:
             self._available[row] = item.record.available
             self._records[row] = (item.record, item.first_record)
-
-
-_item_encoder = msgspec.msgpack.Encoder()
-_item_decoder = msgspec.msgpack.Decoder(StoredItem)
-
-
-def encode_item(item: StoredItem) -> bytes:
-    """Return the value of an item record."""
-    return _VERSION + _item_encoder.encode(item)
-
-
-def decode_item(value: bytes) -> StoredItem:
-    """Read an item record; raises ``ValueError`` if it is malformed."""
-    if value[:1] != _VERSION:
-        raise ValueError(f"unknown item record version {value[:1].hex()}")
-    return _item_decoder.decode(value[1:])

@@ -1,92 +1,39 @@
-"""Keys of the store, and the small tables that are held in memory whole: ids, items, types, offsets, counters."""
+"""Small tables that are held in memory whole: ids, items, types, offsets, counters."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import msgspec
-
-from ..errors import ConfigError, StoreCorruptError, StoreFormatError
-from .ids import IdMap, ItemTable, StoredItem, decode_item, encode_item
+from ..errors import ConfigError, StoreCorruptError
+from .ids import IdMap, ItemTable
+from .records import (
+    COUNTERS,
+    FORMAT,
+    FORMAT_KEY,
+    ITEM,
+    OFFSET,
+    SOURCE,
+    TYPE,
+    USER,
+    Counters,
+    StoredItem,
+    check_format,
+    decode_blob,
+    decode_counters,
+    decode_item,
+    decode_number,
+    decode_text,
+    encode_counters,
+    encode_item,
+    encode_text,
+    row_key,
+    row_of,
+)
 from .rocks import Rocks
 
-__all__ = [
-    "BASE",
-    "FORMAT",
-    "ITEM",
-    "LOG",
-    "META",
-    "MIX",
-    "OFFSET",
-    "SEEN_ITEMS",
-    "SOURCE",
-    "TAIL",
-    "TYPE",
-    "USER",
-    "Changes",
-    "Counters",
-    "Tables",
-    "check_format",
-    "log_key",
-    "row_key",
-]
-
-FORMAT = 1
-
-BASE = b"B"
-ITEM = b"I"
-LOG = b"L"
-META = b"M"
-OFFSET = b"O"
-SEEN_ITEMS = b"S"
-SOURCE = b"N"
-TAIL = b"T"
-TYPE = b"Y"
-USER = b"U"
-MIX = META + b"mix"
-_FORMAT_KEY = META + b"format"
-_COUNTERS = META + b"counters"
-_VERSION = b"\x01"
+__all__ = ["Changes", "Tables"]
 
 _Value = TypeVar("_Value")
-
-
-def row_key(prefix: bytes, row: int) -> bytes:
-    """Return the key of a dense row."""
-    return prefix + row.to_bytes(4, "big")
-
-
-def log_key(seq: int) -> bytes:
-    """Return the key of the log chunk that begins with ``seq``."""
-    return LOG + seq.to_bytes(8, "big")
-
-
-def check_format(found: str, path: Path) -> None:
-    """Raise ``StoreFormatError`` unless ``found`` is the format number of this release."""
-    if found.strip() != str(FORMAT):
-        raise StoreFormatError(
-            f"the store {path} has format {found.strip()[:20]!r}, this release reads format {FORMAT}; "
-            "open it with the release that wrote it (nothing was changed)"
-        )
-
-
-class Counters(msgspec.Struct, frozen=True, array_like=True):
-    """Numbers that are written with every commit."""
-
-    store_id: str
-    # half the length of a history, fixed when the store is made
-    anchor: int
-    epoch: int = 0
-    next_seq: int = 0
-    # rows given out, retired ones included
-    users: int = 0
-    items: int = 0
-    types: int = 0
-    # changed whenever an item that was there before, or any user's id, changed
-    item_changes: int = 0
-    forgets: int = 0
-    # longest tail block, fixed when the store is made
-    tail_events: int = 32
 
 
 class Changes(Protocol):
@@ -114,7 +61,7 @@ class Tables:
 
     def load(self, db: Rocks) -> bool:
         """Read what is not known yet; False if the database is new and empty."""
-        found = db.get(_FORMAT_KEY)
+        found = db.get(FORMAT_KEY)
         if found is None:
             if next(db.scan(b""), None) is not None:
                 raise StoreCorruptError(f"the store {self._path} holds records but not its own format; restore a copy")
@@ -134,15 +81,15 @@ class Tables:
 
     def records(self, counters: Counters, changes: Changes) -> list[tuple[bytes, bytes]]:
         """Return the table records of a commit."""
-        puts = [(row_key(USER, row), _VERSION + name.encode()) for name, row in changes.new_users.items()]
-        puts += [(row_key(TYPE, row), _VERSION + name.encode()) for name, row in changes.new_types.items()]
+        puts = [(row_key(USER, row), encode_text(name)) for name, row in changes.new_users.items()]
+        puts += [(row_key(TYPE, row), encode_text(name)) for name, row in changes.new_types.items()]
         puts += [(row_key(ITEM, row), encode_item(item)) for row, item in changes.changed_items.items()]
-        puts.append((_COUNTERS, _VERSION + msgspec.msgpack.encode(counters)))
+        puts.append((COUNTERS, encode_counters(counters)))
         return puts
 
     def first_records(self, counters: Counters) -> list[tuple[bytes, bytes]]:
         """Return the records of an empty store."""
-        return [(_FORMAT_KEY, str(FORMAT).encode()), (_COUNTERS, _VERSION + msgspec.msgpack.encode(counters))]
+        return [(FORMAT_KEY, str(FORMAT).encode()), (COUNTERS, encode_counters(counters))]
 
     def publish(self, counters: Counters, changes: Changes, offsets: dict[str, int], info: dict[str, bytes]) -> None:
         """Make a commit visible."""
@@ -165,59 +112,37 @@ class Tables:
         self.counters = counters
 
     def _read_counters(self, db: Rocks) -> Counters:
-        value = db.get(_COUNTERS)
+        value = db.get(COUNTERS)
         if value is None:
             raise self._corrupt("the counters are missing")
-        return self._decoded("the counters", _counters, value)
+        return self._decoded("the counters", decode_counters, value)
 
     def _read_users(self, db: Rocks, first: int) -> None:
         for key, value in db.scan(USER, row_key(USER, first)):
-            self.users.put(_row(key), self._decoded("a user id", _text, value))
+            self.users.put(row_of(key), self._decoded("a user id", decode_text, value))
         self.users.grow(self.counters.users)
 
     def _read_items(self, db: Rocks, first: int) -> None:
         for key, value in db.scan(ITEM, row_key(ITEM, first)):
-            self.items.store(_row(key), self._decoded("an item record", decode_item, value))
+            self.items.store(row_of(key), self._decoded("an item record", decode_item, value))
         if len(self.items) != self.counters.items:
             raise self._corrupt(f"{self.counters.items} items are expected, {len(self.items)} are there")
 
     def _read_small(self, db: Rocks) -> None:
         for key, value in db.scan(TYPE, row_key(TYPE, len(self.types))):
-            self.types.put(_row(key), self._decoded("an event type", _text, value))
+            self.types.put(row_of(key), self._decoded("an event type", decode_text, value))
         if len(self.types) != self.counters.types:
             raise self._corrupt(f"{self.counters.types} event types are expected, {len(self.types)} are there")
         for key, value in db.scan(OFFSET):
-            self.offsets[key[1:].decode()] = self._decoded("an offset", _number, value)
+            self.offsets[key[1:].decode()] = self._decoded("an offset", decode_number, value)
         for key, value in db.scan(SOURCE):
-            self.source_info[key[1:].decode()] = value[1:]
+            self.source_info[key[1:].decode()] = self._decoded("a fact about a source", decode_blob, value)
 
     def _decoded(self, what: str, read: Callable[[bytes], _Value], value: bytes) -> _Value:
         try:
             return read(value)
-        except (ValueError, msgspec.DecodeError) as error:
+        except ValueError as error:
             raise self._corrupt(f"{what} is malformed: {error}") from None
 
     def _corrupt(self, problem: str) -> StoreCorruptError:
         return StoreCorruptError(f"the store {self._path} is damaged: {problem}; restore a copy or rebuild it")
-
-
-def _payload(value: bytes) -> bytes:
-    if value[:1] != _VERSION:
-        raise ValueError(f"unknown record version {value[:1].hex()}")
-    return value[1:]
-
-
-def _text(value: bytes) -> str:
-    return _payload(value).decode()
-
-
-def _number(value: bytes) -> int:
-    return int(_payload(value))
-
-
-def _counters(value: bytes) -> Counters:
-    return msgspec.msgpack.decode(_payload(value), type=Counters)
-
-
-def _row(key: bytes) -> int:
-    return int.from_bytes(key[1:], "big")

@@ -10,8 +10,8 @@ import msgspec
 from ..config import Config
 from ..errors import RecurraError, StoreError, StoreFencedError, TrainingError
 from ..events import Item
-from ..results import TrainReport
-from ..store import Store
+from ..results import REFUSED, TrainReport
+from ..store import Reader
 from ..versions import VersionStore
 from .protocol import Request
 from .rounds import Round, train_round
@@ -63,14 +63,14 @@ def run_job(request: Request, store: Path, versions: VersionStore, progress: Cal
             parent=outcome.report.parent,
             cutoff_seq=outcome.report.cutoff_seq,
             store_id=store_id,
-            report=lambda number: msgspec.to_builtins(finished(number)),
+            report=finished,
             guard=guard,
         )
     # a full disk here costs room and a little effort next time, and must not hide that a version was published
     with contextlib.suppress(OSError, RecurraError):
         versions.prune(request.training.keep_versions)
-        if outcome.report.verdict == "refused":
-            versions.add_refusal(msgspec.to_builtins(finished(0)))
+        if outcome.report.verdict == REFUSED:
+            versions.add_refusal(finished(0))
         if outcome.report.steps:
             versions.set_attempted(outcome.report.newest_seq)
     return finished(published)
@@ -95,7 +95,7 @@ def _read(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _reader(request: Request, path: Path, versions: VersionStore) -> Store:
+def _reader(request: Request, path: Path, versions: VersionStore) -> Reader:
     # no histories are read, so that no room for them is needed; the notes lie where the lock keeps others out
     config = msgspec.structs.replace(request.store, hot_histories=1)
-    return Store.open(path, config, secondary=versions.path / ".reader")
+    return Reader.open(path, config, secondary=versions.path / ".reader")

@@ -94,7 +94,7 @@ def _training(engine: Engine) -> Iterator[int]:
         if failures or time.monotonic() > deadline:
             raise TrainingError(failures[0] if failures else "the training program did not begin")
         time.sleep(0.1)
-        program = engine.health()["training"]["pid"]
+        program = engine.health().training.pid
     try:
         yield program
     finally:

@@ -120,7 +120,7 @@ class _World(NamedTuple):
         kept = log.seqs < end
         kept[self.held_out] = False
         learnt = UserLog.of(log.users[kept], log.items[kept], log.times_ms[kept], log.seqs[kept])
-        attempted = -1 if parent is None else int(parent.facts.report["newest_seq"])
+        attempted = -1 if parent is None else parent.facts.report.newest_seq
         outcome = train_round(Round(learnt, self.names, parent, config, attempted, effort=effort))
         assert outcome.model is not None, outcome.report.reason
         number = 1 if parent is None else parent.number + 1
@@ -130,7 +130,7 @@ class _World(NamedTuple):
             outcome.report.cutoff_seq,
             outcome.model.items,
             "",
-            {"newest_seq": outcome.report.newest_seq},
+            outcome.report,
         )
         return Version(facts, list(outcome.vocabulary), outcome.model.eval())
 

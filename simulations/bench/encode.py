@@ -2,15 +2,15 @@
 
 import statistics
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from ...engine.config import ModelConfig
-from ...engine.model import StepWeights, StreamingModel
-from ...engine.states.cpu import StateSlab
+from ...engine.model import LayerState, StepWeights, StreamingLayer, StreamingModel
+from ...engine.states import StateSlab
 from .machine import clock_of, compute_threads, copy_bytes_per_us, machine, multiply_adds_per_us, timed
 from .peers import SASRecEncoder
 from .step import step_multiply_adds
@@ -62,38 +62,20 @@ class EagerStep:
     """The streaming model's step in plain torch operations: states gathered by index, advanced, scattered back."""
 
     def __init__(self, model: StreamingModel, slots: int) -> None:
-        config = model.config
-        e = config.heads * config.head_dim
-        device = model.embedding.device
         self.model = model
-        self.state = torch.zeros(config.layers, slots, config.heads, config.head_dim, config.d_state, device=device)
-        self.window = torch.zeros(config.layers, slots, config.d_conv - 1, e + 2 * config.d_state, device=device)
+        self._states = [LayerState.empty(slots, layer) for layer in self._layers]
+
+    @property
+    def _layers(self) -> list[StreamingLayer]:
+        return cast(list[StreamingLayer], list(self.model.layers))
 
     @torch.inference_mode()
     def __call__(self, slots: torch.Tensor, items: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         """Advance distinct ``slots`` (b) by an event each, ``items`` (b), features ``phi`` (b, 3): vectors (b, d)."""
         a: torch.Tensor = self.model.in_norm(F.embedding(items, self.model.embedding))
-        layers: Any = self.model.layers
-        for k, layer in enumerate(layers):
-            e, n = layer.heads * layer.head_dim, layer.d_state
-            z, new, raw = torch.split(layer.in_proj(a), [e, e + 2 * n, layer.heads], dim=-1)
-            seen = torch.cat([self.window[k, slots], new[:, None]], dim=1)  # (b, K, w)
-            self.window[k, slots] = seen[:, 1:]
-            mixed = F.silu(layer.conv_bias + (seen * layer.conv_weight.T).sum(1))
-            x, B, C = torch.split(mixed, [e, n, n], dim=-1)
-            if layer.time is not None:
-                gamma, beta = torch.chunk(layer.time(phi), 2, dim=-1)
-                raw = raw * (1 + gamma) + beta
-            dt = F.softplus(raw + layer.dt_bias)  # (b, h)
-            x = x.view(-1, layer.heads, layer.head_dim)
-            fade = torch.exp(dt * -torch.exp(layer.A_log))[..., None, None]
-            state = fade * self.state[k, slots] + (dt[..., None] * x)[..., None] * B[:, None, None]
-            self.state[k, slots] = state
-            y = (state @ C[:, None, :, None])[..., 0] + layer.D[:, None] * x
-            v = F.rms_norm(y.flatten(1) * F.silu(z), (e,), layer.gate_norm, layer.eps)
-            o = layer.out_proj(v)
-            c = layer.norm(o + a if layer.residual else o)
-            a = layer.ffn_norm(layer.ffn_out(F.hardswish(layer.ffn_in(c))) + c)
+        for layer, states in zip(self._layers, self._states, strict=True):
+            a, moved = layer.step(a, phi, LayerState(states.scan[slots], states.window[slots]))
+            states.scan[slots], states.window[slots] = moved
         return a
 
 

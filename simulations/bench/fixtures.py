@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ import torch
 from ...engine.config import Config
 from ...engine.events import Event
 from ...engine.model import StreamingModel
+from ...engine.results import PROMOTED, TrainReport
 from ...engine.versions import VersionStore
 
 __all__ = ["made_events", "publish_random"]
@@ -33,7 +33,7 @@ def made_events(count: int, users: int, items: int, seed: int) -> list[Event]:
 def publish_random(folder: Path, items: int, seed: int, *, cutoff_seq: int = 0) -> None:
     """Publish a version of random weights that knows ``item-0`` and so on, as if trained up to event ``cutoff_seq``."""
     torch.manual_seed(seed)
-    facts: dict[str, Any] = {"verdict": "random weights, for a benchmark"}
+    report = TrainReport(verdict=PROMOTED, reason="random weights, for a benchmark")
     versions = VersionStore(folder / "models")
     with versions.lock():
         versions.publish(
@@ -42,6 +42,6 @@ def publish_random(folder: Path, items: int, seed: int, *, cutoff_seq: int = 0) 
             parent=0,
             cutoff_seq=cutoff_seq,
             store_id="",
-            report=lambda _: facts,
+            report=lambda _: report,
             guard=lambda: None,
         )

@@ -175,7 +175,7 @@ class _Topic(_Inlet):
         deadline = time.monotonic() + _PATIENCE_S
         while not done():
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise BrokerError(f"the topic was not read to its end: {self._service.health()['problem']}")
+                raise BrokerError(f"the topic was not read to its end: {self._service.health().problem}")
             # looking takes the store's lock and the interpreter from the one that is measured
             time.sleep(0.05)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...engine.config import ModelConfig, StoreConfig
 from ...engine.model import StepWeights, StreamingModel
-from ...engine.states.cpu import StateSlab
+from ...engine.states import StateSlab
 from .machine import Clock, clock_of, compute_threads, copy_bytes_per_us, machine, multiply_adds_per_us, timed
 from .peers import SASRecEncoder
 

@@ -48,8 +48,8 @@ def test_the_page_shows_figures_and_follows_them(shown: Shown, page: Page) -> No
     expect(page.locator("#events")).to_have_text(f"{shown.demo.events:,}")
     expect(page.locator("#version")).to_have_text("none yet")
     figures = shown.demo.snapshot()
-    expect(page.locator("#hit")).to_have_text(f"{figures['recurra']['hr@10']:.3f}")
-    expect(page.locator("#hit-other")).to_have_text(f"popularity {figures['popularity']['hr@10']:.3f}")
+    expect(page.locator("#hit")).to_have_text(f"{figures.recurra['hr@10']:.3f}")
+    expect(page.locator("#hit-other")).to_have_text(f"popularity {figures.popularity['hr@10']:.3f}")
     before = shown.demo.events
     _play(shown.demo, 200)
     expect(page.locator("#events")).to_have_text(f"{before + 200:,}", timeout=10_000)
@@ -66,7 +66,7 @@ def test_a_list_follows_the_users_last_event(shown: Shown, page: Page) -> None:
     expect(page.locator("#history li")).to_have_count(0)
     first = page.locator("#list li span").first.inner_text()
     item = shown.engine.recommend(user, 1).items[0]
-    now_ms = shown.engine.history(shown.demo.snapshot()["recent_users"][-1])[-1].time_ms
+    now_ms = shown.engine.history(shown.demo.snapshot().recent_users[-1])[-1].time_ms
     shown.engine.ingest([recurra.Event(user, item, now_ms)])
     # the item that was recommended first was taken: it moves to the history and is not recommended again
     expect(page.locator("#history li span")).to_have_text([first], timeout=10_000)

@@ -15,8 +15,6 @@ from recurra.cli import main
 from recurra.engine.config import TrainingConfig
 
 START_MS = 1_700_000_000_000
-# arguments -> what the command did
-Run = Callable[..., "Done"]
 
 
 class Done(NamedTuple):
@@ -28,15 +26,34 @@ class Done(NamedTuple):
     def json(self) -> Any:
         return json.loads(self.out)
 
-    @property
-    def sentence(self) -> str:
-        """What a failed command said: one sentence on standard error, nothing on standard output, no traceback."""
-        assert self.code not in (0, 70)
-        assert self.out == ""
-        assert "Traceback" not in self.err
-        assert "an error of recurra's own" not in self.err
-        assert self.err.count("\n") == 1, self.err
-        return self.err.removeprefix("recurra: ").strip()
+
+class Run:
+    """Runs commands; a command that fails fails the test, unless the test asks for the failure."""
+
+    def __init__(self, invoke: Callable[..., Done]) -> None:
+        self._invoke = invoke
+
+    def __call__(self, *arguments: str | Path, **options: Any) -> Done:
+        """Run a command that must succeed."""
+        done = self._invoke(*arguments, **options)
+        assert done.code == 0, f"{arguments} ended with status {done.code}: {done.err or done.out}"
+        return done
+
+    def failing(self, *arguments: str | Path, code: int, **options: Any) -> Done:
+        """Run a command that must end with this status."""
+        done = self._invoke(*arguments, **options)
+        assert done.code == code, f"{arguments} ended with status {done.code}, not {code}: {done.err or done.out}"
+        return done
+
+    def refused(self, *arguments: str | Path, **options: Any) -> str:
+        """Run a command that must fail, and return its one sentence on standard error."""
+        done = self._invoke(*arguments, **options)
+        assert done.code not in (0, 70)
+        assert done.out == ""
+        assert "Traceback" not in done.err
+        assert "an error of recurra's own" not in done.err
+        assert done.err.count("\n") == 1, done.err
+        return done.err.removeprefix("recurra: ").strip()
 
 
 @pytest.fixture
@@ -51,7 +68,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
         code = ended.value.code
         return Done(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
 
-    return invoke
+    return Run(invoke)
 
 
 def command(arguments: Sequence[str | Path]) -> list[str]:
@@ -80,7 +97,7 @@ def run_process() -> Run:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    return invoke
+    return Run(invoke)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,6 @@ COMMANDS = [
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example(run: Run, name: str) -> None:
     done = run(*name.split(), "--help")
-    assert done.code == 0
     assert f"Example: recurra {name}" in " ".join(done.out.split())
 
 
@@ -77,8 +76,7 @@ def test_version(run: Run) -> None:
     ],
 )
 def test_what_is_not_understood(run: Run, arguments: list[str], words: str) -> None:
-    done = run(*arguments)
-    assert done.code == 2
+    done = run.failing(*arguments, code=2)
     assert done.out == ""
     assert words in done.err
     assert "Traceback" not in done.err
@@ -89,8 +87,7 @@ def test_an_error_of_our_own_is_no_traceback(run: Run, monkeypatch: pytest.Monke
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("recurra.engine.config.load_config", broken)
-    done = run("history", "u1", "--data", tmp_path)
-    assert done.code == 1
+    done = run.failing("history", "u1", "--data", tmp_path, code=1)
     assert "an error of recurra's own: ZeroDivisionError: oops (RECURRA_TRACEBACK=1 shows where)" in done.err
     assert done.err.count("\n") == 1
     monkeypatch.setenv("RECURRA_TRACEBACK", "1")
@@ -100,7 +97,7 @@ def test_an_error_of_our_own_is_no_traceback(run: Run, monkeypatch: pytest.Monke
 
 def test_init_writes_every_default(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "recurra.toml"
-    assert run("init", path).code == 0
+    run("init", path)
     assert recurra.load_config(path) == recurra.Config()
     text = path.read_text()
     for field in msgspec.structs.fields(recurra.Config):
@@ -109,8 +106,8 @@ def test_init_writes_every_default(run: Run, tmp_path: Path) -> None:
             assert f"[{field.name}]" in text
             part = text.split(f"[{field.name}]")[1].split("\n[")[0]
             assert all(re.search(rf"^(# )?{name} = ", part, re.M) for name in section.__struct_fields__)
-    assert "is there already" in run("init", path).sentence
-    assert run("init", path, "--force").code == 0
+    assert "is there already" in run.refused("init", path)
+    run("init", path, "--force")
 
 
 def test_a_pipe_that_closes_is_no_error() -> None:

@@ -16,7 +16,7 @@ from recurra.connectors.files import open_segments
 from recurra.engine.config import Config, StoreConfig
 from recurra.engine.errors import InputError
 from recurra.engine.events import Event, Forget
-from recurra.engine.store import Batch, Store
+from recurra.engine.store import Batch, Reader, Store
 
 CONFIG = Config(store=StoreConfig(anchor=4, hot_histories=8))
 NOW_MS = 10**12
@@ -122,7 +122,7 @@ def test_a_single_wrong_field_is_noticed(tmp_path: Path, field: str) -> None:
     changed = {"item": "i0", "time": 11_000, "type": "play", "weight": 2.5, "id": "other"}
     lines[11] = {**lines[11], field: changed[field]}
     segment_info = {}
-    with Store.open(tmp_path / "store", CONFIG.store, read_only=True) as store:
+    with Reader.open(tmp_path / "store", CONFIG.store) as store:
         segment_info = {key: info for key, info in store.source_info().items() if key.startswith("file:")}
     write(path, lines)
     # the store is told that this is the file it has read

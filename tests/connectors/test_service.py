@@ -107,7 +107,7 @@ def test_a_file_that_changed_otherwise_is_refused(tmp_path: Path) -> None:
     service._thread.join(30)
     assert isinstance(service.failure, errors.SourceMismatchError)
     with recurra.open(data, read_only=True) as engine:
-        assert engine.health()["events"] == 20
+        assert engine.health().events == 20
 
 
 @pytest.mark.parametrize(

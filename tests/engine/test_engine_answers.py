@@ -213,7 +213,7 @@ def test_a_bad_event_refuses_the_whole_call(opened: Open, event: Event) -> None:
     engine = opened()
     with pytest.raises(InputError, match="event 1: field"):
         engine.ingest([Event("good", "i", 1), event])
-    assert engine.health()["events"] == 0
+    assert engine.health().events == 0
 
 
 def test_unknown_things_and_closed_engines(opened: Open, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_damaged_version_is_not_served(opened: Open, tmp_path: Path) -> None:
     with pytest.raises(VersionError):
         engine.rollback(2)
     assert engine.version == 1
-    assert "version 2" in engine.health()["problems"]["loading"]
+    assert "version 2" in engine.health().problems["loading"]
     assert engine.recommend("u2", at=AT).version == 1
     engine.close()
     # the damaged one is the current one: the one before it serves, and health says why

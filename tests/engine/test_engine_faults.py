@@ -57,7 +57,7 @@ class Child:
 
 def _outcome(engine: recurra.Engine) -> tuple[str, dict[str, int], int, list[Recommendation]]:
     answers = [engine.recommend(f"u{i}", 10, at=AT, explain=True) for i in range(12)]
-    return engine.digest(), engine.offsets(), engine.health()["events"], answers
+    return engine.digest(), engine.offsets(), engine.health().events, answers
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_states_that_can_not_be_advanced_are_folded_again(
     engine = opened(config=config)
     engine.ingest(EVENTS[:100])
     before = engine.recommend("u0", at=AT)
-    from recurra.engine.states.cpu import StateSlab
+    from recurra.engine.states import StateSlab
 
     def fail(*_: object) -> None:
         raise FloatingPointError("made for this test")

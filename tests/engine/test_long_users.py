@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from recurra.engine.config import Config, GateConfig, TrainingConfig
 from recurra.engine.model import StepWeights
-from recurra.engine.states import anchor
-from recurra.engine.states.cpu import StateSlab
+from recurra.engine.states import StateSlab, anchor
 from recurra.engine.training import UserLog
 from recurra.engine.training.rounds import Round, train_round
 

@@ -150,7 +150,7 @@ def test_the_weights_name_every_member() -> None:
     for parts, position, situation in stream(300, 9, lambda _: (0.0, 3.0, 0.0)):
         mix.learn(parts, position, situation)
     shown = mix.weights()
-    assert set(shown["ndcg@10"]) == {*NAMES, "combination"}
-    assert set(shown["weights"]) == set(NAMES)
-    assert shown["ndcg@10"]["counts"] > shown["ndcg@10"]["slow"]
+    assert set(shown.evidence) == {*NAMES, "combination"}
+    assert set(shown.shared) == set(NAMES)
+    assert shown.evidence["counts"] > shown.evidence["slow"]
     assert mix.chosen(Situation(5, 0)) in {"counts", "combination"}

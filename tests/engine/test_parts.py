@@ -61,11 +61,11 @@ def test_every_part_is_explained_and_measured(served: recurra.Engine) -> None:
     assert answer.explain is not None
     assert answer.weights is not None
     assert all(parts <= entry.keys() for entry in answer.explain)
-    for listed in (answer.weights["ndcg@10"], answer.weights["weights"]):
+    for listed in (answer.weights.evidence, answer.weights.shared):
         assert parts <= listed.keys()
     assert parts <= served.scores("u1", AT).parts.keys()
     # without repeats nobody asks what somebody had
-    assert "activation" not in answer.weights["weights"]
+    assert "activation" not in answer.weights.shared
 
 
 def test_the_error_memory_ranks_what_came_to_others_alike(served: recurra.Engine) -> None:

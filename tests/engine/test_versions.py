@@ -15,6 +15,7 @@ from recurra.engine import versions as module
 from recurra.engine.config import ModelConfig
 from recurra.engine.errors import StoreFencedError, TrainingError, VersionError
 from recurra.engine.model import StreamingModel, save
+from recurra.engine.results import TrainReport
 from recurra.engine.versions import VersionStore
 
 _MODEL = ModelConfig(d_model=8, layers=1, heads=1, head_dim=8, d_state=4)
@@ -57,7 +58,7 @@ def test_what_is_published_is_loaded(store: VersionStore) -> None:
     assert (store.list(), store.current()) == ([1, 2], 2)
     version = store.load(2)
     assert version.vocabulary == [f"i{row}" for row in range(7)]
-    assert version.report == {"number": 2}
+    assert version.report.number == 2
     assert (version.number, version.facts.parent, version.facts.cutoff_seq) == (2, 1, 99)
     want = StreamingModel(_MODEL, 7, generator=torch.Generator().manual_seed(7)).state_dict()
     for name, tensor in version.model().state_dict().items():
@@ -177,10 +178,11 @@ def test_a_kill_while_publishing_leaves_a_whole_current_version(
     _publish(store)
     code = (
         "import sys; from recurra.engine.config import ModelConfig; from recurra.engine.model import StreamingModel\n"
+        "from recurra.engine.results import TrainReport\n"
         "from recurra.engine.versions import VersionStore\n"
         "model = StreamingModel(ModelConfig(d_model=8, layers=1, heads=1, head_dim=8, d_state=4), 2)\n"
         "VersionStore(sys.argv[1]).publish(model, ['a', 'b'], parent=1, cutoff_seq=1, store_id='s',\n"
-        "    report=lambda number: {}, guard=lambda: None)\n"
+        "    report=lambda number: TrainReport(verdict='promoted', reason=''), guard=lambda: None)\n"
     )
     environment = {**os.environ, "RECURRA_FAILPOINT": point, "PYTHONSAFEPATH": "1"}
     ended = subprocess.run([sys.executable, "-c", code, str(store.path)], env=environment, check=False)
@@ -236,6 +238,6 @@ def test_a_model_needs_the_vocabulary_of_its_size(store: VersionStore) -> None:
             parent=0,
             cutoff_seq=0,
             store_id="",
-            report=lambda _: {},
+            report=lambda _: TrainReport(verdict="promoted", reason=""),
             guard=lambda: None,
         )

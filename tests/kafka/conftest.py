@@ -22,7 +22,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from recurra.connectors.files import read_events
 from recurra.engine.events import Event
-from recurra.engine.store import Store
+from recurra.engine.store import Reader
 
 _NUMBERS = itertools.count()
 
@@ -192,7 +192,7 @@ def stored_messages(data: Path) -> int:
     if not (data / "store").exists():
         return 0
     try:
-        with Store.open(data / "store", read_only=True) as store:
+        with Reader.open(data / "store") as store:
             return sum(store.offsets().values())
     except Exception:
         # the store is just being made or opened again

@@ -43,4 +43,4 @@ def test_a_topic_changes_no_figure(
     with recurra.open(tmp_path / "direct") as first, recurra.open(tmp_path / "topic") as second:
         assert sum(second.offsets().values()) == len(stream)
         assert len(second.offsets()) <= partitions
-        assert first.health()["users"] == second.health()["users"]
+        assert first.health().users == second.health().users

@@ -85,7 +85,7 @@ def run(address: str, tmp_path: Path) -> Callable[..., Any]:
 
     def read(
         topic: str, wanted: int, settings: Config | None = None, name: str = "data"
-    ) -> tuple[str, dict[str, Any], Path]:
+    ) -> tuple[str, recurra.SourceHealth, Path]:
         settings = settings or config()
         folder = tmp_path / name
         with recurra.open(folder, settings) as engine:
@@ -97,6 +97,18 @@ def run(address: str, tmp_path: Path) -> Callable[..., Any]:
             return engine.digest(), reader.service.health(), folder
 
     return read
+
+
+def sent(reader: Run) -> int:
+    output = reader.service.health().output
+    assert output is not msgspec.UNSET
+    return output.sent
+
+
+def answered(reader: Run) -> int:
+    requests = reader.service.health().requests
+    assert requests is not msgspec.UNSET
+    return requests.answered
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -112,7 +124,7 @@ def test_a_restart_goes_on_where_the_store_is(
     ahead.commit(offsets=[ck.TopicPartition(name, 0, 10_000)], asynchronous=False)
     ahead.close()
     _, health, folder = run(name, 1_500, config(client, group=f"group-{name}"))
-    assert health["messages"] == 500
+    assert health.messages == 500
     found = audit(folder, f"kafka://{address}/{name}", config(client))
     assert found["ok"], found
     assert found["events"] == 1_500
@@ -156,8 +168,8 @@ def test_poison_goes_to_the_dead_letters_and_its_neighbours_are_applied(
         produce(name, [event(number), payload], partition=0)
     settings = config(dead_letter_topic=topic(1)) if outlet == "topic" else config()
     _, health, folder = run(name, 2 * len(bad), settings)
-    assert health["refused"] == len(bad)
-    assert health["offsets"] == {f"{name}/0": 2 * len(bad)}
+    assert health.refused == len(bad)
+    assert health.offsets == {f"{name}/0": 2 * len(bad)}
     sent = [payload if isinstance(payload, bytes | None) else msgspec.json.encode(payload) for payload in bad]
     found: dict[Any, Any] = {}
     if (folder / "dead-letters.jsonl").exists():
@@ -222,7 +234,7 @@ def test_aborted_transactions_are_not_applied_and_the_lag_reaches_zero(
         producer.commit_transaction() if kept else producer.abort_transaction()
     # 80 messages and 4 control records
     _, health, folder = run(name, 84, config(client))
-    assert health["messages"] == 40
+    assert health.messages == 40
     with recurra.open(folder, config(), read_only=True) as engine:
         assert engine.history("kept")
         with pytest.raises(recurra.errors.UnknownUserError):
@@ -242,8 +254,8 @@ def test_what_the_broker_has_deleted_stops_the_source_until_told_otherwise(
     with pytest.raises(SourceBehindError, match=r"offset 100.*before 150: 50 messages"):
         run(name, 200, config(client))
     _, health, folder = run(name, 200, config(client, skip_lost=True))
-    assert health["lost"] == 50
-    assert health["messages"] == 50
+    assert health.lost == 50
+    assert health.messages == 50
     # the gap was accepted once and for all
     assert run(name, 200, config(client))[1]["lost"] == 50
     with recurra.open(folder, config(), read_only=True) as engine:
@@ -284,7 +296,7 @@ def test_only_the_named_partitions_are_read(topic: Any, produce: Any, run: Any) 
     for partition in range(3):
         produce(name, [event(number, user=f"p{partition}") for number in range(10)], partition=partition)
     _, health, _ = run(name, 20, config(partitions=(0, 2)))
-    assert health["offsets"] == {f"{name}/0": 10, f"{name}/2": 10}
+    assert health.offsets == {f"{name}/0": 10, f"{name}/2": 10}
 
 
 @pytest.mark.parametrize(("start", "read"), [("earliest", 30), ("latest", 5), (NOW_MS, 15)])
@@ -300,11 +312,11 @@ def test_where_a_new_store_starts(
     settings = config(start=start)
     with recurra.open(tmp_path / "data", settings) as engine:
         reader = Run(engine, f"kafka://{address}/{name}", settings, tmp_path)
-        reader.until(lambda: reader.service.health()["connected"])
+        reader.until(lambda: reader.service.health().connected)
         produce(name, [event(number) for number in range(25, 30)], partition=0)
         reader.until_read(30)
         reader.stop()
-        assert reader.service.health()["messages"] == read
+        assert reader.service.health().messages == read
     assert audit(tmp_path / "data", f"kafka://{address}/{name}", settings)["ok"]
 
 
@@ -318,7 +330,7 @@ def test_a_partition_added_later_is_read_from_its_beginning(
     time.sleep(1)
     produce(name, [event(number, user="new") for number in range(10)], partition=1)
     _, health, _ = run(name, 10, config(start="latest"))
-    assert health["messages"] == 10
+    assert health.messages == 10
 
 
 def test_the_catalogue_topic_has_offsets_of_its_own(address: str, topic: Any, produce: Any, run: Any) -> None:
@@ -327,7 +339,7 @@ def test_the_catalogue_topic_has_offsets_of_its_own(address: str, topic: Any, pr
     items = [{"item": f"i{number}", "title": f"Title {number}", "categories": ["a"]} for number in range(20)]
     produce(catalogue, [*items, b"no item"], partition=0)
     _, health, folder = run(name, 22, config(catalogue_topic=catalogue))
-    assert health["refused"] == 1
+    assert health.refused == 1
     with recurra.open(folder, config(), read_only=True) as engine:
         assert len(engine.recommend("u0", 5).titles) == 5
     produce(catalogue, [{"item": "new", "title": "New"}], partition=0)
@@ -339,11 +351,11 @@ def test_new_recommendations_and_replies_go_out(address: str, topic: Any, produc
     settings = config(output_topic=output, request_topic=requests, reply_topic=replies, output_k=3)
     with recurra.open(tmp_path / "data", settings) as engine:
         reader = Run(engine, f"kafka://{address}/{name}", settings, tmp_path)
-        reader.until(lambda: reader.service.health()["connected"])
+        reader.until(lambda: reader.service.health().connected)
         produce(name, [event(number) for number in range(40)], partition=0)
-        reader.until(lambda: reader.service.health()["output"]["sent"] >= 7)
+        reader.until(lambda: sent(reader) >= 7)
         deadline = time.monotonic() + 30
-        while reader.service.health()["requests"]["answered"] < 3 and time.monotonic() < deadline:
+        while answered(reader) < 3 and time.monotonic() < deadline:
             produce(requests, [{"user": "u1", "k": 2, "id": "r"}, b"junk", {"user": "u1", "k": 0}], partition=0)
             time.sleep(0.5)
         reader.stop()
@@ -366,20 +378,20 @@ def test_a_broker_that_is_away_is_waited_for(own_broker: Any, topic: Any, produc
         with recurra.open(tmp_path / "data", settings) as engine:
             engine.ingest([recurra.Event("ann", "m1", NOW_MS)])
             reader = Run(engine, f"kafka://{own_broker.address}/{name}", settings, tmp_path)
-            reader.until(lambda: reader.service.health()["problem"] is not None)
-            assert not reader.service.health()["connected"]
+            reader.until(lambda: reader.service.health().problem is not None)
+            assert not reader.service.health().connected
             # queries are answered meanwhile
             assert engine.history("ann")
             own_broker.start()
             reader.until_read(100)
             own_broker.stop(kill=True)
-            reader.until(lambda: reader.service.health()["problem"] is not None)
+            reader.until(lambda: reader.service.health().problem is not None)
             own_broker.start()
             # that it is back shows even where nothing new comes
-            reader.until(lambda: reader.service.health()["connected"])
+            reader.until(lambda: reader.service.health().connected)
             produce(name, [event(number) for number in range(100, 150)], partition=0)
             reader.until_read(150)
-            reader.until(lambda: reader.service.health()["lag"] == {f"{name}/0": 0})
+            reader.until(lambda: reader.service.health().lag == {f"{name}/0": 0})
             reader.stop()
     finally:
         if not own_broker.running:

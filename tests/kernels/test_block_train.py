@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recurra.engine.config import ModelConfig
-from recurra.engine.model.streaming import StreamingLayer
+from recurra.engine.model import StreamingLayer
 from recurra.kernels.block.train import MEMORY, drop_norm, layer_masks
 
 LENGTHS = [1, 2, 63, 64, 65, 0, 200]

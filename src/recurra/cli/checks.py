@@ -54,10 +54,10 @@ def run_checks(report: Callable[[Finding], None]) -> bool:
 
 def store_figures(path: Path) -> dict[str, Any]:
     """Measure a store: bytes of a user in memory and on disk, and what this process needs to have it open."""
-    from recurra.engine.store import Store
+    from recurra.engine.store import Reader
 
     before_bytes = _rss_bytes()
-    with Store.open(path / "store", read_only=True) as store:
+    with Reader.open(path / "store") as store:
         rss_bytes = _rss_bytes()
         stats = store.stats()
     users = max(1, int(stats["users"]))
@@ -93,13 +93,13 @@ class _Absent(Exception):
 
 def _store() -> str:
     from recurra.engine.events import Event
-    from recurra.engine.store import Batch, Store
+    from recurra.engine.store import Batch, Reader, Store
 
     with tempfile.TemporaryDirectory(prefix="recurra-doctor-") as folder:
         with Store.open(folder) as store:
             store.apply(Batch.of([Event("doctor", "item", 1)]), 1)
             store.sync()
-        with Store.open(folder) as store:
+        with Reader.open(folder) as store:
             row = store.users.row("doctor")
             if row is None or store.history(row).n != 1:
                 raise AssertionError("an event that was committed is not there after reopening")
@@ -142,7 +142,7 @@ def _parity() -> str:
 
     from recurra.engine.config import ModelConfig
     from recurra.engine.model import StepWeights, StreamingModel
-    from recurra.engine.states.cpu import StateSlab
+    from recurra.engine.states import StateSlab
 
     torch.manual_seed(0)
     model = StreamingModel(ModelConfig(), 100).eval()
@@ -185,7 +185,7 @@ def _kafka_python() -> str:
 def _state_bytes() -> int:
     from recurra.engine.config import ModelConfig
     from recurra.engine.model import StepWeights, StreamingModel
-    from recurra.engine.states.cpu import StateSlab
+    from recurra.engine.states import StateSlab
 
     return StateSlab(StepWeights.of(StreamingModel(ModelConfig(), 1)), 1).nbytes_per_slot
 

@@ -1,4 +1,4 @@
-"""``--data DIR | --url URL``: what the query commands speak to."""
+"""Connection of a command: ``--data DIR`` opens a store, ``--url URL`` speaks to a service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from recurra import Client, Engine
+    from recurra import Recommender
 
 __all__ = ["DEFAULT_DATA", "ConfigFile", "Data", "Url", "opened", "require_store"]
 
@@ -22,7 +22,7 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", hel
 @contextmanager
 def opened(
     data: Path | None, url: str | None, config: Path | None = None, *, write: bool = False
-) -> Iterator["Engine | Client"]:
+) -> Iterator["Recommender"]:
     """Open what the flags name; for reading only unless ``write``, so that a store in use can be read."""
     import msgspec
 

@@ -3,12 +3,15 @@
 import sys
 import tempfile
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .output import Json, Quiet, say, write_json
 from .signals import stop_signal
+
+if TYPE_CHECKING:
+    from recurra.connectors.http import DemoFigures
 
 __all__ = ["add_to"]
 
@@ -86,16 +89,16 @@ class _Line:
         self._last: tuple[float, int] | None = None
         self._open = False
 
-    def show(self, now: dict[str, Any], version: int) -> None:
+    def show(self, now: "DemoFigures", version: int) -> None:
         moment_s = time.monotonic()
         if not self._shown or moment_s < self._next_s:
             return
-        before_s, before = self._last or (moment_s - now["seconds"], 0)
-        rate = (now["played"] - before) / max(1e-9, moment_s - before_s)
-        self._last, self._next_s = (moment_s, now["played"]), moment_s + _LINE_S
+        before_s, before = self._last or (moment_s - now.seconds, 0)
+        rate = (now.played - before) / max(1e-9, moment_s - before_s)
+        self._last, self._next_s = (moment_s, now.played), moment_s + _LINE_S
         text = (
-            f"{now['played']:>8,} events {rate:>7,.0f}/s   HR@10 {now['recurra']['hr@10']:.3f} "
-            f"(popularity {now['popularity']['hr@10']:.3f})   version {version}"
+            f"{now.played:>8,} events {rate:>7,.0f}/s   HR@10 {now.recurra['hr@10']:.3f} "
+            f"(popularity {now.popularity['hr@10']:.3f})   version {version}"
         )
         sys.stderr.write(f"\r\x1b[2K{text}")
         sys.stderr.flush()

@@ -85,9 +85,9 @@ def forget(user: User, data: Data = None, url: Url = None, config: ConfigFile = 
 
 def digest(data: Data = None, json: Json = None) -> None:
     """Print a SHA-256 over the records of all users, the same for the same events however they came."""
-    from recurra.engine.store import Store
+    from recurra.engine.store import Reader
 
-    with Store.open(require_store(data) / "store", read_only=True) as store:
+    with Reader.open(require_store(data) / "store") as store:
         value = store.digest()
     if json is None:
         say(value)
@@ -135,7 +135,8 @@ def _print_answer(answer: "Recommendation", json: str | None) -> None:
         table(rows, ("", "item", "title", "score", *parts))
         say(f"answered by {answer.source}, version {answer.version}")
         if answer.weights:
-            say("weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in answer.weights.items()))
+            evidence = sorted(answer.weights.evidence.items(), key=lambda entry: -entry[1])
+            say("NDCG@10 of late by part: " + ", ".join(f"{name} {value:.4f}" for name, value in evidence))
     write_json(answer, json)
 
 

@@ -1,15 +1,14 @@
 """Commands over versions: train, versions, rollback."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from .connect import ConfigFile, Data, Url, opened
 from .output import Json, Quiet, progress, say, table, write_json
 
 if TYPE_CHECKING:
-    from recurra import VersionInfo
+    from recurra import Refusal, VersionInfo
 
 __all__ = ["add_to"]
 
@@ -32,13 +31,14 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a version on what was learnt so far; it serves if it passes the gate."""
-    import recurra
-
     wait = once or url is None
     with opened(data, url, config, write=True) as engine, progress("training", quiet=quiet):
-        report: object = engine.train(wait=wait) if isinstance(engine, recurra.Client) else engine.train()
-    say(_words(report) if wait else "training has started; `recurra versions` shows what came of it", json)
-    write_json(report, json)
+        report = engine.train(wait=wait)
+    if report is None:
+        say("training has started; `recurra versions` shows its verdict", json)
+    else:
+        say(f"{report.verdict}: {report.reason}", json)
+    write_json({"started": True} if report is None else report, json)
 
 
 def versions(
@@ -50,7 +50,7 @@ def versions(
     config: ConfigFile = None,
     json: Json = None,
 ) -> None:
-    """Print all published versions and what their gate said, or the candidates that it refused."""
+    """Print all versions with the verdict of their gate, or the candidates that it refused."""
     with opened(data, url, config) as engine:
         listed, refusals = engine.versions(), engine.refusals()
     if json is None and refused:
@@ -58,7 +58,7 @@ def versions(
     elif json is None:
         _print_versions(listed)
         if refusals:
-            say(f"the gate refused candidates, the last one because {refusals[-1]['reason']}; --refused lists them")
+            say(f"the gate refused candidates, the last one because {refusals[-1].reason}; --refused lists them")
     write_json(refusals if refused else listed, json)
 
 
@@ -71,37 +71,30 @@ def rollback(
 ) -> None:
     """Serve another version."""
     with opened(data, url, config, write=True) as engine:
-        engine.rollback(number)
-        listed = engine.versions()
+        listed = engine.rollback(number)
     say(f"version {number} serves", json)
     write_json(listed, json)
 
 
-def _words(report: object) -> str:
-    # over HTTP the report comes as an object without its type
-    told: dict[str, Any] = report if isinstance(report, dict) else msgspec.to_builtins(report)
-    return f"{told['verdict']}: {told['reason']}"
-
-
 def _print_versions(listed: "list[VersionInfo]") -> None:
     if not listed:
-        say("no version was published yet")
+        say("no version yet")
         return
     rows = [
-        ("*" if info.current else "", info.number, info.items, info.report.get("verdict"), info.rolled_back or "")
+        ("*" if info.serving else "", info.number, info.items, info.report.verdict, info.rolled_back or "")
         for info in listed
     ]
     table(rows, ("", "version", "items", "gate", "rolled back"))
 
 
-def _print_refusals(refusals: list[dict[str, Any]]) -> None:
+def _print_refusals(refusals: "list[Refusal]") -> None:
     if not refusals:
         say("no candidate was refused yet")
         return
     # a first version is compared with a random order, and has no interval
     names = ("newest_seq", "parent", "holdout", "users", "difference", "lower", "required")
-    rows = [(*(_shown(report.get(name)) for name in names), report["reason"]) for report in refusals]
-    table(rows, ("event", "live", "held out", "users", "difference", "lower bound", "required", "reason"))
+    rows = [(*(_shown(getattr(report, name)) for name in names), report.reason) for report in refusals]
+    table(rows, ("event", "parent", "held out", "users", "difference", "lower bound", "required", "reason"))
 
 
 def _shown(value: float | None) -> str:

@@ -41,7 +41,7 @@ def test_similar_history_versions_health(service: Service, client: recurra.Clien
     assert client.similar("m7", 3) == service.engine.similar("m7", 3)
     assert client.history("u3") == service.engine.history("u3")
     assert client.versions() == []
-    assert client.health()["users"] == service.engine.health()["users"]
+    assert client.health().users == service.engine.health().users
 
 
 def test_what_is_ingested_is_visible_at_once(client: recurra.Client) -> None:
@@ -167,7 +167,7 @@ def test_async_client(service: Service) -> None:
             assert [entry.item for entry in await client.history("async")] == ["m5"]
             assert (await client.similar("m5", 2)).items
             assert await client.versions() == []
-            assert (await client.health())["version"] == 0
+            assert (await client.health()).version == 0
             assert await client.forget("async") is True
             with pytest.raises(errors.VersionError):
                 await client.rollback(99)

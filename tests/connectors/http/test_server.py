@@ -5,9 +5,9 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 import recurra
@@ -136,7 +136,7 @@ def test_the_page_needs_nothing_from_elsewhere(http: httpx.Client) -> None:
 
 
 def test_not_ready_while_the_source_is_away(tmp_path: Path) -> None:
-    source: dict[str, Any] = {"connected": False, "problem": "no broker"}
+    source = recurra.SourceHealth(kind="kafka", connected=False, state="waiting", problem="no broker", lag={"t/0": 3})
     with recurra.open(tmp_path) as engine:
         listener = Listener("127.0.0.1", 0)
         listener.start(create_app(engine, source=lambda: source))
@@ -146,9 +146,10 @@ def test_not_ready_while_the_source_is_away(tmp_path: Path) -> None:
             assert "no broker" in answer.text
             # queries are answered all the same
             assert http.get("/v1/users/u1/recommendations").status_code == 200
-            source |= {"connected": True, "problem": None}
+            source = msgspec.structs.replace(source, connected=True, problem=None)
             assert http.get("/readyz").status_code == 200
-            assert http.get("/health").json()["source"] == source
+            shown = http.get("/health").json()["source"]
+            assert shown == {"kind": "kafka", "connected": True, "state": "waiting", "problem": None, "lag": {"t/0": 3}}
         listener.close()
 
 

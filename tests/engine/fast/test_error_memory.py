@@ -20,7 +20,7 @@ def learnt(count: int, *, events: int = EVENTS) -> tuple[ErrorMemory, npt.NDArra
 
 def sums(memory: ErrorMemory, vector: Scores, expected: list[int]) -> dict[int, float]:
     total: dict[int, float] = {}
-    for item, vote in zip(*memory.recall(vector, np.array(expected, np.int32)), strict=True):
+    for item, vote in zip(*memory.vote(vector, np.array(expected, np.int32)), strict=True):
         total[int(item)] = total.get(int(item), 0.0) + float(vote)
     return total
 
@@ -46,7 +46,7 @@ def test_the_last_events_vote_by_cosine_and_what_the_model_expects_counts_less(c
 
 def test_the_nearest_come_first() -> None:
     memory, _, _ = learnt(EVENTS)
-    _, votes = memory.recall(np.ones(D, np.float32), np.empty(0, np.int32))
+    _, votes = memory.vote(np.ones(D, np.float32), np.empty(0, np.int32))
     assert (np.diff(votes) <= 0).all()
 
 

@@ -85,18 +85,18 @@ def test_a_flood_of_new_users_or_items_raises_an_alarm() -> None:
     old, seq = range(400), 0
     metrics = Metrics()
     drift = Drift(DriftConfig(), metrics)
-    drift.serves(1)
+    drift.set_version(1)
     for _ in range(10):
-        drift.came(_batch(old, old, known_users=400, known_items=400, seq=seq))
+        drift.observe_batch(_batch(old, old, known_users=400, known_items=400, seq=seq))
         seq += 300
     assert not drift.alarms
-    drift.came(_batch(range(400, 800), old, known_users=400, known_items=400, seq=seq))
+    drift.observe_batch(_batch(range(400, 800), old, known_users=400, known_items=400, seq=seq))
     assert set(drift.counts) == {"new-users"}
     first = drift.alarms[0]
     assert (first.kind, first.before < 0.1) == ("new-users", True)
     assert seq <= first.seq < seq + 300
     seq += 300
-    drift.came(_batch(old, range(400, 800), known_users=800, known_items=400, seq=seq))
+    drift.observe_batch(_batch(old, range(400, 800), known_users=800, known_items=400, seq=seq))
     assert set(drift.counts) == {"new-users", "new-items"}
     labels = {"kind": "new-users"}
     assert metrics.registry.get_sample_value("recurra_drift_alarms_total", labels) == drift.counts["new-users"]
@@ -106,16 +106,16 @@ def test_a_flood_of_new_users_or_items_raises_an_alarm() -> None:
 def test_how_a_stream_is_cut_changes_nothing() -> None:
     whole, parts = Drift(DriftConfig(), Metrics()), Drift(DriftConfig(), Metrics())
     for drift in (whole, parts):
-        drift.serves(1)
+        drift.set_version(1)
         for turn in range(5):
-            drift.came(_batch(range(200), range(200), known_users=200, known_items=200, seq=150 * turn))
+            drift.observe_batch(_batch(range(200), range(200), known_users=200, known_items=200, seq=150 * turn))
     batch = _batch(range(200, 600), range(200, 600), known_users=200, known_items=200, seq=750)
-    whole.came(batch)
+    whole.observe_batch(batch)
     for start in range(0, 400, 50):
         part = slice(start, start + 50)
         cut = {name: getattr(batch, name)[part] for name in ("status", "user_rows", "item_rows", "times_ms", "seq")}
         new = range(200 + start, 250 + start)
-        parts.came(batch._replace(**cut, new_users=new, new_items=new))
+        parts.observe_batch(batch._replace(**cut, new_users=new, new_items=new))
     assert whole.alarms
     # of one event, either kind may come first
     assert sorted(whole.alarms, key=str) == sorted(parts.alarms, key=str)
@@ -124,14 +124,14 @@ def test_how_a_stream_is_cut_changes_nothing() -> None:
 def test_an_alarm_asks_for_a_training_once_there_is_something_to_learn() -> None:
     drift = Drift(DriftConfig(train_after=100), Metrics())
     for seq in range(2_000):
-        drift.judged(seq, seq, 1.0, 1.0)
+        drift.observe_quality(seq, seq, 1.0, 1.0)
     # nothing serves: there is no version that anything could be wrong with
     assert not drift.counts
-    drift.serves(1)
+    drift.set_version(1)
     for seq in range(2_000, 3_000):
-        drift.judged(seq, seq, 1.0, 1.0)
+        drift.observe_quality(seq, seq, 1.0, 1.0)
     for seq in range(3_000, 3_100):
-        drift.judged(seq, seq, 0.0, None)
+        drift.observe_quality(seq, seq, 0.0, None)
     assert drift.counts == {"answers": 1}
     due = drift.alarms[0].seq + 101
     assert not drift.early(due - 1)
@@ -143,9 +143,9 @@ def test_an_alarm_asks_for_a_training_once_there_is_something_to_learn() -> None
 @pytest.mark.parametrize(("level", "effort"), [(0.8, 1.25), (0.5, 2.0), (0.1, 4.0), (0.0, 4.0)])
 def test_after_a_fall_trainings_are_worth_more_effort_for_a_while(level: float, effort: float) -> None:
     drift = Drift(DriftConfig(effort=4, effort_events=2_500), Metrics())
-    drift.serves(1)
+    drift.set_version(1)
     for seq in range(6_000):
-        drift.judged(seq, seq, 1.0 if seq < 4_000 else level, None)
+        drift.observe_quality(seq, seq, 1.0 if seq < 4_000 else level, None)
     assert set(drift.counts) == {"answers"}
     first = drift.alarms[0].seq
     assert drift.effort(6_000) == pytest.approx(effort, rel=0.03)
@@ -154,20 +154,20 @@ def test_after_a_fall_trainings_are_worth_more_effort_for_a_while(level: float, 
 
 def test_new_users_are_no_reason_to_doubt_what_was_learnt() -> None:
     drift, old = Drift(DriftConfig(), Metrics()), range(400)
-    drift.serves(1)
+    drift.set_version(1)
     for batch in range(10):
-        drift.came(_batch(old, old, known_users=400, known_items=400, seq=300 * batch))
-    drift.came(_batch(range(400, 800), old, known_users=400, known_items=400, seq=3_000))
+        drift.observe_batch(_batch(old, old, known_users=400, known_items=400, seq=300 * batch))
+    drift.observe_batch(_batch(range(400, 800), old, known_users=400, known_items=400, seq=3_000))
     assert set(drift.counts) == {"new-users"}
     assert drift.effort(3_300) == 1
 
 
 def test_a_switch_is_no_drift_of_the_model() -> None:
     drift = Drift(DriftConfig(), Metrics())
-    drift.serves(1)
+    drift.set_version(1)
     for seq in range(1_000):
-        drift.judged(seq, seq, 0.5, 0.9)
-    drift.serves(2)
+        drift.observe_quality(seq, seq, 0.5, 0.9)
+    drift.set_version(2)
     for seq in range(1_000, 2_000):
-        drift.judged(seq, seq, 0.5, 0.3)
+        drift.observe_quality(seq, seq, 0.5, 0.3)
     assert not drift.alarms

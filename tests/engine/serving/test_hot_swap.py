@@ -71,7 +71,7 @@ def test_versions_change_under_load(
         assert {answer.version for answer in answers if answer.source == "mix"} <= set(range(1, versions + 2))
         assert engine.version == versions
         live = [engine.recommend(user, 10, at=at, explain=True) for user in users]
-        assert engine.health()["events"] == len(events)
+        assert engine.health().events == len(events)
         digest = engine.digest()
     with recurra.open(tmp_path, config, clock=EventClock(10**12)) as engine:
         # folded anew from the histories

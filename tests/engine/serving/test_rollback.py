@@ -86,7 +86,7 @@ def _sabotage(versions: VersionStore, seed: int) -> TrainReport:
         parent=parent.number,
         cutoff_seq=parent.facts.cutoff_seq,
         store_id="",
-        report=lambda number: {"number": number, "verdict": "promoted"},
+        report=lambda number: msgspec.structs.replace(report, number=number),
         guard=lambda: None,
     )
     return msgspec.structs.replace(report, number=number)
@@ -120,8 +120,9 @@ def test_a_version_that_is_worse_is_taken_back(tmp_path: Path, sabotaged: Callab
             assert served <= 300
         assert engine.version == 1
         health = engine.health()
-        assert health["training"]["rolled_back"] == 1
-        assert "version 2 was rolled back to 1: NDCG 0." in health["training"]["last_rollback"]
+        assert health.training.rolled_back == 1
+        assert health.training.last_rollback is not None
+        assert "version 2 was rolled back to 1: NDCG 0." in health.training.last_rollback
         assert [info.rolled_back is None for info in engine.versions()] == [True, False]
         metrics = engine.registry.get_sample_value
         assert metrics("recurra_versions_total", {"verdict": "rolled_back"}) == 1
@@ -142,7 +143,7 @@ def test_a_good_version_stays(tmp_path: Path, sabotaged: Callable[..., None]) ->
         assert engine.train().verdict == "promoted"
         for start in range(2_000, 3_000, 100):
             engine.ingest(_events(start, start + 100))
-        assert (engine.version, engine.health()["training"]["rolled_back"]) == (2, 0)
+        assert (engine.version, engine.health().training.rolled_back) == (2, 0)
         # judged often enough: nothing is kept of the version before
         assert engine._caches.shadow is None
 
@@ -159,11 +160,13 @@ def test_a_refused_candidate_leaves_its_reason(tmp_path: Path, sabotaged: Callab
             engine.ingest(_events(end - 400, end))
             assert engine.train().verdict == "refused"
         refused = engine.refusals()
-    assert [report["newest_seq"] for report in refused] == [1_399, 1_799]
+    assert [report.newest_seq for report in refused] == [1_399, 1_799]
     for report in refused:
-        assert report["lower"] <= report["required"]
-        assert report["holdout"] >= 100
-        assert report["reason"].startswith("the NDCG difference has the lower bound")
+        assert report.lower is not None
+        assert report.required is not None
+        assert report.lower <= report.required
+        assert report.holdout >= 100
+        assert report.reason.startswith("the NDCG difference has the lower bound")
     with recurra.open(tmp_path, harsh, read_only=True) as engine:
         assert engine.refusals() == refused
 

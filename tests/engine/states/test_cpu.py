@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recurra.engine.config import ModelConfig
 from recurra.engine.errors import InputError, VersionError
 from recurra.engine.model import StepWeights, StreamingModel, gap_features
-from recurra.engine.states.cpu import StateSlab
+from recurra.engine.states import StateSlab
 
 ITEMS = 50
 LENGTHS = [1, 2, 63, 64, 65, 200]

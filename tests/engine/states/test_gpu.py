@@ -11,8 +11,7 @@ from recurra.engine.config import ModelConfig, StateConfig, TrainingConfig
 from recurra.engine.engine import Engine
 from recurra.engine.errors import ConfigError, InputError, VersionError
 from recurra.engine.model import StepWeights, StreamingModel
-from recurra.engine.states import create_slab
-from recurra.engine.states.cpu import StateSlab
+from recurra.engine.states import StateSlab, create_slab
 
 from ..conftest import publish, small_config, stream
 

@@ -9,7 +9,7 @@ import pytest
 
 from recurra.engine.config import StoreConfig
 from recurra.engine.events import Event
-from recurra.engine.store import APPLIED, DUPLICATE, FUTURE, LATE, TOO_LATE, Store, event_hash
+from recurra.engine.store import APPLIED, DUPLICATE, FUTURE, LATE, TOO_LATE, Reader, Store, event_hash
 
 
 @dataclass
@@ -97,13 +97,14 @@ def log_entries() -> Callable[..., list[tuple[str | None, str | None, int]]]:
 
 
 @pytest.fixture
-def open_store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
+def open_store(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Open stores under the test's folder and close them at its end."""
-    opened: list[Store] = []
+    opened: list[Reader] = []
 
-    def open_one(name: str = "store", **options: Any) -> Store:
+    def open_one(name: str = "store", *, read_only: bool = False, **options: Any) -> Reader:
         keys = {key: options.pop(key) for key in list(options) if key in StoreConfig.__struct_fields__}
-        store = Store.open(tmp_path / name, StoreConfig(**keys), **options)
+        kind: type[Reader] = Reader if read_only else Store
+        store = kind.open(tmp_path / name, StoreConfig(**keys), **options)
         opened.append(store)
         return store
 

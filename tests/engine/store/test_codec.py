@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as arrays
 from recurra.engine.events import MAX_TIME_MS, Item
 from recurra.engine.store.codec import varints, zigzags
 from recurra.engine.store.history_slab import HistorySlab
-from recurra.engine.store.ids import StoredItem, decode_item, encode_item
 from recurra.engine.store.log import LogChunk, decode_chunk, encode_chunk, erase
+from recurra.engine.store.records import StoredItem, decode_item, encode_item
 
 KEEP, TAIL = 12, 4
 rows = st.integers(0, 2**31 - 1)

@@ -23,9 +23,9 @@ from recurra.engine.errors import (
     StoreFullError,
 )
 from recurra.engine.events import Event
-from recurra.engine.store import Batch, Store
+from recurra.engine.store import Batch, Reader, Store
+from recurra.engine.store.records import BASE, TAIL, row_key
 from recurra.engine.store.rocks import Rocks
-from recurra.engine.store.tables import BASE, TAIL, row_key
 
 WORKER = Path(__file__).with_name("worker.py")
 BATCHES = 60
@@ -209,9 +209,9 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
         store.apply(batch(0), 10**9)
     (tmp_path / "s" / "FORMAT").write_text("2\n")
     before = {file: file.read_bytes() for file in (tmp_path / "s" / "rocks").iterdir()}
-    for read_only in (False, True):
+    for kind in (Store, Reader):
         with pytest.raises(StoreFormatError, match=r"has format '2', this release reads format 1.*nothing was changed"):
-            Store.open(tmp_path / "s", CONFIG, read_only=read_only)
+            kind.open(tmp_path / "s", CONFIG)
     assert {file: file.read_bytes() for file in (tmp_path / "s" / "rocks").iterdir()} == before
     (tmp_path / "s" / "FORMAT").write_text("1\n")
     db = Rocks(tmp_path / "s" / "rocks", 1 << 20)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from recurra.engine.clock import EventClock
-from recurra.engine.errors import BadEventError, ClosedError, ConfigError, InputError, StoreError
+from recurra.engine.errors import BadEventError, ClosedError, ConfigError, InputError, StoreCorruptError, StoreError
 from recurra.engine.events import Event, Item
-from recurra.engine.store import FUTURE, Batch, Store
+from recurra.engine.store import APPLIED, FUTURE, Batch, Reader, Store
+from recurra.engine.store.rocks import Rocks
 
 Opener = Callable[..., Store]
 Contents = Callable[[Store], dict[str, tuple[Any, ...]]]
@@ -47,12 +48,9 @@ def test_a_future_event_leaves_no_trace(open_store: Opener) -> None:
 def test_offsets_info_and_mix_are_stored_with_the_events(open_store: Opener) -> None:
     store = open_store()
     batch = one()
-    batch.offsets, batch.source_info, batch.mix = (
-        {"t:0": 7, "f": 3},
-        {"t": b'{"id":1}'},
-        lambda status: bytes(status) + b" weights",
-    )
-    store.apply(batch)
+    batch.offsets, batch.source_info = {"t:0": 7, "f": 3}, {"t": b'{"id":1}'}
+    with store.plan(batch) as plan:
+        plan.commit(bytes(plan.status) + b" weights")
     store.apply(Batch.of([], offsets={"t:0": 9}))
     store.close()
     again = open_store()
@@ -155,14 +153,45 @@ def test_bad_batches_change_nothing(open_store: Opener) -> None:
     assert store.types.id(int(store.history(0).types[0]) - 1) == "play"
 
 
-def test_reads_after_close_and_writes_of_a_reader_are_refused(open_store: Opener) -> None:
+def test_a_plan_that_is_not_committed_leaves_nothing(open_store: Opener) -> None:
+    store = open_store()
+    store.apply(one("u", "a", 1), 10)
+    before, known = store.digest(), len(store.users)
+    with store.plan(Batch.of([Event("u", "b", 2), Event("new", "c", 3)]), 10) as plan:
+        assert plan.status.tolist() == [APPLIED, APPLIED]
+    with pytest.raises(KeyError), store.plan(Batch.of([Event("u", "b", 2)]), 10):
+        raise KeyError
+    assert (store.digest(), len(store.users), store.next_seq) == (before, known, 1)
+    assert store.apply(Batch.of([Event("u", "b", 2)]), 10).n.tolist() == [2]
+
+
+def test_small_records_of_another_version_are_refused(open_store: Opener, tmp_path: Path) -> None:
+    store = open_store()
+    batch = one()
+    batch.offsets, batch.source_info = {"t:0": 7}, {"t": b"fact"}
+    with store.plan(batch) as plan:
+        plan.commit(b"weights")
+    store.close()
+    for key, words in ((b"Mmix", "mixture"), (b"Nt", "fact about a source"), (b"Ot:0", "offset")):
+        db = Rocks(tmp_path / "store" / "rocks", 1 << 20)
+        good = db.get(key)
+        assert good is not None
+        db.write([(key, b"\x02" + good[1:])], [], sync=True)
+        db.close()
+        refused = pytest.raises(StoreCorruptError, match=rf"{words}.*unknown record version 02")
+        with refused, Reader.open(tmp_path / "store") as reader:
+            reader.mix()
+        db = Rocks(tmp_path / "store" / "rocks", 1 << 20)
+        db.write([(key, good)], [], sync=True)
+        db.close()
+    assert open_store().mix() == b"weights"
+
+
+def test_reads_after_close_are_refused(open_store: Opener) -> None:
     store = open_store()
     store.apply(one(), 10)
     reader = open_store(read_only=True)
-    with pytest.raises(StoreError, match="opened for reading"):
-        reader.apply(one(), 10)
-    with pytest.raises(StoreError, match="only a store opened for reading"):
-        store.catch_up()
+    assert not hasattr(reader, "apply")
     store.close()
     store.close()
     with pytest.raises(ClosedError):
@@ -177,7 +206,7 @@ def test_reads_after_close_and_writes_of_a_reader_are_refused(open_store: Opener
 def test_a_reader_follows_the_writer(open_store: Opener, tmp_path: Path, contents: Contents) -> None:
     store = open_store(anchor=4, tail_events=2)
     store.apply(one("u", "a", 1, type="x"), 100)
-    ways: list[dict[str, Any]] = [{"read_only": True}, {"secondary": tmp_path / "notes"}]
+    ways: list[dict[str, Any]] = [{"read_only": True}, {"read_only": True, "secondary": tmp_path / "notes"}]
     readers = [open_store(anchor=4, tail_events=2, **way) for way in ways]
     for round_ in range(3):
         batch = Batch.of([Event(f"u{k % 5}", f"i{k}", 10 * round_ + k) for k in range(30)], offsets={"s": round_})
@@ -203,7 +232,7 @@ def test_a_reader_follows_the_writer(open_store: Opener, tmp_path: Path, content
 
 def test_reading_a_store_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no store at"):
-        Store.open(tmp_path / "nothing", read_only=True)
+        Reader.open(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="cannot create the store"):

@@ -19,7 +19,7 @@ Stream = Callable[..., UserLog]
 
 def _version(outcome: Outcome, number: int = 1) -> Version:
     assert outcome.model is not None
-    facts = VersionFacts(number, 0, outcome.report.cutoff_seq, outcome.model.items, "s", {})
+    facts = VersionFacts(number, 0, outcome.report.cutoff_seq, outcome.model.items, "s", outcome.report)
     return Version(facts, list(outcome.vocabulary), outcome.model)
 
 
