@@ -297,7 +297,7 @@ class Engine:
         return Health(
             status="degraded" if found else "ok",
             version=self.version,
-            users=store.users.live,
+            users=store.users.active,
             items=len(store.items),
             events=store.next_seq,
             training=self._training.health(),
@@ -378,7 +378,7 @@ class Engine:
 
     def _observe(self) -> None:
         metrics, serving = self._metrics, self._caches.serving
-        metrics.users.set(self._store.users.live)
+        metrics.users.set(self._store.users.active)
         metrics.items.set(len(self._store.items))
         metrics.hot_users.set(0 if serving is None else len(serving.residency))
         for part, gain in self.mix_weights().evidence.items():

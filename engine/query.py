@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Bools, Int32s
 from ..kernels.jit import jit
 from .clock import Clock
 from .config import Config
@@ -35,10 +36,8 @@ _MINOR = 4
 # masks of filters are kept for this many expressions
 _MASKS = 64
 
-Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int32]
 
-_NO_ROWS: Rows = np.empty(0, np.int32)
+_NO_ROWS: Int32s = np.empty(0, np.int32)
 
 
 class _User(NamedTuple):
@@ -46,7 +45,7 @@ class _User(NamedTuple):
 
     row: int | None
     history: History | None
-    seen: Rows
+    seen: Int32s
 
     @property
     def n(self) -> int:
@@ -56,11 +55,11 @@ class _User(NamedTuple):
 class Ranked(NamedTuple):
     """Candidate rows with the score of every part and of the mixture."""
 
-    rows: Rows
+    rows: Int32s
     mix: npt.NDArray[np.float64]
     parts: dict[str, npt.NDArray[np.float32]]
     # the parts that know a few items only: rows, some of them several times, and what each adds to its item's score
-    few: dict[str, tuple[Rows, npt.NDArray[np.float32]]]
+    few: dict[str, tuple[Int32s, npt.NDArray[np.float32]]]
     situation: Situation
     version: int
     source: str
@@ -75,7 +74,7 @@ class Queries:
         self._clock = clock
         self._config = config
         self._metrics = metrics
-        self._masks: OrderedDict[str, tuple[object, Mask]] = OrderedDict()
+        self._masks: OrderedDict[str, tuple[object, Bools]] = OrderedDict()
         # the mixture learns from an event that a replay has just asked about: one scoring serves both
         self._last: tuple[tuple[object, ...], Ranked] | None = None
 
@@ -197,15 +196,15 @@ class Queries:
         serving = self._caches.serving
         return user, at_ms, self._store.next_seq, 0 if serving is None else serving.number
 
-    def _rank(self, who: _User, now_ms: int, allowed: Mask, k: int) -> Ranked:
+    def _rank(self, who: _User, now_ms: int, allowed: Bools, k: int) -> Ranked:
         wanted = max(self._config.retrieval.candidates, k)
         gap_ms = 0 if who.history is None else max(0, now_ms - int(who.history.times_ms[-1]))
         with self._caches.lock:
             fast, serving = self._caches.fast, self._caches.serving
             context = self._context(who)
             vector = None
-            found: list[Rows] = []
-            few: dict[str, tuple[Rows, npt.NDArray[np.float32]]] = {}
+            found: list[Int32s] = []
+            few: dict[str, tuple[Int32s, npt.NDArray[np.float32]]] = {}
             # the start token's vector knows no more of a user than popularity does, and is slower to follow trends
             if serving is not None and who.n:
                 vector = self._vector(serving, who, now_ms)
@@ -271,7 +270,7 @@ class Queries:
             serving.drop(who.row)
             return None
 
-    def _allowed(self, who: _User, where: str | None) -> Mask:
+    def _allowed(self, who: _User, where: str | None) -> Bools:
         """Return a fresh mask over all items: available, matching the filter, not the user's own."""
         available = self._store.items.available
         allowed = available.copy() if where is None else available & self._mask(where)
@@ -279,7 +278,7 @@ class Queries:
             allowed[who.seen] = False
         return allowed
 
-    def _mask(self, where: str) -> Mask:
+    def _mask(self, where: str) -> Bools:
         items = self._store.items
         state = (len(items), self._store.item_changes)
         kept = self._masks.get(where)
@@ -294,25 +293,25 @@ class Queries:
     def _now(self, at_ms: int | None) -> int:
         return self._clock.now_ms() if at_ms is None else at_ms
 
-    def _ids(self, rows: Rows) -> list[str]:
+    def _ids(self, rows: Int32s) -> list[str]:
         return [item or "" for item in self._store.items.ids(rows.tolist())]
 
     def _title(self, row: int) -> str | None:
         record = self._store.items.record(row)
         return None if record is None else record.title
 
-    def _list(self, rows: Rows, scores: npt.NDArray[np.float32], version: int, source: str) -> Recommendation:
+    def _list(self, rows: Int32s, scores: npt.NDArray[np.float32], version: int, source: str) -> Recommendation:
         titles = [self._title(row) for row in rows.tolist()]
         return Recommendation(self._ids(rows), scores.tolist(), version, source, titles)
 
 
-def _searchable(allowed: Mask, known: Mask) -> Mask:
+def _searchable(allowed: Bools, known: Bools) -> Bools:
     """Limit a mask over all items to those that the index has and the version knows; either may be of earlier."""
     size = min(allowed.size, known.size)
     return allowed[:size] & known[:size]
 
 
-def _union(found: list[Rows], allowed: Mask) -> Rows:
+def _union(found: list[Int32s], allowed: Bools) -> Int32s:
     """Return the allowed rows of all sources, ascending, each once."""
     # np.unique costs several times as much for a few hundred rows
     rows = np.concatenate(found)
@@ -321,7 +320,7 @@ def _union(found: list[Rows], allowed: Mask) -> Rows:
 
 
 @jit
-def _distinct_allowed(rows: Rows, allowed: Mask) -> Rows:
+def _distinct_allowed(rows: Int32s, allowed: Bools) -> Int32s:
     kept = np.empty_like(rows)
     count, last = 0, -1
     for row in rows:

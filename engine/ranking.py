@@ -4,21 +4,19 @@ The simulations judge by a copy of their own on purpose: an engine cannot be its
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from ..kernels.arrays import Float64s, Floating
 from ..kernels.jit import jit
 
 __all__ = ["DEPTH", "ndcg", "ndcgs", "rank", "ranks"]
 
-Scores = npt.NDArray[np.floating]
-Floats = npt.NDArray[np.float64]
 
 # NDCG@10
 DEPTH = 10
 
 
 @jit
-def rank(score: float, scores: Scores) -> float:
+def rank(score: float, scores: Floating) -> float:
     """Return the rank of ``score`` among ``scores`` [candidates], which contain it: 1 is the best.
 
     Ties count against it, a candidate that is not scored (nan) is below all others, and a score that is not finite
@@ -34,7 +32,7 @@ def rank(score: float, scores: Scores) -> float:
 
 
 @jit
-def ranks(true: Scores, scores: Scores) -> Floats:
+def ranks(true: Floating, scores: Floating) -> Float64s:
     """Return the rank of ``true`` [events] among the rows of ``scores`` [events, candidates]; see `rank`."""
     found = np.empty(true.size)
     for event in range(true.size):
@@ -52,7 +50,7 @@ def ndcg(rank: float, depth: float) -> float:
 
 
 @jit
-def ndcgs(ranks: Floats, depth: float) -> Floats:
+def ndcgs(ranks: Float64s, depth: float) -> Float64s:
     """Return the NDCG of events by their ranks [events]; see `ndcg`."""
     found = np.empty(ranks.size)
     for event in range(ranks.size):

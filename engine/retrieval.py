@@ -7,14 +7,12 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Bools, Float32s, Int32s
 from ..kernels.jit import fast_jit, jit
 from .config import RetrievalConfig
 
 __all__ = ["ItemIndex", "allowed_rows", "known_scores", "top"]
 
-Rows = npt.NDArray[np.int32]
-Vectors = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 # fewer allowed rows than this are scored one by one: a gather of 4,096 rows costs less than a filtered search
 _GATHER_ROWS = 4_096
@@ -41,7 +39,7 @@ def top(scores: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.int64]:
 
 
 @fast_jit
-def known_scores(vectors: Vectors, known: Mask, query: Vectors, rows: Rows) -> Vectors:
+def known_scores(vectors: Float32s, known: Bools, query: Float32s, rows: Int32s) -> Float32s:
     """Return the inner products of a query [d] with rows of ``vectors`` [items, d]; nan where not ``known`` [items]."""
     scores = np.empty(rows.size, np.float32)
     for k in range(rows.size):
@@ -56,7 +54,7 @@ def known_scores(vectors: Vectors, known: Mask, query: Vectors, rows: Rows) -> V
     return scores
 
 
-def allowed_rows(mask: Mask) -> Rows:
+def allowed_rows(mask: Bools) -> Int32s:
     """Return the rows that a mask allows, ascending."""
     return np.flatnonzero(mask).astype(np.int32)
 
@@ -69,7 +67,7 @@ class ItemIndex:
     ``config.recall_target`` of the exact answer.
     """
 
-    def __init__(self, vectors: Vectors, config: RetrievalConfig, *, queries: Vectors | None = None) -> None:
+    def __init__(self, vectors: Float32s, config: RetrievalConfig, *, queries: Float32s | None = None) -> None:
         # two spinning thread pools on few cores cost more than the search
         faiss.omp_set_num_threads(1)
         self._config = config
@@ -85,7 +83,7 @@ class ItemIndex:
         return int(self._flat.ntotal)
 
     @property
-    def vectors(self) -> Vectors:
+    def vectors(self) -> Float32s:
         """The item vectors, [items, d]: a view that is valid until the next ``add``."""
         return self._vectors
 
@@ -94,7 +92,7 @@ class ItemIndex:
         """``exact`` or ``ivf``."""
         return "exact" if self._approximate is None else "ivf"
 
-    def add(self, vectors: Vectors) -> None:
+    def add(self, vectors: Float32s) -> None:
         """Append the vectors of the next store rows."""
         block = np.ascontiguousarray(vectors, dtype=np.float32)
         rows = np.arange(len(self), len(self) + len(block))
@@ -103,7 +101,7 @@ class ItemIndex:
         if self._approximate is not None:
             self._approximate.add_with_ids(block, rows)
 
-    def replace(self, rows: npt.NDArray[np.int64], vectors: Vectors) -> None:
+    def replace(self, rows: npt.NDArray[np.int64], vectors: Float32s) -> None:
         """Change the vectors of rows that are there; reads the whole approximate index, if there is one."""
         block = np.ascontiguousarray(vectors, dtype=np.float32)
         self.vectors[rows] = block
@@ -111,11 +109,11 @@ class ItemIndex:
             self._approximate.remove_ids(rows)  # type: ignore[arg-type]
             self._approximate.add_with_ids(block, rows)
 
-    def scores(self, query: Vectors, rows: Rows | None = None) -> Vectors:
+    def scores(self, query: Float32s, rows: Int32s | None = None) -> Float32s:
         """Return the inner products of a query [d] with the given rows, or with all."""
         return (self._vectors if rows is None else self._vectors[rows]) @ query
 
-    def search(self, query: Vectors, k: int, allowed: Mask | None = None) -> tuple[Rows, Vectors]:
+    def search(self, query: Float32s, k: int, allowed: Bools | None = None) -> tuple[Int32s, Float32s]:
         """Return the rows and scores of the best ``k`` items, best first.
 
         ``allowed`` ([items] bool) limits the answer; None allows all. The answer has ``min(k, allowed items)``
@@ -136,7 +134,7 @@ class ItemIndex:
                 return rows, scores
         return self._run(self._flat, query, k, allowed)
 
-    def _run(self, index: faiss.Index, query: Vectors, k: int, allowed: Mask | None) -> tuple[Rows, Vectors]:
+    def _run(self, index: faiss.Index, query: Float32s, k: int, allowed: Bools | None) -> tuple[Int32s, Float32s]:
         # faiss publishes the signatures of its C++ constructors, not those of its Python ones
         parameters: Any = None
         if index is self._approximate:
@@ -155,7 +153,7 @@ class ItemIndex:
     def _attach(self) -> None:
         """Look at the vectors where they lie now, and make a selector of rows, which costs more than to fill it."""
         count, d = len(self), self._flat.d
-        self._vectors: Vectors = np.empty((0, d), np.float32)
+        self._vectors: Float32s = np.empty((0, d), np.float32)
         if count:
             self._vectors = faiss.rev_swig_ptr(self._flat.get_xb(), count * d).reshape(count, d)
         self._bits = np.zeros((count + 7) // 8, np.uint8)
@@ -163,7 +161,7 @@ class ItemIndex:
         self._selected: Any = faiss.SearchParameters()
         self._selected.sel = self._selector
 
-    def _build(self, queries: Vectors | None) -> None:
+    def _build(self, queries: Float32s | None) -> None:
         count, d = len(self), self._flat.d
         vectors = self.vectors
         lists = max(1, int(4 * math.sqrt(count)))

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from .jit import inline_jit
 
-__all__ = ["ask", "exp", "narrow", "sigmoid", "softplus", "wide", "widen"]
+__all__ = ["exp", "narrow", "prefer_512_bit", "prefetch", "sigmoid", "softplus", "widen"]
 
 
 @intrinsic
@@ -53,7 +53,7 @@ def _narrow(_typing: Any, _value: Any, like: Any) -> Any:
 
 
 @intrinsic
-def _wide(_typing: Any) -> Any:
+def _prefer_512_bit(_typing: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
         # llvmlite's own list of attributes has no names with values
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
@@ -83,12 +83,12 @@ _prefetch: Any = _prefetch_line
 # widen(v): the float32 that a stored value stands for; narrow(v, like): float32 v as it is stored where like was read
 widen: Any = _widen
 narrow: Any = _narrow
-# wide(): let the function that says so use the longest vectors of the processor, which the compiler avoids by itself
-wide: Any = _wide
+# prefer_512_bit(): lets the calling function use the longest vectors of the processor, which compilers avoid
+prefer_512_bit: Any = _prefer_512_bit
 
 
 @inline_jit
-def ask(array: Any, begin: int, end: int) -> None:
+def prefetch(array: Any, begin: int, end: int) -> None:
     """Ask for cache lines ``begin`` to ``end`` of a C-contiguous array; lines behind its end are ignored.
 
     Lines are counted in an order that takes four places of the array in turn: the processor's own prefetching follows

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..engine.config import Config, ModelConfig, TrainingConfig
 from ..engine.errors import InputError
 from ..engine.model import SequenceModel, StreamingModel
 from ..engine.training import FitData, UserLog, Windows, batches, create_strategy, fit, pack, vectors_before
+from ..kernels.arrays import Bools, Float64s, Int64s
 from .datasets import Stream
 
 __all__ = ["EXEMPLARS", "JOINT", "Periods", "evaluate", "figures", "protocol_config", "rank_sessions"]
@@ -38,9 +38,6 @@ _BATCH_EVENTS = 8_192
 _BLOCK = 4 << 20
 _FORMAT = 1
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -59,7 +56,7 @@ class Periods(NamedTuple):
     """
 
     log: UserLog
-    period: Ints
+    period: Int64s
 
     @classmethod
     def of(cls, stream: Stream) -> "Periods":
@@ -79,9 +76,9 @@ class Periods(NamedTuple):
         return int(self.period[-1])
 
     @property
-    def targets(self) -> Ints:
+    def targets(self) -> Int64s:
         """Return how many targets each session has: its actions but the first."""
-        counts: Ints = np.diff(self.log.starts) - 1
+        counts: Int64s = np.diff(self.log.starts) - 1
         return counts
 
     def items_before(self, period: int) -> int:
@@ -94,7 +91,7 @@ class Periods(NamedTuple):
         log = self.log
         return self.chosen((self.period == period)[log.users] & (log.items < self.items_before(period)))[0]
 
-    def chosen(self, events: Flags) -> tuple[UserLog, Ints]:
+    def chosen(self, events: Bools) -> tuple[UserLog, Int64s]:
         """Return the chosen events of sessions that have two of them or more, and these sessions."""
         log = self.log
         kept = events & (np.bincount(log.users, events, minlength=len(self.period)) > 1)[log.users]
@@ -191,7 +188,7 @@ class _Run:
         self._data, self._config, self._strategy, self._exemplars, self._seed = data, config, strategy, exemplars, seed
         self._clock, self._cpu_clock = clock, cpu_clock
         self._model: StreamingModel | None = None
-        self._kept: Flags = np.zeros(len(data.period), np.bool_)
+        self._kept: Bools = np.zeros(len(data.period), np.bool_)
         self._facts: dict[str, Any] = {}
         self._own_bonus = 0.0
         self.results: list[dict[str, Any]] = []
@@ -266,7 +263,7 @@ class _Run:
         if not same:
             raise InputError(f"cannot go on from the checkpoint {path}: it is of a run with other settings")
 
-    def _fit_data(self, new: Flags, parent: StreamingModel | None) -> FitData:
+    def _fit_data(self, new: Bools, parent: StreamingModel | None) -> FitData:
         data = self._data
         old = data.period < data.period[new][0] if self._strategy == JOINT else self._kept
         log, owners = data.chosen((new | old)[data.log.users])
@@ -309,7 +306,7 @@ def _same(one: dict[str, Any], other: dict[str, Any], done: int) -> bool:
     return first == second
 
 
-def _exemplars(log: UserLog, sessions: Flags, targets: Ints, budget: int, rng: np.random.Generator) -> Flags:
+def _exemplars(log: UserLog, sessions: Bools, targets: Int64s, budget: int, rng: np.random.Generator) -> Bools:
     """Choose sessions with at most ``budget`` targets in all; the rarer their items among ``sessions``, the rather.
 
     So most items stay in some session. Drawn without replacement, with weights (Efraimidis and Spirakis 2006).
@@ -323,7 +320,7 @@ def _exemplars(log: UserLog, sessions: Flags, targets: Ints, budget: int, rng: n
     return kept
 
 
-def rank_sessions(model: SequenceModel, log: UserLog, *, own_bonus: float = 0.0) -> Floats:
+def rank_sessions(model: SequenceModel, log: UserLog, *, own_bonus: float = 0.0) -> Float64s:
     """Rank every action but the first of a session among all items of the model, given those before; ties against.
 
     ``own_bonus`` is added to the scores of what the session had before. Leaves the model in evaluation mode.
@@ -350,7 +347,7 @@ def rank_sessions(model: SequenceModel, log: UserLog, *, own_bonus: float = 0.0)
     return np.delete(result, log.starts[:-1])
 
 
-def _pairs(offsets: Ints) -> tuple[Ints, Ints]:
+def _pairs(offsets: Int64s) -> tuple[Int64s, Int64s]:
     """Return the pairs (t, j) of events of one window with j before t, ordered by t."""
     first = np.repeat(offsets[:-1], np.diff(offsets))
     count = np.arange(offsets[-1]) - first
@@ -358,7 +355,7 @@ def _pairs(offsets: Ints) -> tuple[Ints, Ints]:
     return later, first[later] + np.arange(len(later)) - np.repeat(np.cumsum(count) - count, count)
 
 
-def figures(ranks: Floats) -> dict[str, float]:
+def figures(ranks: Float64s) -> dict[str, float]:
     """Return the figures of the protocol; shares, not percent."""
     twenty = ranks <= 20
     return {

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..engine.model import SequenceModel
 from ..engine.training import UserLog, Windows, at_events, batches, pack, vectors_before
+from ..kernels.arrays import Float64s, Int64s
 from .datasets import Stream
 
 __all__ = ["Ranks", "Split", "figures", "rank_events", "rank_scores", "split"]
@@ -20,9 +21,6 @@ _CORE = 5
 _BATCH_EVENTS = 16_384
 # scores of this many users times items at a time
 _BLOCK = 8 << 20
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 class Split(NamedTuple):
@@ -34,10 +32,10 @@ class Split(NamedTuple):
 
     log: UserLog
     items: int
-    order: Ints
+    order: Int64s
 
     @property
-    def train_stops(self) -> Ints:
+    def train_stops(self) -> Int64s:
         """Return, for every user, the row of the validation event."""
         return self.log.starts[1:] - 2
 
@@ -71,13 +69,13 @@ class Split(NamedTuple):
 class Ranks(NamedTuple):
     """Ranks (events) among all items, and among those that are not in the user's history."""
 
-    plain: Floats
-    masked: Floats
+    plain: Float64s
+    masked: Float64s
 
 
 def split(stream: Stream) -> Split:
     """Filter and order a stream. Raises ``ValueError`` if nothing is left."""
-    kept: Ints = np.arange(len(stream), dtype=np.int64)
+    kept: Int64s = np.arange(len(stream), dtype=np.int64)
     while True:
         users, items = stream.users[kept], stream.items[kept]
         enough = (np.bincount(users)[users] >= _CORE) & (np.bincount(items)[items] >= _CORE)
@@ -91,7 +89,7 @@ def split(stream: Stream) -> Split:
     return Split(log, int(rows.max()) + 1, log.seqs)
 
 
-def rank_events(model: SequenceModel, log: UserLog, events: Ints, length: int, *, query_time: bool = False) -> Ranks:
+def rank_events(model: SequenceModel, log: UserLog, events: Int64s, length: int, *, query_time: bool = False) -> Ranks:
     """Rank the events (rows of the log), each given the ``length`` events of its user before it.
 
     ``query_time`` modulates the user's vector for the time of the event. Leaves the model in evaluation mode.
@@ -118,7 +116,7 @@ def rank_events(model: SequenceModel, log: UserLog, events: Ints, length: int, *
     return Ranks(plain, masked)
 
 
-def rank_scores(scores: NDArray[np.floating], log: UserLog, events: Ints) -> Ranks:
+def rank_scores(scores: NDArray[np.floating], log: UserLog, events: Int64s) -> Ranks:
     """Rank the items of ``events`` (e) in ``scores`` (e, V), which are changed; ties count against."""
     each, wanted = np.arange(len(events)), log.items[events]
     true = scores[each, wanted].copy()
@@ -131,7 +129,7 @@ def rank_scores(scores: NDArray[np.floating], log: UserLog, events: Ints) -> Ran
     return Ranks(plain, (scores >= true[:, None]).sum(1).astype(np.float64))
 
 
-def figures(ranks: Floats) -> dict[str, float]:
+def figures(ranks: Float64s) -> dict[str, float]:
     """Return the means of the usual figures of single true items."""
     ten = ranks <= 10
     return {

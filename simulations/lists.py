@@ -4,20 +4,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .baselines.arrays import FloatArray, grown
+from ..kernels.arrays import Float64s, Int32s
+from .baselines.arrays import grown
 
 __all__ = ["LENGTH", "Counts", "Lists", "top_items", "top_listed"]
 
 LENGTH = 10
-
-IntArray = NDArray[np.int32]
 
 
 class Counts:
     """How often every item occurred so far."""
 
     def __init__(self) -> None:
-        self._counts: FloatArray = np.zeros(1024)
+        self._counts: Float64s = np.zeros(1024)
         self.events = 0
         self.items = 0
 
@@ -28,7 +27,7 @@ class Counts:
         self.events += 1
         self.items = max(self.items, item + 1)
 
-    def surprise(self, items: IntArray) -> float:
+    def surprise(self, items: Int32s) -> float:
         """Return the mean of -log2(events of the item / all events), in bits; every item occurred before."""
         return float(np.mean(np.log2(self.events / self._counts[items])))
 
@@ -41,7 +40,7 @@ class Lists:
         self._surprise = 0.0
         self._lists = 0
 
-    def add(self, items: IntArray, counts: Counts) -> None:
+    def add(self, items: Int32s, counts: Counts) -> None:
         """Take one list; an empty one counts for nothing."""
         if len(items) == 0:
             return
@@ -58,22 +57,22 @@ class Lists:
         }
 
 
-def top_listed(rows: IntArray, scores: FloatArray, allowed: NDArray[np.bool_]) -> IntArray:
+def top_listed(rows: Int32s, scores: Float64s, allowed: NDArray[np.bool_]) -> Int32s:
     """Return the best ten ``rows`` that are ``allowed`` and have a finite score, best first."""
     able = allowed[rows] & np.isfinite(scores)
     best = np.argsort(-scores[able], kind="stable")[:LENGTH]
-    top: IntArray = rows[able][best]
+    top: Int32s = rows[able][best]
     return top
 
 
-def top_items(scores: FloatArray, excluded: IntArray) -> IntArray:
+def top_items(scores: Float64s, excluded: Int32s) -> Int32s:
     """Return the ten items with the highest finite ``scores`` that are not ``excluded``, best first."""
-    top: IntArray = _top(scores, excluded)
+    top: Int32s = _top(scores, excluded)
     return top
 
 
 @njit(cache=True, nogil=True)
-def _top(scores: FloatArray, excluded: IntArray) -> IntArray:
+def _top(scores: Float64s, excluded: Int32s) -> Int32s:
     out_of_play = np.zeros(len(scores), dtype=np.bool_)
     for place in range(len(excluded)):
         out_of_play[excluded[place]] = True

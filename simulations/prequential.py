@@ -7,6 +7,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ..kernels.arrays import Bools, Int32s
+
 __all__ = [
     "MISS",
     "NOT_RANKED",
@@ -32,13 +34,11 @@ _NEW_EVENTS = 5
 _HEAD_SHARE = 0.2
 _NAMES = ("hr@10", "hr@20", "ndcg@10", "mrr")
 
-IntArray = NDArray[np.int32]
-BoolArray = NDArray[np.bool_]
 
-_NONE: IntArray = np.zeros(0, dtype=np.int32)
+_NONE: Int32s = np.zeros(0, dtype=np.int32)
 
 
-def metrics(ranks: IntArray) -> dict[str, float]:
+def metrics(ranks: Int32s) -> dict[str, float]:
     """Return HR@10, HR@20, NDCG@10 and MRR over ``ranks``.
 
     A rank of 1 is the best, ``MISS`` counts in the denominator only, ``NOT_RANKED`` nowhere.
@@ -51,7 +51,7 @@ def metrics(ranks: IntArray) -> dict[str, float]:
     return {name: round(float(mean), 6) for name, mean in zip(_NAMES, sums / asked, strict=True)}
 
 
-def gains(ranks: IntArray) -> NDArray[np.float64]:
+def gains(ranks: Int32s) -> NDArray[np.float64]:
     """Return what every rank adds to NDCG@10: 1 / log2(rank + 1) up to rank 10, else 0."""
     gained = np.zeros(len(ranks))
     top10 = (ranks > 0) & (ranks <= 10)
@@ -59,7 +59,7 @@ def gains(ranks: IntArray) -> NDArray[np.float64]:
     return gained
 
 
-def over_time(ranks: IntArray, positions: NDArray[np.int64], edges: NDArray[np.int64]) -> list[dict[str, float]]:
+def over_time(ranks: Int32s, positions: NDArray[np.int64], edges: NDArray[np.int64]) -> list[dict[str, float]]:
     """Return the metrics of the events whose stream position lies between consecutive ``edges``."""
     cuts = np.searchsorted(positions, edges)
     return [metrics(ranks[start:end]) for start, end in itertools.pairwise(cuts.tolist())]
@@ -70,7 +70,7 @@ class Tally:
 
     def __init__(self, window: int = 2_000) -> None:
         self._sums = np.zeros(4)
-        self._last: IntArray = np.zeros(window, dtype=np.int32)
+        self._last: Int32s = np.zeros(window, dtype=np.int32)
         self.events = 0
 
     def add(self, rank: int) -> None:
@@ -96,7 +96,7 @@ class Ranks:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._ranks: dict[str, IntArray] = {}
+        self._ranks: dict[str, Int32s] = {}
         self.count = 0
 
     def add(self, ranks: Mapping[str, int]) -> None:
@@ -107,7 +107,7 @@ class Ranks:
             self._ranks[name][self.count] = rank
         self.count += 1
 
-    def of(self, name: str) -> IntArray:
+    def of(self, name: str) -> Int32s:
         """Return the ranks of one competitor."""
         return self._ranks[name][: self.count]
 
@@ -119,10 +119,10 @@ class Owned:
     """The items that every user had so far, as codes."""
 
     def __init__(self) -> None:
-        self._items: dict[int, IntArray] = {}
+        self._items: dict[int, Int32s] = {}
         self._sets: dict[int, set[int]] = {}
 
-    def of(self, user: int) -> IntArray:
+    def of(self, user: int) -> Int32s:
         """Return the items of ``user``, each once."""
         return self._items.get(user, _NONE)[: len(self._sets.get(user, ()))]
 
@@ -143,7 +143,7 @@ class Owned:
         owned.add(item)
 
 
-def cohorts(users: IntArray, items: IntArray, times_ms: NDArray[np.int64]) -> dict[str, BoolArray]:
+def cohorts(users: Int32s, items: Int32s, times_ms: NDArray[np.int64]) -> dict[str, Bools]:
     """Return, for every event of a stream, which cohorts it belongs to; they come in pairs of which it is in one.
 
     ``new_user`` and ``new_item``: fewer than 5 events of the user (of the item) came before; ``old_user`` and
@@ -166,7 +166,7 @@ def cohorts(users: IntArray, items: IntArray, times_ms: NDArray[np.int64]) -> di
     }
 
 
-def _count_before(codes: IntArray) -> NDArray[np.int64]:
+def _count_before(codes: Int32s) -> NDArray[np.int64]:
     """Return how often every entry's code occurred before it."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
@@ -191,7 +191,7 @@ def _more_popular(item_before: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 @njit(cache=True, nogil=True)
-def rank_among_known(scores: NDArray[np.float64], item: int, excluded: IntArray) -> int:
+def rank_among_known(scores: NDArray[np.float64], item: int, excluded: Int32s) -> int:
     """Return the rank of ``item`` among the items 0 .. len(scores) - 1 without those ``excluded`` (each named once)."""
     score = scores[item]
     if not np.isfinite(score):
@@ -206,7 +206,7 @@ def rank_among_known(scores: NDArray[np.float64], item: int, excluded: IntArray)
 
 
 @njit(cache=True, nogil=True)
-def rank_dense(scores: NDArray[np.float32], allowed: BoolArray, row: int) -> int:
+def rank_dense(scores: NDArray[np.float32], allowed: Bools, row: int) -> int:
     """Return the rank of ``row`` among the ``allowed`` rows; ``MISS`` when it is not one of them."""
     if row < 0 or row >= len(allowed) or not allowed[row]:
         return MISS
@@ -222,7 +222,7 @@ def rank_dense(scores: NDArray[np.float32], allowed: BoolArray, row: int) -> int
 
 
 @njit(cache=True, nogil=True)
-def rank_listed(rows: IntArray, scores: NDArray[np.float64], allowed: BoolArray, row: int) -> int:
+def rank_listed(rows: Int32s, scores: NDArray[np.float64], allowed: Bools, row: int) -> int:
     """Return the rank of ``row`` when only ``rows`` have ``scores``: all that are not listed are below all that are."""
     if row < 0 or row >= len(allowed) or not allowed[row]:
         return MISS

@@ -30,6 +30,7 @@ PUBLIC = {
     "engine.failpoints",
     "engine.results",
     "engine.versions",
+    "kernels.arrays",
 }
 
 
@@ -71,8 +72,13 @@ def _is_package(module: str) -> bool:
     return part in (*PARTS, "cli") and (_folder(part).joinpath(*inside) / "__init__.py").is_file()
 
 
+def _path(module: str) -> Path:
+    part, *inside = module.split(".")
+    return _folder(part).joinpath(*inside)
+
+
 def _exports(package: str, name: str) -> bool:
-    file = ROOT.joinpath(*package.split("."), "__init__.py")
+    file = _path(package) / "__init__.py"
     tree = ast.parse(file.read_text())
     lists = (
         node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
@@ -86,7 +92,7 @@ OURS = [
     found._replace(module=f"{found.module}.{found.name}", name=None)
     if found.name is not None
     and _is_package(found.module)
-    and (ROOT / found.module.replace(".", "/") / f"{found.name}.py").is_file()
+    and _path(f"{found.module}.{found.name}").with_suffix(".py").is_file()
     and not _exports(found.module, found.name)
     else found
     for found in ALL
@@ -155,3 +161,80 @@ def test_every_module_says_what_is_public() -> None:
 def test_nothing_of_ours_is_importable_under_its_folder_name() -> None:
     outside = [found for found in ALL if found.module.split(".")[0] == "src"]
     assert not outside
+
+
+def _edges(part: str) -> set[tuple[str, str]]:
+    """Return the imports between the modules of a part, those for types only included."""
+    edges = {
+        (".".join(_module_of(part, ROOT / found.file)), found.module)
+        for found in OURS
+        if found.part == part and found.module.split(".")[0] == part
+    }
+    return {(source, target) for source, target in edges if source != target}
+
+
+def _circles(edges: set[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """Return the groups of nodes that reach each other."""
+    graph: dict[str, set[str]] = {}
+    for source, target in edges:
+        graph.setdefault(source, set()).add(target)
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        pending = [start]
+        while pending:
+            for node in graph.get(pending.pop(), ()):
+                if node not in seen:
+                    seen.add(node)
+                    pending.append(node)
+        return seen
+
+    reach = {node: reached(node) for node in graph}
+    return sorted({tuple(sorted(n for n in reach[node] if node in reach.get(n, ()))) for node in graph} - {()})
+
+
+@pytest.mark.parametrize("part", [*PARTS, "cli"])
+def test_files_inside_a_part_import_in_no_circle(part: str) -> None:
+    assert not _circles(_edges(part))
+
+
+@pytest.mark.parametrize("part", [*PARTS, "cli"])
+def test_no_import_inside_a_part_runs_back_up(part: str) -> None:
+    # every folder is one room: what a room needs lies below it, and needs nothing of it
+    folders = {source.rpartition(".")[0] for source, _ in _edges(part)} | {part}
+    parents = {".".join(folder.split(".")[:depth]) for folder in folders for depth in range(1, folder.count(".") + 2)}
+    wrong = {}
+    for folder in sorted(parents):
+        depth = folder.count(".") + 2
+        rooms = {
+            (".".join(source.split(".")[:depth]), ".".join(target.split(".")[:depth]))
+            for source, target in _edges(part)
+            if source.startswith(f"{folder}.") and target.startswith(f"{folder}.")
+        }
+        circles = _circles({(source, target) for source, target in rooms if source != target})
+        if circles:
+            wrong[folder] = circles
+    assert not wrong
+
+
+def test_the_law_finds_a_circle() -> None:
+    assert _circles({("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")}) == [("a", "b", "c")]
+    assert _circles({("a", "b"), ("b", "c"), ("d", "a")}) == []
+
+
+def test_rooms_stay_small() -> None:
+    # the root of the engine is a hall of doors: few enough to read at a glance
+    assert len(list((ROOT / "engine").glob("*.py"))) <= 19
+    files = [file for part in (*PARTS, "cli") for file in _folder(part).rglob("*.py")]
+    assert not [str(file) for file in files if len(file.read_text().splitlines()) > 400]
+
+
+def test_nine_functions_in_ten_fit_a_glance() -> None:
+    lengths = []
+    for part in (*PARTS, "cli"):
+        for file in _folder(part).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    body = node.body[1:] if ast.get_docstring(node) else node.body
+                    lengths.append((body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0)
+    assert sorted(lengths)[int(0.9 * len(lengths))] <= 20

@@ -1,6 +1,6 @@
 """Kafka: one contract with two clients, the source of events, and what goes out."""
 
-from .contract import Batch, KafkaClient, KafkaConsumer, KafkaProducer, Message, Place, Topic
+from .contract import KafkaClient, KafkaConsumer, KafkaProducer, Message, Place, Polled, Topic
 from .options import KafkaAddress, kafka_client, parse_address
 from .outlets import KafkaDeadLetters, RecommendationOutlet, RequestReply
 from .service import KafkaService
@@ -8,7 +8,6 @@ from .source import KafkaSource
 from .start import SourceFacts, facts_of, source_key
 
 __all__ = [
-    "Batch",
     "KafkaAddress",
     "KafkaClient",
     "KafkaConsumer",
@@ -18,6 +17,7 @@ __all__ = [
     "KafkaSource",
     "Message",
     "Place",
+    "Polled",
     "RecommendationOutlet",
     "RequestReply",
     "SourceFacts",

@@ -8,7 +8,7 @@ import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
 from ...engine.errors import BrokerError, ConfigError
-from .contract import Batch, Message, Place, Topic
+from .contract import Message, Place, Polled, Topic
 
 __all__ = ["ConfluentClient"]
 
@@ -102,9 +102,9 @@ class _Consumer:
         except ck.KafkaException as error:
             raise BrokerError(_text(error)) from None
 
-    def poll(self, max_messages: int, wait_s: float) -> Batch:
+    def poll(self, max_messages: int, wait_s: float) -> Polled:
         first = self._consumer.poll(wait_s)
-        batch = Batch([], {})
+        batch = Polled([], {})
         if first is None:
             return batch
         found = [first]

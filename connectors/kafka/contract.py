@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-__all__ = ["Batch", "KafkaClient", "KafkaConsumer", "KafkaProducer", "Message", "Place", "Topic"]
+__all__ = ["KafkaClient", "KafkaConsumer", "KafkaProducer", "Message", "Place", "Polled", "Topic"]
 
 # a topic's name and one of its partitions
 Place = tuple[str, int]
@@ -19,8 +19,8 @@ class Message(NamedTuple):
     value: bytes | None
 
 
-class Batch(NamedTuple):
-    """What one poll brought.
+class Polled(NamedTuple):
+    """Result of one poll.
 
     ``positions`` are next offsets that the client knows beyond the messages: the end of a partition, or the place
     behind aborted transactions and control records, which are never messages.
@@ -66,7 +66,7 @@ class KafkaConsumer(Protocol):
         """Read from exactly these partitions and offsets; replaces what was assigned before."""
         ...
 
-    def poll(self, max_messages: int, wait_s: float) -> Batch:
+    def poll(self, max_messages: int, wait_s: float) -> Polled:
         """Wait up to ``wait_s`` for a first message, then up to 20 ms for more.
 
         Aborted transactions are left out. An offset that is no longer kept raises ``BrokerError``; nothing is skipped.

@@ -13,7 +13,7 @@ import kafka
 import kafka.errors
 
 from ...engine.errors import BrokerError, ConfigError
-from .contract import Batch, Message, Place, Topic
+from .contract import Message, Place, Polled, Topic
 
 __all__ = ["KafkaPythonClient"]
 
@@ -111,8 +111,8 @@ class _Consumer:
             for place, offset in starts.items():
                 self._consumer.seek(kafka.TopicPartition(*place), offset)
 
-    def poll(self, max_messages: int, wait_s: float) -> Batch:
-        batch = Batch([], {})
+    def poll(self, max_messages: int, wait_s: float) -> Polled:
+        batch = Polled([], {})
         with _broker_errors():
             self._take(batch, int(wait_s * 1000), max_messages)
             until = time.monotonic() + _FILL_MS / 1000
@@ -135,7 +135,7 @@ class _Consumer:
         self._consumer.close(autocommit=False, timeout_ms=1_000)
         self._admin.close()
 
-    def _take(self, batch: Batch, timeout_ms: int, max_messages: int) -> None:
+    def _take(self, batch: Polled, timeout_ms: int, max_messages: int) -> None:
         for at, records in self._consumer.poll(timeout_ms=timeout_ms, max_records=max_messages).items():
             batch.messages.extend(
                 Message(at.topic, at.partition, record.offset, record.key, record.value) for record in records

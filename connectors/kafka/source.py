@@ -18,7 +18,7 @@ from ...engine.failpoints import failpoint
 from ...engine.results import IngestReport, Record, SourceHealth
 from ..apply import Applier, Backoff, Origin, SourceEngine, SourceStoppedError
 from ..dead_letter import DeadLetters
-from .contract import Batch, KafkaClient, KafkaConsumer, Place
+from .contract import KafkaClient, KafkaConsumer, Place, Polled
 from .options import KafkaAddress, kafka_client
 from .start import chosen_partitions, facts_of, find_topic, resolve_starts, source_key
 
@@ -170,7 +170,7 @@ class KafkaSource:
             starts.update(found)
         self._places, self._next = places, starts
 
-    def _apply(self, applier: Applier, batch: Batch) -> None:
+    def _apply(self, applier: Applier, batch: Polled) -> None:
         records: list[Record] = []
         origins: list[Origin] = []
         moved = self._next

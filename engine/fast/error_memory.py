@@ -2,15 +2,12 @@
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
+from ...kernels.arrays import Float32s, Int32s, Int64s
 from ...kernels.jit import jit
 
 __all__ = ["ErrorMemory"]
 
-Rows = npt.NDArray[np.int32]
-Scores = npt.NDArray[np.float32]
-Seqs = npt.NDArray[np.int64]
 
 # neighbours that vote
 _NEAREST = 200
@@ -31,7 +28,7 @@ class ErrorMemory:
         self.events = events
         self._index = faiss.IndexFlatIP(d)
         self._index.add(np.zeros((events, d), np.float32))
-        self._vectors: Scores = faiss.rev_swig_ptr(self._index.get_xb(), events * d).reshape(events, d)
+        self._vectors: Float32s = faiss.rev_swig_ptr(self._index.get_xb(), events * d).reshape(events, d)
         self._users = np.full(events, _NOBODY, np.int32)
         self._items = np.zeros(events, np.int32)
 
@@ -41,16 +38,16 @@ class ErrorMemory:
         return int(self._vectors.nbytes + self._users.nbytes + self._items.nbytes)
 
     @property
-    def users(self) -> Rows:
+    def users(self) -> Int32s:
         """The rows of the users whose vectors are here, ascending."""
-        users: Rows = np.unique(self._users[self._users != _NOBODY])
+        users: Int32s = np.unique(self._users[self._users != _NOBODY])
         return users
 
-    def learn(self, seqs: Seqs, users: Rows, items: Rows, vectors: Scores) -> None:
+    def learn(self, seqs: Int64s, users: Int32s, items: Int32s, vectors: Float32s) -> None:
         """Take in events by their numbers in the log; ``vectors`` [events, d] are those before them."""
         _learn(seqs, users, items, vectors, self._users, self._items, self._vectors)
 
-    def vote(self, vector: Scores, expected: Rows) -> tuple[Rows, Scores]:
+    def vote(self, vector: Float32s, expected: Int32s) -> tuple[Int32s, Float32s]:
         """Return the items that came after the nearest vectors, the nearest first, and the cosine of each.
 
         Cosines for the items that are ``expected``, the model's own first ones, are cut down: what it gets wrong
@@ -68,7 +65,13 @@ class ErrorMemory:
 
 @jit
 def _learn(
-    seqs: Seqs, users: Rows, items: Rows, vectors: Scores, to_users: Rows, to_items: Rows, to_vectors: Scores
+    seqs: Int64s,
+    users: Int32s,
+    items: Int32s,
+    vectors: Float32s,
+    to_users: Int32s,
+    to_items: Int32s,
+    to_vectors: Float32s,
 ) -> None:
     for k in range(seqs.size):
         place = seqs[k] % to_users.size
@@ -79,8 +82,8 @@ def _learn(
 
 @jit
 def _votes(
-    cosines: Scores, places: Seqs, vector: Scores, users: Rows, items: Rows, expected: Rows
-) -> tuple[Rows, Scores]:
+    cosines: Float32s, places: Int64s, vector: Float32s, users: Int32s, items: Int32s, expected: Int32s
+) -> tuple[Int32s, Float32s]:
     found, votes = np.empty(places.size, np.int32), np.empty(places.size, np.float32)
     norm = np.sqrt(np.sum(vector * vector))
     count = 0

@@ -1,10 +1,11 @@
-"""The compiled entry points of the fast memory: learn events, excite items by a context, recall and score them."""
+"""Compiled entry points of the fast memory: learn events, accumulate a context, find candidates and score them."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.arrays import Float32s, Int32s
 from ...kernels.jit import jit
 from . import contexts as ring
 from . import neighbours, popularity, transitions
@@ -13,10 +14,8 @@ from .neighbours import Neighbours
 from .popularity import Popularity
 from .transitions import Followers
 
-__all__ = ["REACH", "SMOOTHING", "Memory", "Scratch", "excite", "learn", "recall", "score"]
+__all__ = ["REACH", "SMOOTHING", "Memory", "Scratch", "accumulate", "candidates", "learn", "score"]
 
-Rows = npt.NDArray[np.int32]
-Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.int8]
 
 # events of the user whose rows score an item, and how many of them the narrower parts look at
@@ -48,15 +47,15 @@ class Memory(NamedTuple):
 class Scratch(NamedTuple):
     """Working memory of queries.
 
-    together  float32 [items, 4]                 scores by unordered pairs, of the context that excited last
+    together  float32 [items, 4]                 scores by unordered pairs, of the context that was accumulated last
     after     float32 [items, 4]                 scores by ordered pairs
     touched   int32 [2, REACH * neighbours]      items that have scores
     counts    int64 [2]                          how many
     marks     int8 [items]                       zero between calls
     """
 
-    together: Scores
-    after: Scores
+    together: Float32s
+    after: Float32s
     touched: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int64]
     marks: Marks
@@ -66,8 +65,8 @@ class Scratch(NamedTuple):
 def learn(
     memory: Memory,
     contexts: Contexts,
-    slots: Rows,
-    items: Rows,
+    slots: Int32s,
+    items: Int32s,
     times: npt.NDArray[np.int64],
     start: int,
     now: int,
@@ -108,10 +107,10 @@ def _spread(
     memory: Memory,
     table: Neighbours,
     decays: npt.NDArray[np.float64],
-    recent: Rows,
+    recent: Int32s,
     now: int,
-    scores: Scores,
-    touched: Rows,
+    scores: Float32s,
+    touched: Int32s,
 ) -> int:
     # the rows of the last items, the newest weighing most; returns how many items were touched
     slow, fast = 1.0 / neighbours.inflation(table, 0, now), 1.0 / neighbours.inflation(table, 1, now)
@@ -133,7 +132,7 @@ def _spread(
 
 
 @jit
-def excite(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> Followers:
+def accumulate(memory: Memory, recent: Int32s, now: int, scratch: Scratch) -> Followers:
     """Score what the pairs of the last items lead to; replaces the scores of the context before.
 
     Returns what followed the last of them directly.
@@ -157,7 +156,7 @@ def excite(memory: Memory, recent: Rows, now: int, scratch: Scratch) -> Follower
 
 
 @jit
-def _allowed(scores: Scores, touched: Rows, marks: Marks, columns: int) -> tuple[Rows, Scores]:
+def _allowed(scores: Float32s, touched: Int32s, marks: Marks, columns: int) -> tuple[Int32s, Float32s]:
     # the touched items that are not excluded, and in the first places of each column [columns, touched] their scores
     items, values = np.empty(touched.size, np.int32), np.empty((columns, touched.size), np.float32)
     count = 0
@@ -171,7 +170,7 @@ def _allowed(scores: Scores, touched: Rows, marks: Marks, columns: int) -> tuple
 
 
 @jit
-def _at_least(bits: Rows, level: np.int32) -> int:
+def _at_least(bits: Int32s, level: np.int32) -> int:
     # in 32 bits, so that it becomes one vector instruction for many values
     count = np.int32(0)
     for k in range(bits.size):
@@ -180,7 +179,7 @@ def _at_least(bits: Rows, level: np.int32) -> int:
 
 
 @jit
-def _threshold(bits: Rows, wanted: int) -> np.int32:
+def _threshold(bits: Int32s, wanted: int) -> np.int32:
     # what the wanted largest values reach and no others do, else the wanted-th largest; 0 if fewer are positive. The
     # bits of floats that are not negative order as they do
     level = np.int32(0)
@@ -195,7 +194,7 @@ def _threshold(bits: Rows, wanted: int) -> np.int32:
 
 
 @jit
-def _choose(items: Rows, values: Scores, wanted: int, marks: Marks, chosen: Rows, count: int) -> int:
+def _choose(items: Int32s, values: Float32s, wanted: int, marks: Marks, chosen: Int32s, count: int) -> int:
     # append the best items that were not chosen before; equal scores in the order in which they were touched
     bits = values.view(np.int32)
     level = _threshold(bits, wanted)
@@ -215,7 +214,7 @@ def _choose(items: Rows, values: Scores, wanted: int, marks: Marks, chosen: Rows
 
 
 @jit
-def _choose_leaders(popular: Popularity, level: int, wanted: int, marks: Marks, chosen: Rows, count: int) -> int:
+def _choose_leaders(popular: Popularity, level: int, wanted: int, marks: Marks, chosen: Int32s, count: int) -> int:
     taken = 0
     for k in range(popular.lengths[level]):
         item = popular.leaders[level, k]
@@ -232,7 +231,7 @@ def _choose_leaders(popular: Popularity, level: int, wanted: int, marks: Marks, 
 
 
 @jit
-def _kept(items: Rows, values: Scores, marks: Marks) -> tuple[Rows, Scores]:
+def _kept(items: Int32s, values: Float32s, marks: Marks) -> tuple[Int32s, Float32s]:
     kept, kept_values = np.empty_like(items), np.empty_like(values)
     count = 0
     for k in range(items.size):
@@ -242,8 +241,10 @@ def _kept(items: Rows, values: Scores, marks: Marks) -> tuple[Rows, Scores]:
 
 
 @jit
-def recall(popular: Popularity, followers: Rows, counts: Scores, excluded: Rows, wanted: int, scratch: Scratch) -> Rows:
-    """Return the items that the memories put first for the context that excited last; none is excluded.
+def candidates(
+    popular: Popularity, followers: Int32s, counts: Float32s, excluded: Int32s, wanted: int, scratch: Scratch
+) -> Int32s:
+    """Return the items that the memories put first for the context that was accumulated last; none is excluded.
 
     The union of the first ``wanted`` by the first part of each table of neighbours, a quarter of that by its other
     parts and by ``counts`` of ``followers``, and ``wanted`` leaders shared out among the half-lives.
@@ -278,7 +279,7 @@ def recall(popular: Popularity, followers: Rows, counts: Scores, excluded: Rows,
 
 
 @jit
-def _gather(scores: Scores, rows: Rows, targets: Scores) -> None:
+def _gather(scores: Float32s, rows: Int32s, targets: Float32s) -> None:
     nan = np.float32(np.nan)
     for k in range(rows.size):
         row = rows[k]
@@ -289,8 +290,8 @@ def _gather(scores: Scores, rows: Rows, targets: Scores) -> None:
 
 
 @jit
-def score(popular: Popularity, followers: Followers, rows: Rows, now: int, scratch: Scratch) -> Scores:
-    """Return the scores of rows for the context that excited last, [half-lives + 9, rows]; nan is not scored.
+def score(popular: Popularity, followers: Followers, rows: Int32s, now: int, scratch: Scratch) -> Float32s:
+    """Return the scores of rows for the context that was accumulated last, [half-lives + 9, rows]; nan is not scored.
 
     In order: popularities, unordered pairs, ordered pairs, direct successors.
     """

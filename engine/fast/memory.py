@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.arrays import Float32s, Int32s, Int64s
 from ..config import FastConfig
 from . import contexts as ring
 from . import kernels, neighbours, popularity, snapshots, transitions
@@ -14,11 +15,8 @@ from .kernels import Memory, Scratch
 
 __all__ = ["Context", "FastMemory", "LoadContext"]
 
-Rows = npt.NDArray[np.int32]
-Scores = npt.NDArray[np.float32]
-Times = npt.NDArray[np.int64]
 Arrays = dict[str, npt.NDArray[Any]]
-LoadContext = Callable[[int], tuple[Rows, Times]]
+LoadContext = Callable[[int], tuple[Int32s, Int64s]]
 
 _FIRST_ITEMS = 1_024
 _FIRST_ENTRIES = 1 << 16
@@ -33,14 +31,14 @@ _PAIR_PARTS = (
     "rules-last",
 )
 _DIRECT_PARTS = ("transitions", "transitions-recent")
-_NO_ROWS: Rows = np.empty(0, np.int32)
+_NO_ROWS: Int32s = np.empty(0, np.int32)
 
 
 class Context(NamedTuple):
     """The last events of a user, oldest first: item rows and times in ms."""
 
-    items: Rows
-    times_ms: Times
+    items: Int32s
+    times_ms: Int64s
 
 
 class FastMemory:
@@ -56,9 +54,9 @@ class FastMemory:
     """
 
     # the number of events and the items that the scratch memory holds scores for
-    _excited: tuple[int, bytes] | None
+    _accumulated: tuple[int, bytes] | None
     # what followed the last item of that context directly
-    _followers: tuple[Rows, Scores]
+    _followers: tuple[Int32s, Float32s]
 
     def __init__(self, config: FastConfig) -> None:
         self._config = config
@@ -102,7 +100,7 @@ class FastMemory:
         tables = (*self._memory, self._contexts, self._scratch)
         return sum(array.nbytes for table in tables for array in table)
 
-    def learn(self, user_rows: Rows, item_rows: Rows, times_ms: Times, load_context: LoadContext) -> None:
+    def learn(self, user_rows: Int32s, item_rows: Int32s, times_ms: Int64s, load_context: LoadContext) -> None:
         """Learn applied events, in the order of application; of at most ``config.contexts`` users."""
         if not item_rows.size:
             return
@@ -136,30 +134,30 @@ class FastMemory:
         """Whether the last events of a user are here, so that ``learn`` will not ask for them."""
         return ring.find(self._contexts, user_row) >= 0
 
-    def score(self, rows: Rows, context: Context) -> dict[str, Scores]:
+    def score(self, rows: Int32s, context: Context) -> dict[str, Float32s]:
         """Return the scores of some items, rows ascending, by every part; nan where a part does not know the item.
 
         The cost depends on the number of rows and of neighbours, not on the catalogue.
         """
-        self._excite(context)
+        self._accumulate(context)
         scores = kernels.score(self._memory.popular, self._followers, rows, self._events, self._scratch)
         return dict(zip(self.names, scores, strict=True))
 
-    def parts(self, context: Context, n_items: int) -> dict[str, Scores]:
+    def parts(self, context: Context, n_items: int) -> dict[str, Float32s]:
         """Return the scores of the item rows below ``n_items``."""
         return self.score(np.arange(n_items, dtype=np.int32), context)
 
-    def candidates(self, context: Context, count: int, excluded: Rows = _NO_ROWS) -> Rows:
+    def candidates(self, context: Context, count: int, excluded: Int32s = _NO_ROWS) -> Int32s:
         """Return the item rows that the parts would put first, ascending, without the excluded ones.
 
         Up to ``count`` by ``item-knn`` and by ``rules``, a quarter of that by their variants, and ``count`` popular
         ones shared out among the half-lives. Pass all that may not be answered as ``excluded``: a user who has had the
         first few hundred would get nothing else. A context without events gives popular items alone.
         """
-        self._excite(context)
-        return np.sort(kernels.recall(self._memory.popular, *self._followers, excluded, count, self._scratch))
+        self._accumulate(context)
+        return np.sort(kernels.candidates(self._memory.popular, *self._followers, excluded, count, self._scratch))
 
-    def similar(self, item_row: int, count: int) -> tuple[Rows, Scores]:
+    def similar(self, item_row: int, count: int) -> tuple[Int32s, Float32s]:
         """Return the items that share most users' last events with an item, best first, and their scores."""
         if not 0 <= item_row < self._items:
             return _NO_ROWS, np.empty(0, np.float32)
@@ -208,14 +206,14 @@ class FastMemory:
         ring.restore(self._contexts, parts["contexts"])
         return True
 
-    def _excite(self, context: Context) -> None:
+    def _accumulate(self, context: Context) -> None:
         # the candidates, their scores and all scores of one query need this only once
         cause = (self._events, context.items.tobytes())
-        if cause != self._excited:
-            self._followers = kernels.excite(self._memory, context.items, self._events, self._scratch)
-            self._excited = cause
+        if cause != self._accumulated:
+            self._followers = kernels.accumulate(self._memory, context.items, self._events, self._scratch)
+            self._accumulated = cause
 
-    def _load(self, slot: int, items: Rows, times_ms: Times) -> None:
+    def _load(self, slot: int, items: Int32s, times_ms: Int64s) -> None:
         length = min(len(items), self._config.context)
         self._contexts.items[slot, :length] = items[len(items) - length :]
         self._contexts.times[slot, :length] = times_ms[len(items) - length :]
@@ -257,4 +255,4 @@ class FastMemory:
             counts=np.zeros(2, np.int64),
             marks=np.zeros(items, np.int8),
         )
-        self._excited = None
+        self._accumulated = None

@@ -1,18 +1,15 @@
 """Parts that know a few items only, as keys with values."""
 
 import numpy as np
-import numpy.typing as npt
 
+from ...kernels.arrays import Float32s, Int32s
 from ...kernels.jit import jit
 
 __all__ = ["spread"]
 
-Rows = npt.NDArray[np.int32]
-Scores = npt.NDArray[np.float32]
-
 
 @jit
-def spread(keys: Rows, values: Scores, rows: Rows) -> Scores:
+def spread(keys: Int32s, values: Float32s, rows: Int32s) -> Float32s:
     """Return the values of ``rows``, which ascend; several of one key add up, nan is none."""
     places = _places(rows)
     scores = np.full(rows.size, np.float32(np.nan))
@@ -24,7 +21,7 @@ def spread(keys: Rows, values: Scores, rows: Rows) -> Scores:
 
 
 @jit
-def _places(rows: Rows) -> Rows:
+def _places(rows: Int32s) -> Int32s:
     # a hash table of where each row is, -1 where it is empty: ten times as fast as searching for every key
     size = 4
     while size < 4 * rows.size:
@@ -36,7 +33,7 @@ def _places(rows: Rows) -> Rows:
 
 
 @jit
-def _find(places: Rows, rows: Rows, key: int) -> int:
+def _find(places: Int32s, rows: Int32s, key: int) -> int:
     # rows are dense, so that their last bits are a good hash; linear probing
     mask = np.uint32(places.size - 1)
     at = np.uint32(key) & mask

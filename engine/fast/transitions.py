@@ -1,8 +1,8 @@
 """What followed an item directly: exact counts that never decay, and weights that fade with the item's own events."""
 
 import numpy as np
-import numpy.typing as npt
 
+from ...kernels.arrays import Float32s, Int32s
 from ...kernels.jit import jit
 from . import neighbours, popularity
 from .neighbours import Neighbours
@@ -11,11 +11,9 @@ from .sparse import spread
 
 __all__ = ["HALF_LIFE", "Followers", "add", "followers", "scores"]
 
-Rows = npt.NDArray[np.int32]
-Scores = npt.NDArray[np.float32]
 
 # item rows in no order, and [2, followers] counts and fading weights
-Followers = tuple[Rows, Scores]
+Followers = tuple[Int32s, Float32s]
 
 # in events: so long that the slow weights of a table are counts
 HALF_LIFE = 1e12
@@ -57,7 +55,7 @@ def followers(table: Neighbours, popular: Popularity, item: int, now: int) -> Fo
 
 
 @jit
-def scores(found: Followers, rows: Rows) -> Scores:
+def scores(found: Followers, rows: Int32s) -> Float32s:
     """Return the scores of ``rows``, which ascend, by both weights, [2, rows]; nan is none."""
     keys, weights = found
     result = np.empty((2, rows.size), np.float32)

@@ -5,13 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.arrays import Float32s, Float64s
 from ...kernels.jit import fast_jit, jit
 from ..ranking import DEPTH, ndcg, rank
 
 __all__ = ["FEATURES", "Knowledge", "best", "learn", "score"]
 
-Matrix = npt.NDArray[np.float32]
-Vector = npt.NDArray[np.float64]
 
 # features per part: the score relative to the best candidate in logarithms, and the same as a share
 FEATURES = 2
@@ -36,9 +35,9 @@ class Knowledge(NamedTuple):
     events   float32 [situations + 1]             decayed number of events
     """
 
-    weights: Matrix
-    squares: Matrix
-    gains: Matrix
+    weights: Float32s
+    squares: Float32s
+    gains: Float32s
     events: npt.NDArray[np.float32]
 
 
@@ -53,7 +52,7 @@ def _extremes(values: npt.NDArray[np.float32], logit: bool) -> tuple[float, floa
 
 
 @fast_jit
-def _logarithms(values: Vector) -> Vector:
+def _logarithms(values: Float64s) -> Float64s:
     # of positive numbers: the exponent, and the series of the inverse hyperbolic tangent for what is left, within
     # sqrt(2) of 1; np.log is not made into vector instructions and took most of the mixture's time
     bits = values.view(np.int64)
@@ -72,7 +71,7 @@ def _logarithms(values: Vector) -> Vector:
 
 
 @jit
-def _features(values: npt.NDArray[np.float32], logit: bool) -> tuple[Vector, Vector]:
+def _features(values: npt.NDArray[np.float32], logit: bool) -> tuple[Float64s, Float64s]:
     # of every candidate by one part: relative to the best in logarithms, and as a share; zero if the part knows none
     levels, shares = np.zeros(values.size), np.zeros(values.size)
     top, bottom = _extremes(values, logit)
@@ -100,7 +99,7 @@ def _features(values: npt.NDArray[np.float32], logit: bool) -> tuple[Vector, Vec
 
 
 @jit
-def _describe(scores: Matrix, logits: npt.NDArray[np.bool_]) -> Vector:
+def _describe(scores: Float32s, logits: npt.NDArray[np.bool_]) -> Float64s:
     # [candidates, parts * FEATURES]
     parts, count = scores.shape
     features = np.zeros((count, FEATURES * parts))
@@ -112,7 +111,7 @@ def _describe(scores: Matrix, logits: npt.NDArray[np.bool_]) -> Vector:
 
 
 @jit
-def _combine(features: Vector, bucket: int, weights: Matrix) -> Vector:
+def _combine(features: Float64s, bucket: int, weights: Float32s) -> Float64s:
     mixed = np.zeros(features.shape[0])
     for c in range(features.shape[0]):
         for f in range(features.shape[1]):
@@ -121,7 +120,7 @@ def _combine(features: Vector, bucket: int, weights: Matrix) -> Vector:
 
 
 @jit
-def _mixed(scores: Matrix, logits: npt.NDArray[np.bool_], bucket: int, weights: Matrix) -> Vector:
+def _mixed(scores: Float32s, logits: npt.NDArray[np.bool_], bucket: int, weights: Float32s) -> Float64s:
     # what _combine gives for _describe, without the features in memory
     mixed = np.zeros(scores.shape[1])
     for p in range(scores.shape[0]):
@@ -148,7 +147,7 @@ def best(knowledge: Knowledge, bucket: int) -> int:
 
 
 @jit
-def score(knowledge: Knowledge, scores: Matrix, logits: npt.NDArray[np.bool_], bucket: int) -> Vector:
+def score(knowledge: Knowledge, scores: Float32s, logits: npt.NDArray[np.bool_], bucket: int) -> Float64s:
     """Return the scores of the best member for scores [parts, candidates].
 
     What a part that answers alone does not score is ranked by the combination, below all that it scores.
@@ -168,7 +167,7 @@ def score(knowledge: Knowledge, scores: Matrix, logits: npt.NDArray[np.bool_], b
 
 
 @jit
-def learn(knowledge: Knowledge, scores: Matrix, logits: npt.NDArray[np.bool_], position: int, bucket: int) -> None:
+def learn(knowledge: Knowledge, scores: Float32s, logits: npt.NDArray[np.bool_], position: int, bucket: int) -> None:
     """Learn that candidate ``position`` came: the gain of every member, then an AdaGrad step on the softmax loss."""
     weights, squares, gains, events = knowledge
     parts = scores.shape[0]

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.arrays import Float32s
 from ..results import MixWeights
 from . import kernels
 from .kernels import Knowledge
 
 __all__ = ["Mix", "Situation"]
 
-Scores = npt.NDArray[np.float32]
 
 # a situation is known by the events so far (from 1, 3, 10, 50 on) and by whether the last one is 10 minutes ago
 _EVENTS = np.array([1, 3, 10, 50])
@@ -68,14 +68,14 @@ class Mix:
         self._knowledge.weights[-1] = _FIRST_WEIGHT
         self._knowledge.squares[:] = _FIRST_SQUARE
 
-    def score(self, parts: Mapping[str, Scores], situation: Situation) -> npt.NDArray[np.float64]:
+    def score(self, parts: Mapping[str, Float32s], situation: Situation) -> npt.NDArray[np.float64]:
         """Return one score per candidate; ``parts`` holds scores over the same candidates."""
         matrix = self._matrix(parts)
         if not matrix.shape[1]:
             return np.empty(0)
         return kernels.score(self._knowledge, matrix, self._logits, situation.bucket)
 
-    def learn(self, parts: Mapping[str, Scores], position: int, situation: Situation) -> None:
+    def learn(self, parts: Mapping[str, Float32s], position: int, situation: Situation) -> None:
         """Learn from one event whose item was candidate ``position``; -1 if it was none of them: nothing to learn."""
         if position >= 0:
             kernels.learn(self._knowledge, self._matrix(parts), self._logits, position, situation.bucket)
@@ -105,7 +105,7 @@ class Mix:
         self._values[:] = np.frombuffer(blob, np.float32, offset=_DIGEST_BYTES)
         return True
 
-    def _matrix(self, parts: Mapping[str, Scores]) -> Scores:
+    def _matrix(self, parts: Mapping[str, Float32s]) -> Float32s:
         count = len(next(iter(parts.values())))
         missing = np.full(count, np.nan, np.float32)
         rows = np.concatenate([parts.get(name, missing) for name in self._names], dtype=np.float32)

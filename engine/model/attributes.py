@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from ...kernels.arrays import Int64s
 from ..events import Item
 
 __all__ = ["Features", "ItemAttributes", "item_features"]
@@ -27,17 +27,15 @@ _MAX_FEATURES = 64
 _MAX_TEXT = 64
 _WORD = re.compile(r"\w+")
 
-Ints = NDArray[np.int64]
-
 
 class Features(NamedTuple):
     """The buckets of some items: those of item i are ``buckets[starts[i] : starts[i + 1]]``, ascending."""
 
-    buckets: Ints  # (F)
-    starts: Ints  # (items + 1)
+    buckets: Int64s  # (F)
+    starts: Int64s  # (items + 1)
 
     @property
-    def counts(self) -> Ints:
+    def counts(self) -> Int64s:
         """How many features each item has."""
         return np.diff(self.starts)
 

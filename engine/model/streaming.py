@@ -30,7 +30,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...kernels.block.train import drop_norm, supported
+from ...kernels.block.train import supported
+from ...kernels.block.train_norm import drop_norm
 from ..config import ModelConfig
 from .attributes import Features, ItemAttributes
 from .base import SequenceModel

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ...kernels.arrays import Float32s
 from ...kernels.block import LayerWeights
 from ...kernels.jit import jit
 from ..config import ModelConfig
@@ -22,8 +22,6 @@ from .streaming import StreamingModel, searched
 __all__ = ["StepWeights", "load", "save"]
 
 _FORMAT = "1"
-
-Array = NDArray[np.float32]
 
 
 def save(model: StreamingModel, path: str | Path) -> None:
@@ -72,20 +70,25 @@ def check_finite(tensors: dict[str, torch.Tensor], origin: str) -> None:
 class QueryWeights(NamedTuple):
     """What modulates a vector for the time of the query."""
 
-    time_in: Array  # (3, m)
-    time_in_bias: Array  # (m)
-    time_out: Array  # (m, 2 d): gamma, beta
-    time_out_bias: Array  # (2 d)
+    time_in: Float32s  # (3, m)
+    time_in_bias: Float32s  # (m)
+    time_out: Float32s  # (m, 2 d): gamma, beta
+    time_out_bias: Float32s  # (2 d)
 
-    def modulate(self, vectors: Array, phi: Array) -> Array:
+    def modulate(self, vectors: Float32s, phi: Float32s) -> Float32s:
         """Return the vectors (R, d) for queries after gaps with the features ``phi`` (R, 3)."""
         return _modulated(vectors, phi, self.time_in, self.time_in_bias, self.time_out, self.time_out_bias)
 
 
 @jit
 def _modulated(
-    vectors: Array, phi: Array, time_in: Array, time_in_bias: Array, time_out: Array, time_out_bias: Array
-) -> Array:
+    vectors: Float32s,
+    phi: Float32s,
+    time_in: Float32s,
+    time_in_bias: Float32s,
+    time_out: Float32s,
+    time_out_bias: Float32s,
+) -> Float32s:
     # one vector is asked for at a time: a dozen of numpy's operations cost more than their arithmetic
     d = vectors.shape[1]
     modulated = np.empty_like(vectors)
@@ -106,13 +109,13 @@ def _modulated(
 class NewItems(NamedTuple):
     """What the vectors of items that the version does not know are made of."""
 
-    buckets: Array  # (B, d)
-    unknown: Array  # (d): the unknown item's vector before the input norm
-    norm: Array  # (d)
-    norm_bias: Array  # (d)
+    buckets: Float32s  # (B, d)
+    unknown: Float32s  # (d): the unknown item's vector before the input norm
+    norm: Float32s  # (d)
+    norm_bias: Float32s  # (d)
     length: float  # of what is searched; 0: as it is
 
-    def vectors(self, features: Features, eps: float) -> tuple[Array, Array]:
+    def vectors(self, features: Features, eps: float) -> tuple[Float32s, Float32s]:
         """Return the vectors (items, d) by which such items are read, after the input norm, and searched."""
         parts = np.zeros((len(features.starts) - 1, self.buckets.shape[1]), np.float32)
         for part, start, stop in zip(parts, features.starts[:-1], features.starts[1:], strict=True):
@@ -130,8 +133,8 @@ class StepWeights(NamedTuple):
 
     config: ModelConfig
     items: int
-    read_table: Array  # (V + 2, d): item vectors after the input norm; then the unknown item, the start token
-    item_table: Array  # (V, d): search vectors
+    read_table: Float32s  # (V + 2, d): item vectors after the input norm; then the unknown item, the start token
+    item_table: Float32s  # (V, d): search vectors
     layers: LayerWeights
     query: QueryWeights | None
     new_items: NewItems | None
@@ -199,7 +202,7 @@ def _mlp(module: nn.Module) -> tuple[torch.Tensor, ...]:
     return state["first.weight"].T, state["first.bias"], state["last.weight"].T, state["last.bias"]
 
 
-def _array(tensor: torch.Tensor) -> Array:
-    array: Array = np.array(tensor.detach().cpu().float().numpy(), order="C", copy=True)
+def _array(tensor: torch.Tensor) -> Float32s:
+    array: Float32s = np.array(tensor.detach().cpu().float().numpy(), order="C", copy=True)
     array.flags.writeable = False
     return array

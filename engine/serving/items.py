@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.arrays import Bools, Float32s, Int32s
 from ..config import RetrievalConfig
 from ..events import Item
 from ..model import NewItems, StepWeights, item_features
@@ -14,9 +15,6 @@ from ..store import ItemTable
 
 __all__ = ["ServedItems"]
 
-Vector = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.bool_]
 
 # version row of an item with attributes until a history has it
 _UNREAD = -1
@@ -39,7 +37,7 @@ class ServedItems:
         vocabulary: Sequence[str],
         table: Callable[[], ItemTable],
         config: RetrievalConfig,
-        add_read: Callable[[Vector], int],
+        add_read: Callable[[Float32s], int],
     ) -> None:
         self.vocabulary = {item: row for row, item in enumerate(vocabulary)}
         self.table = table
@@ -89,7 +87,7 @@ class ServedItems:
             self.known[changed] = known
             self.index.replace(np.array(changed, np.int64), vectors)
 
-    def version_rows(self, items: Rows) -> npt.NDArray[np.int64]:
+    def version_rows(self, items: Int32s) -> npt.NDArray[np.int64]:
         """Return the version rows of store rows that some history has."""
         if items.size and items.max() >= self.known.size:
             # an event was committed and the caches have not taken it in yet
@@ -107,7 +105,7 @@ class ServedItems:
             rows = self._to_version[items]
         return rows
 
-    def ndcg(self, vector: Vector, row: int, allowed: Mask) -> float:
+    def ndcg(self, vector: Float32s, row: int, allowed: Bools) -> float:
         """Return the NDCG, not cut off at any rank, of the item in store row ``row`` among the allowed ones."""
         self.add(allowed.size)
         asked = allowed & self.known[: allowed.size]
@@ -116,11 +114,11 @@ class ServedItems:
         scores = self.index.scores(vector)[: asked.size]
         return ndcg(rank(scores[row], scores[asked]), np.inf)
 
-    def scores(self, vector: Vector, rows: Rows) -> Vector:
+    def scores(self, vector: Float32s, rows: Int32s) -> Float32s:
         """Return the scores of the given store rows; nan for items that the version does not know."""
         return known_scores(self.index.vectors, self.known, vector, rows)
 
-    def similar(self, row: int, k: int, allowed: Mask) -> tuple[Rows, Vector]:
+    def similar(self, row: int, k: int, allowed: Bools) -> tuple[Int32s, Float32s]:
         """Return the ``k`` items whose vectors have the highest cosine with the item of store row ``row``."""
         vectors = self.index.vectors
         norms = np.linalg.norm(vectors, axis=1)
@@ -129,7 +127,7 @@ class ServedItems:
         best = top(cosine, min(k, int(np.count_nonzero(allowed))))
         return best.astype(np.int32), cosine[best]
 
-    def _by_records(self, rows: list[int], new_items: NewItems) -> tuple[Vector, Mask]:
+    def _by_records(self, rows: list[int], new_items: NewItems) -> tuple[Float32s, Bools]:
         """Return the search vectors of items that the version does not know, and whether their records say anything."""
         table = self.table()
         records = [table.record(row) for row in rows]

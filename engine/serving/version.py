@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.arrays import Float32s
 from ..config import Config
 from ..fast import ErrorMemory
 from ..model import StepWeights
@@ -18,7 +19,6 @@ from .locks import FairLock
 
 __all__ = ["Move", "ServedVersion"]
 
-Vector = npt.NDArray[np.float32]
 
 # a state step costs some microseconds: slices of this many tokens keep a waiting query under a few milliseconds
 _SLICE_TOKENS = 512
@@ -82,7 +82,7 @@ class ServedVersion:
         self.error_memory = ErrorMemory(events, weights.item_table.shape[1]) if events else None
         # the vector of users without events
         self.slab.advance([0], [0], [0], [True], _NONE, _NONE)
-        self.start_vector: Vector = self.slab.vectors[0].copy()
+        self.start_vector: Float32s = self.slab.vectors[0].copy()
         self._n = np.full(slots, -1, np.int64)
         self.items = ServedItems(weights, vocabulary, items, config.retrieval, self.slab.add_items)
 
@@ -130,16 +130,16 @@ class ServedVersion:
         slot = self.residency.find(user)
         return slot is not None and int(self._n[slot]) >= n
 
-    def vector(self, user: int, history: History, now_ms: int) -> Vector:
+    def vector(self, user: int, history: History, now_ms: int) -> Float32s:
         """Return the vector [d] of a user as of ``now_ms``; folds the state first if it is not hot."""
         if not self.covers(user, history.n):
             self._fill([self._fold(user, history)])
         slot = self.residency.find(user)
         assert slot is not None
         if not self._config.retrieval.query_time:
-            vector: Vector = self.slab.vectors[slot].copy()
+            vector: Float32s = self.slab.vectors[slot].copy()
             return vector
-        modulated: Vector = self.slab.query([slot], max(now_ms, int(history.times_ms[-1])))[0]
+        modulated: Float32s = self.slab.query([slot], max(now_ms, int(history.times_ms[-1])))[0]
         return modulated
 
     def with_room_for(self, users: int) -> "ServedVersion":
@@ -153,7 +153,7 @@ class ServedVersion:
         )
         return ServedVersion(self.number, self.weights, list(self.items.vocabulary), self.items.table, config)
 
-    def vote_errors(self, user: int, expected: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], Vector]:
+    def vote_errors(self, user: int, expected: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], Float32s]:
         """Return the error memory's votes for a user whose state is hot; see ``ErrorMemory.vote``."""
         slot = self.residency.find(user)
         if self.error_memory is None or slot is None:

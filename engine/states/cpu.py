@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kernels.arrays import Bools, Float32s, Int64s
 from ...kernels.block import PackedWeights, Scratch, aligned, layers_step
 from ...kernels.jit import jit
 from ..errors import InputError
@@ -19,9 +20,6 @@ from .slab import Slab
 
 __all__ = ["StateSlab"]
 
-Flags = NDArray[np.bool_]
-Longs = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 # events that go through the layers together: their work arrays stay in the second-level cache
 _BLOCK = 192
@@ -34,8 +32,8 @@ _STORED = {"float32": np.float32, "bfloat16": np.uint16}
 class _Work(NamedTuple):
     # what one thread works with
     scratch: Scratch
-    a: Floats
-    phi: Floats
+    a: Float32s
+    phi: Float32s
 
 
 class StateSlab(Slab):
@@ -56,7 +54,7 @@ class StateSlab(Slab):
         rows = slots + 1
         super().__init__(weights, slots, aligned((rows, config.d_model), np.float32))
         # the version's items, then those that were added to it
-        self._table: Floats = weights.read_table
+        self._table: Float32s = weights.read_table
         self.state: NDArray[Any] = aligned((rows, config.layers, config.d_state, e), _STORED[dtype])
         self.window: NDArray[Any] = aligned((rows, config.layers, config.d_conv - 1, w), _STORED[dtype])
         self._layers = PackedWeights.of(weights.layers)
@@ -71,7 +69,7 @@ class StateSlab(Slab):
         self._count[slots] = 0
 
     def _advance(
-        self, slots: Longs, starts: Longs, lengths: Longs, resets: Flags, items: Longs, times_ms: Longs
+        self, slots: Int64s, starts: Int64s, lengths: Int64s, resets: Bools, items: Int64s, times_ms: Int64s
     ) -> None:
         offsets = np.zeros(len(slots) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
@@ -98,7 +96,7 @@ class StateSlab(Slab):
         table[:used] = self._table[:used]
         self._table = table
 
-    def _write_items(self, first: int, vectors: Floats) -> None:
+    def _write_items(self, first: int, vectors: Float32s) -> None:
         self._table[first : first + len(vectors)] = vectors
 
     def _like(self, slots: int) -> "StateSlab":
@@ -107,7 +105,9 @@ class StateSlab(Slab):
     def _state_bytes(self) -> int:
         return sum(array[0].nbytes for array in (self.state, self.window))
 
-    def _share(self, parts: int, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+    def _share(
+        self, parts: int, slots: Int64s, starts: Int64s, offsets: Int64s, items: Int64s, times_ms: Int64s
+    ) -> None:
         # whole runs per thread, about as many events each
         cuts = np.searchsorted(offsets, np.linspace(0, offsets[-1], parts + 1)[1:-1]).tolist()
         bounds = [0, *cuts, len(slots)]
@@ -125,7 +125,9 @@ class StateSlab(Slab):
         for done in waiting:
             done.result()
 
-    def _consume(self, work: _Work, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+    def _consume(
+        self, work: _Work, slots: Int64s, starts: Int64s, offsets: Int64s, items: Int64s, times_ms: Int64s
+    ) -> None:
         total = int(offsets[-1])
         if total <= _BLOCK:
             self._block(work, slots, starts, offsets, items, times_ms)
@@ -139,7 +141,9 @@ class StateSlab(Slab):
             source = starts[first:last] + (cut[:-1] - offsets[first:last])
             self._block(work, slots[first:last], source, cut - begin, items, times_ms)
 
-    def _block(self, work: _Work, slots: Longs, starts: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+    def _block(
+        self, work: _Work, slots: Int64s, starts: Int64s, offsets: Int64s, items: Int64s, times_ms: Int64s
+    ) -> None:
         events = int(offsets[-1])
         if events == 0:
             return

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ...kernels.arrays import Bools, Float32s, Int64s
 from ...kernels.block.triton import layers_step_triton, weights_to
 from ...kernels.jit import jit
 from ..errors import InputError, VersionError
@@ -19,9 +19,6 @@ from .slab import Slab
 
 __all__ = ["DeviceSlab"]
 
-Flags = NDArray[np.bool_]
-Longs = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 # events that go through the layers together: their work arrays take some KiB each
 _BLOCK = 1 << 16
@@ -63,7 +60,7 @@ class DeviceSlab(Slab):
         self._count[slots] = 0
 
     def _advance(
-        self, slots: Longs, starts: Longs, lengths: Longs, resets: Flags, items: Longs, times_ms: Longs
+        self, slots: Int64s, starts: Int64s, lengths: Int64s, resets: Bools, items: Int64s, times_ms: Int64s
     ) -> None:
         before = np.cumsum(lengths) - lengths
         # where the events of all runs stand, run after run
@@ -85,7 +82,7 @@ class DeviceSlab(Slab):
         table[:used] = self._table[:used]
         self._table = table
 
-    def _write_items(self, first: int, vectors: Floats) -> None:
+    def _write_items(self, first: int, vectors: Float32s) -> None:
         self._table[first : first + len(vectors)] = torch.tensor(vectors, device=self._device)
 
     def _like(self, slots: int) -> "DeviceSlab":
@@ -94,7 +91,7 @@ class DeviceSlab(Slab):
     def _state_bytes(self) -> int:
         return sum(int(part[0].numel()) * part.element_size() for part in (self.state, self.window))
 
-    def _reset(self, slots: Longs) -> None:
+    def _reset(self, slots: Int64s) -> None:
         if not len(slots):
             return
         index = torch.from_numpy(slots).to(self._device)
@@ -105,7 +102,7 @@ class DeviceSlab(Slab):
         for statistic in (self._mean, self._m2, self._count, self._last_ms):
             statistic[slots] = 0
 
-    def _consume(self, slots: Longs, offsets: Longs, items: Longs, times_ms: Longs) -> None:
+    def _consume(self, slots: Int64s, offsets: Int64s, items: Int64s, times_ms: Int64s) -> None:
         """Take the events of distinct slots, each of which has one at least, through the layers."""
         phi = np.empty((len(items), FEATURES), np.float32)
         _gaps(slots, offsets, times_ms, self._mean, self._m2, self._count, self._last_ms, phi)

@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ...kernels.arrays import Bools, Float32s, Int64s
 from ...kernels.jit import jit
 from ..errors import InputError, VersionError
 from ..model.streaming import StreamingModel
@@ -15,9 +16,6 @@ from ..model.weights import StepWeights
 
 __all__ = ["Slab"]
 
-Flags = NDArray[np.bool_]
-Longs = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 _PARITY = 1e-3
 
@@ -32,31 +30,31 @@ class Slab(ABC):
     # users and events of the fixed batch on which step and scan are compared
     trial: ClassVar[tuple[int, int]] = (4, 70)
 
-    def __init__(self, weights: StepWeights, slots: int, vectors: Floats) -> None:
+    def __init__(self, weights: StepWeights, slots: int, vectors: Float32s) -> None:
         # one slot more than asked for: the last holds the state after the start token, which every anchor copies
         rows = slots + 1
         self.weights = weights
         self.slots = slots
-        self._vectors: Floats = vectors  # (rows, d)
+        self._vectors: Float32s = vectors  # (rows, d)
         self._mean = np.zeros(rows)
         self._m2 = np.zeros(rows)
-        self._count: Longs = np.zeros(rows, np.int64)
-        self._last_ms: Longs = np.zeros(rows, np.int64)
+        self._count: Int64s = np.zeros(rows, np.int64)
+        self._last_ms: Int64s = np.zeros(rows, np.int64)
         # rows of the table of item vectors: those in use (the version's items, then added ones), and all
         self._item_rows = self._table_rows = len(weights.read_table)
 
     @property
-    def vectors(self) -> Floats:
+    def vectors(self) -> Float32s:
         """User vectors (slots, d) after the last event of each slot, before modulation for the time of a query."""
         return self._vectors[: self.slots]
 
     @property
-    def count(self) -> Longs:
+    def count(self) -> Int64s:
         """Events (slots) since the anchor."""
         return self._count[: self.slots]
 
     @property
-    def last_ms(self) -> Longs:
+    def last_ms(self) -> Int64s:
         """Time (slots) of the last event; 0 where there is none."""
         return self._last_ms[: self.slots]
 
@@ -66,7 +64,7 @@ class Slab(ABC):
         host = (self._vectors, self._mean, self._m2, self._count, self._last_ms)
         return self._state_bytes() + sum(int(array[0].nbytes) for array in host)
 
-    def add_items(self, vectors: Floats) -> int:
+    def add_items(self, vectors: Float32s) -> int:
         """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
         first, rows = self._item_rows, self._item_rows + len(vectors)
         if rows > self._table_rows:
@@ -103,7 +101,7 @@ class Slab(ABC):
             )
         self._advance(slots, starts, lengths, np.asarray(resets, dtype=np.bool_), items, times_ms)
 
-    def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Floats:
+    def query(self, slots: ArrayLike, now_ms: ArrayLike) -> Float32s:
         """Vectors (R, d) for queries at ``now_ms`` (R, or one for all), the gap clipped at ``weights.gap_clip_s``.
 
         Equal to ``vectors[slots]`` when the version has no query time.
@@ -141,7 +139,7 @@ class Slab(ABC):
 
     @abstractmethod
     def _advance(
-        self, slots: Longs, starts: Longs, lengths: Longs, resets: Flags, items: Longs, times_ms: Longs
+        self, slots: Int64s, starts: Int64s, lengths: Int64s, resets: Bools, items: Int64s, times_ms: Int64s
     ) -> None:
         """Do what `advance` says, with arrays in range."""
 
@@ -150,7 +148,7 @@ class Slab(ABC):
         """Make room for ``rows`` item vectors, keeping the first ``used``."""
 
     @abstractmethod
-    def _write_items(self, first: int, vectors: Floats) -> None:
+    def _write_items(self, first: int, vectors: Float32s) -> None:
         """Write item vectors from row ``first`` on."""
 
     @abstractmethod
@@ -162,7 +160,7 @@ class Slab(ABC):
         """Bytes of the scan states and windows of one slot."""
 
 
-def _longs(values: ArrayLike) -> Longs:
+def _longs(values: ArrayLike) -> Int64s:
     """Return the values as int64 without gaps between them."""
     return np.ascontiguousarray(values, dtype=np.int64)
 

@@ -165,7 +165,9 @@ class HistorySlab:
 
 
 @njit(**INNER)
-def _shed(slot, keep, user, items, times, types, weights, hashes, lengths, tails, gone_users, gone_items, gone):  # type: ignore[no-untyped-def]
+def _evict_old_events(  # type: ignore[no-untyped-def]
+    slot, keep, user, items, times, types, weights, hashes, lengths, tails, gone_users, gone_items, gone
+):
     """Drop the mirrored events that are no longer in the history, noting their items; the rest becomes the base."""
     extra = max(0, lengths[slot] - keep)
     for i in range(extra):
@@ -244,7 +246,7 @@ def _change(  # type: ignore[no-untyped-def]
         elif partitions[slot] != event_partitions[e]:
             moved += 1
         if lengths[slot] == width:
-            gone = _shed(
+            gone = _evict_old_events(
                 slot, keep, user, items, times, types, weights, hashes, lengths, tails, gone_users, gone_items, gone
             )
             rewrite[user] = True
@@ -284,7 +286,7 @@ def _change(  # type: ignore[no-untyped-def]
         slot = slots[user]
         if rewrite[user] or tails[slot] > tail_events:
             rewrite[user] = True
-            gone = _shed(
+            gone = _evict_old_events(
                 slot, keep, user, items, times, types, weights, hashes, lengths, tails, gone_users, gone_items, gone
             )
     return status, counters, n_before, rewrite, late, gone_users[:gone], gone_items[:gone], moved

@@ -26,7 +26,7 @@ class IdMap:
         return name in self._rows
 
     @property
-    def live(self) -> int:
+    def active(self) -> int:
         """How many ids there are now, retired ones not counted."""
         return len(self._rows)
 

@@ -215,7 +215,7 @@ class Reader:
         with self._lock:
             db = self._open_db()
             slab = self._histories.slab
-            users, next_seq, hot = self._tables.users.live, self.next_seq, len(slab)
+            users, next_seq, hot = self._tables.users.active, self.next_seq, len(slab)
         sizes = record_sizes(db, 2 * self.config.anchor)
         return {
             "users": users,

@@ -8,15 +8,15 @@ from .loss import Sampler, at_events, vectors_before
 from .rounds import Round, train_round
 from .strategies import STRATEGIES, FitContext, FitData, Strategy, create_strategy
 from .supervisor import Trainer
-from .windows import Batch, UserLog, Windows, batches, last_windows, pack
+from .windows import PackedWindows, UserLog, Windows, batches, last_windows, pack
 
 __all__ = [
     "STRATEGIES",
-    "Batch",
     "FitContext",
     "FitData",
     "Fitted",
     "Learner",
+    "PackedWindows",
     "Round",
     "Sampler",
     "Step",

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...kernels.arrays import Float64s, Int64s
 from ..config import GateConfig
 from ..model import SequenceModel
 from ..ranking import ndcgs, ranks
@@ -19,9 +20,6 @@ _BATCH_EVENTS = 4096
 # scores of this many events times items at a time
 _BLOCK = 4 << 20
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 
 class Interval(NamedTuple):
     """A difference with the lower bound of its one-sided interval."""
@@ -30,7 +28,7 @@ class Interval(NamedTuple):
     lower: float
 
 
-def user_bootstrap(difference: Floats, users: Ints, config: GateConfig, rng: np.random.Generator) -> Interval:
+def user_bootstrap(difference: Float64s, users: Int64s, config: GateConfig, rng: np.random.Generator) -> Interval:
     """Mean of paired differences per event with its lower bound, resampling whole users with all their events.
 
     Events of one user go together: within a session they rise and fall as one, so resampling single events would
@@ -44,7 +42,7 @@ def user_bootstrap(difference: Floats, users: Ints, config: GateConfig, rng: np.
 
 
 def judge(
-    parent: Floats, candidate: Floats, users: Ints, config: GateConfig, rng: np.random.Generator
+    parent: Float64s, candidate: Float64s, users: Int64s, config: GateConfig, rng: np.random.Generator
 ) -> tuple[bool, Interval]:
     """Whether the candidate may serve: the lower bound of its NDCG's difference is above the margin of the parent's."""
     interval = user_bootstrap(candidate - parent, users, config, rng)
@@ -57,8 +55,14 @@ def chance_ndcg(candidates: int) -> float:
 
 
 def event_ranks(
-    model: SequenceModel, log: UserLog, targets: Ints, version_rows: Ints, interval: int, *, exclude_own: bool = True
-) -> Floats:
+    model: SequenceModel,
+    log: UserLog,
+    targets: Int64s,
+    version_rows: Int64s,
+    interval: int,
+    *,
+    exclude_own: bool = True,
+) -> Float64s:
     """Rank the events ``targets`` (rows of the log, ascending) among all items of the model, as serving would.
 
     The user's state covers the events from its anchor (``interval`` = A) up to the target; ties count against; an item
@@ -84,7 +88,7 @@ def event_ranks(
     return result
 
 
-def popularity_ndcg(log: UserLog, targets: Ints, until_seq: int, *, exclude_own: bool = True) -> float:
+def popularity_ndcg(log: UserLog, targets: Int64s, until_seq: int, *, exclude_own: bool = True) -> float:
     """Return the NDCG of ranking by how often an item came up to ``until_seq``."""
     items = int(log.items.max()) + 1
     counts = np.bincount(log.items[log.seqs <= until_seq], minlength=items).astype(np.float64)
@@ -97,7 +101,7 @@ def popularity_ndcg(log: UserLog, targets: Ints, until_seq: int, *, exclude_own:
     return float(ndcgs(np.concatenate(parts), np.inf).mean())
 
 
-def _target_windows(log: UserLog, targets: Ints, interval: int) -> tuple[Windows, Ints]:
+def _target_windows(log: UserLog, targets: Int64s, interval: int) -> tuple[Windows, Int64s]:
     """Return the windows that the states before the targets cover, extended to the last of them, and each one's."""
     first = log.starts[log.users[targets]]
     position = targets - first
@@ -108,7 +112,9 @@ def _target_windows(log: UserLog, targets: Ints, interval: int) -> tuple[Windows
     return Windows(begins, stops), owner
 
 
-def _rank(scores: NDArray[np.floating], log: UserLog, targets: Ints, version_rows: Ints, exclude_own: bool) -> Floats:
+def _rank(
+    scores: NDArray[np.floating], log: UserLog, targets: Int64s, version_rows: Int64s, exclude_own: bool
+) -> Float64s:
     wanted = version_rows[log.items[targets]]
     known = wanted < scores.shape[1]
     each = np.arange(len(targets))
@@ -123,7 +129,7 @@ def _rank(scores: NDArray[np.floating], log: UserLog, targets: Ints, version_row
     return np.where(known, ranks(true, scores), np.inf)
 
 
-def _spans(first: Ints, last: Ints) -> tuple[Ints, Ints]:
+def _spans(first: Int64s, last: Int64s) -> tuple[Int64s, Int64s]:
     """Return the pairs (i, j) with first[i] <= j < last[i], ordered by i and then j."""
     count = np.maximum(0, last - first)
     index = np.repeat(np.arange(len(count), dtype=np.int64), count)

@@ -18,7 +18,7 @@ from ..model import SequenceModel
 from .loss import Drawn, Sampler, Targets, targets, window_loss
 from .strategies import Strategy
 from .strategies.base import StepContext
-from .windows import Batch
+from .windows import PackedWindows
 
 __all__ = ["Learner", "Step", "cosine", "precision_of"]
 
@@ -98,7 +98,7 @@ class Learner:
         self._parts = threads if model.streams and self._device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._parts) if self._parts > 1 else None
 
-    def step(self, batch: Batch, *, counted: NDArray[np.bool_] | None = None) -> Step:
+    def step(self, batch: PackedWindows, *, counted: NDArray[np.bool_] | None = None) -> Step:
         """Learn from the events of a batch; ``counted`` (T) picks the targets, None all.
 
         Raises ``TrainingError`` if the loss is not finite; the weights are then as they were.
@@ -122,7 +122,7 @@ class Learner:
         table = model.item_table()
         leaf = table.detach().requires_grad_()
 
-        def solve(given: tuple[Batch, Targets, NDArray[np.bool_] | None, int]) -> tuple[float, list[Any]]:
+        def solve(given: tuple[PackedWindows, Targets, NDArray[np.bool_] | None, int]) -> tuple[float, list[Any]]:
             return self._solve(leaf, *given, drawn=drawn, events=events)
 
         results = list(map(solve, work) if self._pool is None else self._pool.map(solve, work))
@@ -170,7 +170,7 @@ class Learner:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _modulated(self, part: Batch) -> NDArray[np.bool_] | None:
+    def _modulated(self, part: PackedWindows) -> NDArray[np.bool_] | None:
         """Pick the windows whose vectors are modulated for the time of the next event, None for all."""
         share = self._config.query_time_share
         if self.model.query_time is None or share >= 1:
@@ -181,7 +181,7 @@ class Learner:
     def _solve(
         self,
         leaf: torch.Tensor,
-        part: Batch,
+        part: PackedWindows,
         chosen: Targets,
         modulated: NDArray[np.bool_] | None,
         seed: int,
@@ -209,7 +209,7 @@ class Learner:
 
     def _term(
         self,
-        batch: Batch,
+        batch: PackedWindows,
         events: torch.Tensor,
         query_time: NDArray[np.bool_] | None,
         vectors: torch.Tensor,

@@ -9,22 +9,24 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ...kernels import Weighted, cross_entropy
+from ...kernels.arrays import Int64s
 from ...kernels.jit import jit
 from ..config import TrainingConfig
 from ..model import SequenceModel, gap_features
-from .windows import Batch
+from .windows import PackedWindows
 
 __all__ = ["Drawn", "Sampler", "Targets", "Term", "at_events", "targets", "vectors_before", "window_loss"]
 
-Ints = NDArray[np.int64]
 # a batch, rows of its events, which events are for the time of the query, vectors and the item table give a term
-Term = Callable[[Batch, torch.Tensor, NDArray[np.bool_] | None, torch.Tensor, torch.Tensor], torch.Tensor | None]
+Term = Callable[
+    [PackedWindows, torch.Tensor, NDArray[np.bool_] | None, torch.Tensor, torch.Tensor], torch.Tensor | None
+]
 
 
 class Drawn(NamedTuple):
     """Items that stand for the catalogue: rows (S), and the logarithms of how often each is expected among S draws."""
 
-    items: Ints
+    items: Int64s
     log_expected: NDArray[np.float32]
 
 
@@ -39,13 +41,13 @@ class Sampler(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, counts: Ints, size: int) -> "Sampler":
+    def of(cls, counts: Int64s, size: int) -> "Sampler":
         """Build from how often each of the V items was seen; ``size`` items are drawn at a time."""
         probability = 0.5 * counts / max(1, counts.sum()) + 0.5 / len(counts)
         return cls(np.cumsum(probability / probability.sum()), np.log(probability), size)
 
     @classmethod
-    def needed(cls, rows: Ints, items: int, config: TrainingConfig) -> "Sampler | None":
+    def needed(cls, rows: Int64s, items: int, config: TrainingConfig) -> "Sampler | None":
         """Build for a catalogue that is too large to be learnt exactly, None for others.
 
         ``rows`` are the model's rows of all events; what is not below ``items`` is unknown and does not count.
@@ -63,14 +65,14 @@ class Sampler(NamedTuple):
 class Targets(NamedTuple):
     """Events of a batch that count, ``events`` ascending, and the pairs of them and rivals whose weight is not 1."""
 
-    events: Ints
-    positions: Ints
-    columns: Ints
+    events: Int64s
+    positions: Int64s
+    columns: Int64s
     log_weights: NDArray[np.float32]
 
 
 def targets(
-    batch: Batch,
+    batch: PackedWindows,
     items: int,
     *,
     counted: NDArray[np.bool_] | None = None,
@@ -92,7 +94,7 @@ def targets(
     return Targets(*_choose(batch.items, batch.offsets, chosen, seen_weight, first))
 
 
-def vectors_before(model: SequenceModel, batch: Batch, *, seed: int | None = None) -> torch.Tensor:
+def vectors_before(model: SequenceModel, batch: PackedWindows, *, seed: int | None = None) -> torch.Tensor:
     """Return the vector (T, d) before each event, not modulated for the time of a query; see ``SequenceModel.encode``.
 
     A model that is not causal gives a meaningful one before the last event of each window only.
@@ -107,7 +109,7 @@ def vectors_before(model: SequenceModel, batch: Batch, *, seed: int | None = Non
 
 
 def at_events(
-    model: SequenceModel, batch: Batch, hidden: torch.Tensor, rows: torch.Tensor | None = None
+    model: SequenceModel, batch: PackedWindows, hidden: torch.Tensor, rows: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Modulate the vectors ``hidden`` (r, d) before events for queries at the times of these events.
 
@@ -123,7 +125,7 @@ def at_events(
 def window_loss(
     model: SequenceModel,
     table: torch.Tensor,
-    batch: Batch,
+    batch: PackedWindows,
     chosen: Targets,
     *,
     drawn: Drawn | None = None,
@@ -166,7 +168,7 @@ def window_loss(
 class _Part(NamedTuple):
     """Chosen events with the vectors ``hidden`` (r, d) at them."""
 
-    items: Ints
+    items: Int64s
     chosen: Targets
     hidden: torch.Tensor
     drawn: Drawn | None

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
+from ...kernels.arrays import Int64s
 from ..config import Config
 from ..devices import device_of
 from ..errors import TrainingError
@@ -30,8 +30,6 @@ _RETRY_GROWTH = 1.5
 _FULL_RATE_EVENTS = 3_000
 # after a fall of quality events are read by this power of the effort: six times as many for one to a quarter
 _READING = 1.3
-
-Ints = NDArray[np.int64]
 
 
 class Outcome(NamedTuple):
@@ -127,7 +125,7 @@ def _too_few(given: Round, trained: UserLog, old_cutoff: int) -> str | None:
     return None
 
 
-def _vocabulary(log: UserLog, item_ids: Sequence[str | None], parent: Version | None) -> tuple[list[str], Ints]:
+def _vocabulary(log: UserLog, item_ids: Sequence[str | None], parent: Version | None) -> tuple[list[str], Int64s]:
     """Return the item ids by version row, the parent version's first, and the map from store rows to version rows."""
     vocabulary = [] if parent is None else list(parent.vocabulary)
     rows = {item: row for row, item in enumerate(vocabulary)}
@@ -166,7 +164,7 @@ def _came_in(log: UserLog, given: Round, since: int) -> int:
 def _fit(
     model: StreamingModel,
     log: UserLog,
-    version_rows: Ints,
+    version_rows: Int64s,
     given: Round,
     rng: np.random.Generator,
     progress: Callable[[float], None] | None,
@@ -220,7 +218,7 @@ def _fit(
 def _judged(
     model: StreamingModel,
     vocabulary: list[str],
-    version_rows: Ints,
+    version_rows: Int64s,
     given: Round,
     report: TrainReport,
     rng: np.random.Generator,
@@ -264,7 +262,7 @@ def _judge_first_version(
     model: StreamingModel,
     vocabulary: list[str],
     given: Round,
-    targets: Ints,
+    targets: Int64s,
     chance: float,
     report: TrainReport,
 ) -> Outcome:

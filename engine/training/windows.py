@@ -4,14 +4,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...kernels.arrays import Bools, Int64s
 from ..states import anchor
 from ..store import LogChunk
 
-__all__ = ["Batch", "UserLog", "Windows", "all_windows", "batches", "last_windows", "pack"]
-
-Ints = NDArray[np.int64]
+__all__ = ["PackedWindows", "UserLog", "Windows", "all_windows", "batches", "last_windows", "pack"]
 
 
 class UserLog(NamedTuple):
@@ -21,14 +19,14 @@ class UserLog(NamedTuple):
     rows.
     """
 
-    users: Ints
-    items: Ints
-    times_ms: Ints
-    seqs: Ints
-    starts: Ints
+    users: Int64s
+    items: Int64s
+    times_ms: Int64s
+    seqs: Int64s
+    starts: Int64s
 
     @classmethod
-    def of(cls, users: Ints, items: Ints, times_ms: Ints, seqs: Ints) -> "UserLog":
+    def of(cls, users: Int64s, items: Int64s, times_ms: Int64s, seqs: Int64s) -> "UserLog":
         """Sort events, given in any order, by (user, time, sequence number)."""
         order = np.lexsort((seqs, times_ms, users))
         users = users[order]
@@ -57,7 +55,7 @@ class UserLog(NamedTuple):
         kept = self.seqs <= seq
         return UserLog.of(self.users[kept], self.items[kept], self.times_ms[kept], self.seqs[kept])
 
-    def positions(self) -> Ints:
+    def positions(self) -> Int64s:
         """Return, for every event, how many events of its user come before it in the log."""
         return np.arange(len(self), dtype=np.int64) - self.starts[self.users]
 
@@ -65,15 +63,15 @@ class UserLog(NamedTuple):
 class Windows(NamedTuple):
     """Ranges of rows of a `UserLog`, each within one user."""
 
-    starts: Ints
-    stops: Ints
+    starts: Int64s
+    stops: Int64s
 
     @property
-    def lengths(self) -> Ints:
+    def lengths(self) -> Int64s:
         """Return how many events each window has."""
         return self.stops - self.starts
 
-    def take(self, chosen: "NDArray[np.bool_] | Ints") -> "Windows":
+    def take(self, chosen: "Bools | Int64s") -> "Windows":
         """Return the chosen windows."""
         return Windows(self.starts[chosen], self.stops[chosen])
 
@@ -110,7 +108,7 @@ def batches(windows: Windows, tokens: int, rng: np.random.Generator, *, padded: 
     # a few events of noise, so that the same windows do not meet again in every epoch
     keys = lengths + 8 * rng.random(len(lengths)) if padded else rng.random(len(lengths))
     order = np.argsort(keys, kind="stable")
-    groups: list[Ints] = []
+    groups: list[Int64s] = []
     begin = longest = total = 0
     for end, length in enumerate(lengths[order].tolist()):
         longest, total = max(longest, length), total + length
@@ -123,35 +121,35 @@ def batches(windows: Windows, tokens: int, rng: np.random.Generator, *, padded: 
             yield windows.take(groups[index])
 
 
-class Batch(NamedTuple):
+class PackedWindows(NamedTuple):
     """Windows one after another, T events in all.
 
     ``items`` (T) version rows, ``times_ms`` (T), ``offsets`` (windows + 1) from 0 to T, ``rows`` (T) of the log.
     """
 
-    items: Ints
-    times_ms: Ints
-    offsets: Ints
-    rows: Ints
+    items: Int64s
+    times_ms: Int64s
+    offsets: Int64s
+    rows: Int64s
 
     @property
-    def windows(self) -> Ints:
+    def windows(self) -> Int64s:
         """Return the window of each event, counted from 0."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-    def parts(self, count: int) -> list["Batch"]:
+    def parts(self, count: int) -> list["PackedWindows"]:
         """Cut into at most ``count`` batches of whole windows with about as many events each."""
         aims = len(self.items) * np.arange(1, count) / count
         cuts = np.unique([0, *np.searchsorted(self.offsets, aims), len(self.offsets) - 1])
         return [self._part(first, last) for first, last in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)]
 
-    def _part(self, first: int, last: int) -> "Batch":
+    def _part(self, first: int, last: int) -> "PackedWindows":
         inside = slice(self.offsets[first], self.offsets[last])
         offsets = self.offsets[first : last + 1] - self.offsets[first]
-        return Batch(self.items[inside], self.times_ms[inside], offsets, self.rows[inside])
+        return PackedWindows(self.items[inside], self.times_ms[inside], offsets, self.rows[inside])
 
 
-def pack(log: UserLog, windows: Windows, version_rows: Ints, rng: np.random.Generator | None = None) -> Batch:
+def pack(log: UserLog, windows: Windows, version_rows: Int64s, rng: np.random.Generator | None = None) -> PackedWindows:
     """Lay windows, none of them empty, one after another.
 
     ``version_rows`` maps store rows to rows of the model. With ``rng`` events of one user at one time are permuted:
@@ -163,4 +161,4 @@ def pack(log: UserLog, windows: Windows, version_rows: Ints, rng: np.random.Gene
     times_ms = log.times_ms[rows]
     if rng is not None:
         rows = rows[np.lexsort((rng.random(len(rows)), times_ms, window))]
-    return Batch(version_rows[log.items[rows]], times_ms, offsets, rows)
+    return PackedWindows(version_rows[log.items[rows]], times_ms, offsets, rows)

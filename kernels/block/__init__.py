@@ -5,7 +5,8 @@ The truth of both is the model's own forward pass with the naive scan; there is 
 
 from .product import aligned
 from .step import Scratch, layers_step
-from .train import LayerParameters, drop_norm, layer, layer_masks, supported
+from .train import LayerParameters, layer, layer_masks, supported
+from .train_norm import drop_norm
 from .weights import LayerWeights, PackedWeights
 
 __all__ = [

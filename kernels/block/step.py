@@ -6,10 +6,10 @@ Events of one slot lie in a row and are consumed in order; the state of a slot i
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Float32s
 from ..jit import fast_jit, inline_jit, jit
-from ..scalar import ask, exp, narrow, sigmoid, softplus, wide, widen
+from ..scalar import exp, narrow, prefer_512_bit, prefetch, sigmoid, softplus, widen
 from ..ssd.step import scan_step
 from .product import LANES, aligned, product
 from .weights import PackedWeights
@@ -19,8 +19,6 @@ __all__ = ["Scratch", "layers_step"]
 # four vectors of AVX-512: what a compiled loop takes at a time
 _VALUES = 64
 
-Floats = NDArray[np.float32]
-
 
 class Scratch(NamedTuple):
     """Work arrays for at most T events; contents between calls mean nothing. Letters as in ``LayerWeights``.
@@ -28,14 +26,14 @@ class Scratch(NamedTuple):
     A column count with a star is rounded up to whole panels.
     """
 
-    projected: Floats  # (T, r*)
-    time: Floats  # (T, m*)
-    keeps: Floats  # (T, 2 h*): gamma, beta
-    steps: Floats  # (T, h): Delta
-    fades: Floats  # (T, h): exp(Delta A)
-    mixed: Floats  # (T, e)
-    inner: Floats  # (T, 4 d*)
-    out: Floats  # (T, d*)
+    projected: Float32s  # (T, r*)
+    time: Float32s  # (T, m*)
+    keeps: Float32s  # (T, 2 h*): gamma, beta
+    steps: Float32s  # (T, h): Delta
+    fades: Float32s  # (T, h): exp(Delta A)
+    mixed: Float32s  # (T, e)
+    inner: Float32s  # (T, 4 d*)
+    out: Float32s  # (T, d*)
 
     @classmethod
     def of(cls, weights: PackedWeights, events: int) -> "Scratch":
@@ -102,7 +100,7 @@ def layers_step(
 @fast_jit
 def _steps(projected: Any, begin: int, keeps: Any, dt_bias: Any, A: Any, steps: Any, fades: Any) -> None:
     # steps (.., h) <- Delta, fades <- exp(Delta A), from the projected columns after begin and gamma, beta (T, 2 h*)
-    wide()
+    prefer_512_bit()
     events, h = projected.shape[0], steps.shape[1]
     for t in range(events):
         for j in range(h):
@@ -142,7 +140,7 @@ def _walk(
     out: Any,
 ) -> None:
     # every state meets its events; out gets y, one row per event, or with last one per slot that has events
-    wide()
+    prefer_512_bit()
     n, e = state.shape[2:]
     w = window.shape[3]
     D, filters, filter_bias = weights.D[k], weights.conv_weight[k], weights.conv_bias[k]
@@ -159,13 +157,13 @@ def _walk(
             y = out[row]
             # states lie far apart in memory: the next one is asked for while this one is worked on
             part = upcoming.nbytes // 64 // 16 if t + 1 == offsets[i + 1] else 0
-            ask(upcoming_past, 0, 16 * part)
-            ask(upcoming, 0, part)
+            prefetch(upcoming_past, 0, 16 * part)
+            prefetch(upcoming, 0, part)
             _convolve(projected[t, e:], past, filters, filter_bias, xbc)
-            ask(upcoming, part, 2 * part)
+            prefetch(upcoming, part, 2 * part)
             for c in range(w):
                 xbc[c] *= sigmoid(xbc[c])
-            ask(upcoming, 2 * part, 3 * part)
+            prefetch(upcoming, 2 * part, 3 * part)
             _spread(xbc, steps[t], fades[t], D, decay, xdt, y)
             scan_step(memory, decay, xdt, B, C, y, upcoming if part else upcoming[:0], 3 * part)
 
@@ -173,7 +171,7 @@ def _walk(
 @inline_jit
 def _convolve(new: Any, past: Any, weight: Any, bias: Any, out: Any) -> None:
     # x, B, C of an event through the filter into out (w); past (3, w) moves on by one
-    wide()
+    prefer_512_bit()
     for c in range(out.shape[0]):
         v, v0, v1, v2 = new[c], widen(past[0, c]), widen(past[1, c]), widen(past[2, c])
         out[c] = bias[c] + weight[0, c] * v0 + weight[1, c] * v1 + weight[2, c] * v2 + weight[3, c] * v
@@ -185,7 +183,7 @@ def _convolve(new: Any, past: Any, weight: Any, bias: Any, out: Any) -> None:
 @inline_jit
 def _spread(x: Any, steps: Any, fades: Any, D: Any, decay: Any, xdt: Any, y: Any) -> None:
     # what holds for a head, spread over its channels; y begins with the skip
-    wide()
+    prefer_512_bit()
     h = D.shape[0]
     p = decay.shape[0] // h
     for j in range(h):
@@ -211,7 +209,7 @@ def _keep_last(offsets: Any, a: Any) -> int:
 @fast_jit
 def _gate_norm(projected: Any, weight: Any, eps: Any, y: Any) -> None:
     # y <- rms(y silu(z)), z being the first columns of the projected rows
-    wide()
+    prefer_512_bit()
     rows, e = y.shape
     for t in range(rows):
         total = np.float32(0.0)
@@ -227,7 +225,7 @@ def _gate_norm(projected: Any, weight: Any, eps: Any, y: Any) -> None:
 
 @fast_jit
 def _silu(a: Any, events: int) -> None:
-    wide()
+    prefer_512_bit()
     flat = a.reshape(a.size)
     for i in range(_whole(events * a.shape[1], a.size)):
         flat[i] = flat[i] * sigmoid(flat[i])
@@ -236,7 +234,7 @@ def _silu(a: Any, events: int) -> None:
 @fast_jit
 def _add_norm(new: Any, a: Any, residual: bool, weight: Any, shift: Any, eps: Any) -> None:
     # a <- LN(new + a), without a if there is no residual; (T, d)
-    wide()
+    prefer_512_bit()
     events, d = a.shape
     keep = np.float32(1.0) if residual else np.float32(0.0)
     size = np.float32(d)
@@ -259,7 +257,7 @@ def _add_norm(new: Any, a: Any, residual: bool, weight: Any, shift: Any, eps: An
 
 @fast_jit
 def _hardswish(a: Any) -> None:
-    wide()
+    prefer_512_bit()
     flat = a.reshape(a.size)
     for i in range(flat.size):
         v = flat[i]

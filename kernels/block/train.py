@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
-from .buffers import Memory, parts
-from .train_rows import add_norm, add_norm_grad, dropout_mask, hardswish, hardswish_grad, threshold
+from .buffers import BufferPool, as_array, parts
+from .train_rows import add_norm, add_norm_grad, dropout_keys, dropout_mask, hardswish, hardswish_grad, threshold
 from .train_scan import Scan, scan, steps, steps_grad
 
-__all__ = ["LayerParameters", "drop_norm", "layer", "layer_masks", "supported"]
+__all__ = ["LayerParameters", "layer", "layer_masks", "supported"]
 
 # what layers work in, from one step to the next
-MEMORY = Memory()
+BUFFERS = BufferPool()
 
 _TAPS = 4
 
@@ -92,7 +92,7 @@ def layer(
         residual,
         np.float32(norm_eps),
         np.float32(ffn_eps),
-        _keys(seed),
+        dropout_keys(seed),
         threshold(dropout),
         np.float32(1 / (1 - dropout)),
         torch.is_grad_enabled(),
@@ -101,26 +101,11 @@ def layer(
     return out
 
 
-def drop_norm(
-    a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float, dropout: float = 0.0, seed: int = 0
-) -> torch.Tensor:
-    """LN(dropout(``a``)), (T, d) float32 on the CPU, by the same passes; the mask is the first of `layer_masks`."""
-    settings = (np.float32(eps), _keys(seed)[0], threshold(dropout), np.float32(1 / (1 - dropout)))
-    out: torch.Tensor = _DropNorm.apply(settings, a, weight, bias)
-    return out
-
-
 def layer_masks(seed: int, rows: int, d: int, rate: float) -> tuple[torch.Tensor, ...]:
-    """What `layer` multiplies by for dropout, in its order: (rows, d), (rows, 4 d), (rows, d)."""
+    """Return what `layer` multiplies by for dropout, in its order: (rows, d), (rows, 4 d), (rows, d)."""
     columns = (d, 4 * d, d)
-    return tuple(
-        torch.from_numpy(dropout_mask(key, rows, size, rate)) for key, size in zip(_keys(seed), columns, strict=True)
-    )
-
-
-def _keys(seed: int) -> tuple[np.uint32, ...]:
-    """Three independent keys of a seed."""
-    return tuple(np.random.SeedSequence(seed).generate_state(3, np.uint32))
+    masks = zip(dropout_keys(seed), columns, strict=True)
+    return tuple(torch.from_numpy(dropout_mask(key, rows, size, rate)) for key, size in masks)
 
 
 class _Layer(torch.autograd.Function):
@@ -137,21 +122,21 @@ class _Layer(torch.autograd.Function):
         keys, below, scale = settings.keys, settings.below, settings.scale
         kept = ctx.kept
         columns = _kept_columns(at)
-        ctx.block = MEMORY.lend(rows * sum(columns.values()))
+        ctx.block = BUFFERS.acquire(rows * sum(columns.values()))
         kept.update(zip(columns, parts(ctx.block, rows, *columns.values()), strict=True))
         product, middle = kept["product"], kept["middle"]
         _mix(ctx, a, modulation, at)
         torch.mm(kept["mixed"], at.out_weight.T, out=product)
         add_norm(
             product.numpy(),
-            _array(at.out_bias),
-            _array(a),
+            as_array(at.out_bias),
+            as_array(a),
             settings.residual,
             keys[0],
             below,
             scale,
-            _array(at.norm_weight),
-            _array(at.norm_bias),
+            as_array(at.norm_weight),
+            as_array(at.norm_bias),
             settings.norm_eps,
             kept["centred"].numpy(),
             kept["spread"].view(rows).numpy(),
@@ -159,26 +144,26 @@ class _Layer(torch.autograd.Function):
         )
         inner, active = kept["inner"], kept["active"]
         torch.mm(middle, at.ffn_in.T, out=inner)
-        hardswish(inner.numpy(), _array(at.ffn_in_bias), keys[1], below, scale, active.numpy())
+        hardswish(inner.numpy(), as_array(at.ffn_in_bias), keys[1], below, scale, active.numpy())
         torch.mm(active, at.ffn_out.T, out=product)
         out = torch.empty(rows, d)
         add_norm(
             product.numpy(),
-            _array(at.ffn_out_bias),
+            as_array(at.ffn_out_bias),
             middle.numpy(),
             True,
             keys[2],
             below,
             scale,
-            _array(at.ffn_norm_weight),
-            _array(at.ffn_norm_bias),
+            as_array(at.ffn_norm_weight),
+            as_array(at.ffn_norm_bias),
             settings.ffn_eps,
             kept["ffn_centred"].numpy(),
             kept["ffn_spread"].view(rows).numpy(),
             out.numpy(),
         )
         if not settings.saves:
-            _give_back(ctx)
+            _release(ctx)
         return out
 
     @staticmethod
@@ -192,14 +177,14 @@ class _Layer(torch.autograd.Function):
         keys, below, scale = settings.keys, settings.below, settings.scale
         result = {}
         sizes = (4 * d, len(at.gate_norm), d, d, len(at.in_bias))
-        block = MEMORY.lend(rows * sum(sizes))
+        block = BUFFERS.acquire(rows * sum(sizes))
         inner_grad, mixed_grad, product_grad, middle_grad, projected_grad = parts(block, rows, *sizes)
         sums = torch.empty(3, d)
         add_norm_grad(
-            _array(grads[0]),
+            as_array(grads[0]),
             kept["ffn_centred"].numpy(),
             kept["ffn_spread"].view(rows).numpy(),
-            _array(at.ffn_norm_weight),
+            as_array(at.ffn_norm_weight),
             keys[2],
             below,
             scale,
@@ -220,7 +205,7 @@ class _Layer(torch.autograd.Function):
             middle_grad.numpy(),
             kept["centred"].numpy(),
             kept["spread"].view(rows).numpy(),
-            _array(at.norm_weight),
+            as_array(at.norm_weight),
             keys[0],
             below,
             scale,
@@ -235,59 +220,9 @@ class _Layer(torch.autograd.Function):
         result["in_weight"] = projected_grad.T @ a
         result["in_bias"] = projected_grad.sum(0)
         a_grad = a_grad.addmm_(projected_grad, at.in_weight, beta=1.0 if settings.residual else 0.0)
-        MEMORY.give_back(block)
-        _give_back(ctx)
+        BUFFERS.release(block)
+        _release(ctx)
         return None, a_grad, modulation_grad, *(result[name] for name in LayerParameters._fields)
-
-
-class _DropNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, settings: tuple[Any, ...], a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
-    ) -> torch.Tensor:
-        eps, key, below, scale = settings
-        centred, spread, out = torch.empty(a.shape), torch.empty(len(a)), torch.empty(a.shape)
-        v = _array(a)
-        nothing = np.zeros(a.shape[1], np.float32)
-        add_norm(
-            v,
-            nothing,
-            v,
-            False,
-            key,
-            below,
-            scale,
-            _array(weight),
-            _array(bias),
-            eps,
-            centred.numpy(),
-            spread.numpy(),
-            out.numpy(),
-        )
-        ctx.dropout, ctx.kept = (key, below, scale), (centred, spread)
-        ctx.save_for_backward(weight)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (weight,) = ctx.saved_tensors
-        centred, spread = ctx.kept
-        key, below, scale = ctx.dropout
-        a_grad, sums = torch.empty(centred.shape), torch.empty(3, centred.shape[1])
-        add_norm_grad(
-            _array(grads[0]),
-            centred.numpy(),
-            spread.numpy(),
-            _array(weight),
-            key,
-            below,
-            scale,
-            torch.empty(centred.shape).numpy(),
-            a_grad.numpy(),
-            sums.numpy(),
-        )
-        return None, a_grad, sums[0], sums[1]
 
 
 def _kept_columns(at: LayerParameters) -> dict[str, int]:
@@ -299,9 +234,9 @@ def _kept_columns(at: LayerParameters) -> dict[str, int]:
     return wide | narrow | {"projected": len(at.in_bias), "raw": h, "step": h, "keep": h, "spread": 1, "ffn_spread": 1}
 
 
-def _give_back(ctx: Any) -> None:
+def _release(ctx: Any) -> None:
     ctx.kept.clear()
-    MEMORY.give_back(ctx.block)
+    BUFFERS.release(ctx.block)
     ctx.block = None
 
 
@@ -315,9 +250,9 @@ def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameter
     kept["A"] = -torch.exp(at.A_log)
     steps(
         projected.numpy(),
-        _array(at.in_bias),
-        _array(modulation),
-        _array(at.dt_bias),
+        as_array(at.in_bias),
+        as_array(modulation),
+        as_array(at.dt_bias),
         kept["A"].numpy(),
         kept["raw"].numpy(),
         kept["step"].numpy(),
@@ -325,13 +260,13 @@ def _mix(ctx: Any, a: torch.Tensor, modulation: torch.Tensor, at: LayerParameter
     )
     passes.forward(
         projected.numpy(),
-        _array(at.in_bias),
+        as_array(at.in_bias),
         kept["step"].numpy(),
         kept["keep"].numpy(),
         settings.bounds,
         kept["filters"].numpy(),
-        _array(at.D),
-        _array(at.gate_norm),
+        as_array(at.D),
+        as_array(at.gate_norm),
         settings.norm_eps,
         kept["y"].numpy(),
         kept["mixed"].numpy(),
@@ -362,8 +297,8 @@ def _mix_grad(
         kept["keep"].numpy(),
         settings.bounds,
         kept["filters"].numpy(),
-        _array(at.D),
-        _array(at.gate_norm),
+        as_array(at.D),
+        as_array(at.gate_norm),
         settings.norm_eps,
         kept["y"].numpy(),
         projected_grad.numpy(),
@@ -375,7 +310,7 @@ def _mix_grad(
     )
     steps_grad(
         projected.numpy(),
-        _array(modulation),
+        as_array(modulation),
         kept["A"].numpy(),
         kept["raw"].numpy(),
         kept["step"].numpy(),
@@ -395,8 +330,3 @@ def _mix_grad(
 def _passes(at: LayerParameters) -> Scan:
     e = len(at.gate_norm)
     return scan(e, (len(at.conv_bias) - e) // 2, len(at.D))
-
-
-def _array(v: torch.Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = v.detach().contiguous().numpy()
-    return array

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..jit import fast_jit, jit
 
-__all__ = ["add_norm", "add_norm_grad", "dropout_mask", "hardswish", "hardswish_grad", "threshold"]
+__all__ = ["add_norm", "add_norm_grad", "dropout_keys", "dropout_mask", "hardswish", "hardswish_grad", "threshold"]
 
 
 def threshold(rate: float) -> np.uint32:
@@ -191,3 +191,8 @@ def hardswish_grad(grad: Any, product: Any, key: Any, below: Any, scale: Any, bi
                 given[c] *= _kept(row_key, c, below, scale)
         for c in range(size):
             bias_grad[c] += given[c]
+
+
+def dropout_keys(seed: int) -> tuple[np.uint32, ...]:
+    """Return three independent keys of a seed."""
+    return tuple(np.random.SeedSequence(seed).generate_state(3, np.uint32))

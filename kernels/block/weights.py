@@ -3,13 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Float32s
 from .product import Panels
 
 __all__ = ["LayerWeights", "PackedWeights"]
-
-Array = NDArray[np.float32]
 
 
 class LayerWeights(NamedTuple):
@@ -19,28 +17,28 @@ class LayerWeights(NamedTuple):
     K filter width, r = 2 e + 2 n + h projected columns, m hidden units of the time function.
     """
 
-    in_weight: Array  # (k, d, r): columns z, x, B, C, dt
-    in_bias: Array  # (k, r)
-    conv_weight: Array  # (k, K, w), oldest tap first
-    conv_bias: Array  # (k, w)
-    time_in: Array  # (k, 3, m)
-    time_in_bias: Array  # (k, m)
-    time_out: Array  # (k, m, 2 h): gamma, beta
-    time_out_bias: Array  # (k, 2 h)
-    dt_bias: Array  # (k, h)
-    A: Array  # (k, h), negative
-    D: Array  # (k, h)
-    gate_norm: Array  # (k, e)
-    out_weight: Array  # (k, e, d)
-    out_bias: Array  # (k, d)
-    norm_weight: Array  # (k, d)
-    norm_bias: Array  # (k, d)
-    ffn_in: Array  # (k, d, 4 d)
-    ffn_in_bias: Array  # (k, 4 d)
-    ffn_out: Array  # (k, 4 d, d)
-    ffn_out_bias: Array  # (k, d)
-    ffn_norm_weight: Array  # (k, d)
-    ffn_norm_bias: Array  # (k, d)
+    in_weight: Float32s  # (k, d, r): columns z, x, B, C, dt
+    in_bias: Float32s  # (k, r)
+    conv_weight: Float32s  # (k, K, w), oldest tap first
+    conv_bias: Float32s  # (k, w)
+    time_in: Float32s  # (k, 3, m)
+    time_in_bias: Float32s  # (k, m)
+    time_out: Float32s  # (k, m, 2 h): gamma, beta
+    time_out_bias: Float32s  # (k, 2 h)
+    dt_bias: Float32s  # (k, h)
+    A: Float32s  # (k, h), negative
+    D: Float32s  # (k, h)
+    gate_norm: Float32s  # (k, e)
+    out_weight: Float32s  # (k, e, d)
+    out_bias: Float32s  # (k, d)
+    norm_weight: Float32s  # (k, d)
+    norm_bias: Float32s  # (k, d)
+    ffn_in: Float32s  # (k, d, 4 d)
+    ffn_in_bias: Float32s  # (k, 4 d)
+    ffn_out: Float32s  # (k, 4 d, d)
+    ffn_out_bias: Float32s  # (k, d)
+    ffn_norm_weight: Float32s  # (k, d)
+    ffn_norm_bias: Float32s  # (k, d)
 
 
 class PackedWeights(NamedTuple):
@@ -52,16 +50,16 @@ class PackedWeights(NamedTuple):
     out: Panels  # e -> d
     ffn_in: Panels  # d -> 4 d
     ffn_out: Panels  # 4 d -> d
-    conv_weight: Array  # (k, K, w), oldest tap first
-    conv_bias: Array  # (k, w)
-    dt_bias: Array  # (k, h)
-    A: Array  # (k, h), negative
-    D: Array  # (k, h)
-    gate_norm: Array  # (k, e)
-    norm_weight: Array  # (k, d)
-    norm_bias: Array  # (k, d)
-    ffn_norm_weight: Array  # (k, d)
-    ffn_norm_bias: Array  # (k, d)
+    conv_weight: Float32s  # (k, K, w), oldest tap first
+    conv_bias: Float32s  # (k, w)
+    dt_bias: Float32s  # (k, h)
+    A: Float32s  # (k, h), negative
+    D: Float32s  # (k, h)
+    gate_norm: Float32s  # (k, e)
+    norm_weight: Float32s  # (k, d)
+    norm_bias: Float32s  # (k, d)
+    ffn_norm_weight: Float32s  # (k, d)
+    ffn_norm_bias: Float32s  # (k, d)
 
     @classmethod
     def of(cls, weights: LayerWeights) -> "PackedWeights":

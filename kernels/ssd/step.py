@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..jit import inline_jit, jit
-from ..scalar import ask, narrow, wide, widen
+from ..scalar import narrow, prefer_512_bit, prefetch, widen
 
 __all__ = ["scan_step", "ssd_numba"]
 
@@ -22,12 +22,12 @@ def scan_step(state: Any, decay: Any, xdt: Any, B: Any, C: Any, y: Any, upcoming
     The state is float32, or bfloat16 as uint16. Meanwhile the cache lines of ``upcoming`` (1 axis), the state that is
     needed next or nothing, are asked for, except the first ``asked`` of them.
     """
-    wide()
+    prefer_512_bit()
     n, e = state.shape
     share = (upcoming.nbytes // 64 - asked + n - 1) // n
     for i in range(n):
         b, w = B[i], C[i]
-        ask(upcoming, asked + i * share, asked + i * share + share)
+        prefetch(upcoming, asked + i * share, asked + i * share + share)
         for c in range(e):
             new = decay[c] * widen(state[i, c]) + xdt[c] * b
             state[i, c] = narrow(new, state[i, c])

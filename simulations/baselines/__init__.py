@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ...engine.errors import InputError
-from .arrays import FloatArray
+from ...kernels.arrays import Float64s
 from .decayed_popularity import DecayedPopularity
 from .item_knn import ItemKnn
 from .markov import Markov
@@ -38,7 +38,7 @@ class Baseline(Protocol):
         """The name in reports."""
         ...
 
-    def scores(self, user: int) -> FloatArray:
+    def scores(self, user: int) -> Float64s:
         """Return the score of every item learnt so far, float64 by item code; asked any number of times."""
         ...
 

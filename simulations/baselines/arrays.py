@@ -5,9 +5,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatArray", "grown"]
+__all__ = ["grown"]
 
-FloatArray = NDArray[np.float64]
 
 _T = TypeVar("_T", bound=np.generic)
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .arrays import FloatArray, grown
+from ...kernels.arrays import Float64s
+from .arrays import grown
 from .contexts import Contexts
 from .pairs import PairCounts
 from .recency import TIE_HALF_LIFE, TIE_WEIGHT, DecayedCounts
@@ -23,14 +24,14 @@ class ItemKnn:
         self._contexts = Contexts(window)
         self._pairs = PairCounts()
         self._ties = DecayedCounts(TIE_HALF_LIFE)
-        self._reading: FloatArray = decay ** np.arange(context, dtype=np.float64)
+        self._reading: Float64s = decay ** np.arange(context, dtype=np.float64)
         self._ones = np.ones(2 * window)
         self._damping = damping
-        self._counts: FloatArray = np.zeros(1024)
-        self._scales: FloatArray = np.full(1024, damping**-0.5)
+        self._counts: Float64s = np.zeros(1024)
+        self._scales: Float64s = np.full(1024, damping**-0.5)
         self._items = 0
 
-    def scores(self, user: int) -> FloatArray:
+    def scores(self, user: int) -> Float64s:
         """Return the scores of items 0, 1, ...; a new array."""
         cells = np.zeros(self._items + 1)
         self._pairs.accumulate(self._contexts.of(user)[: len(self._reading)], self._reading, cells)

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .arrays import FloatArray
+from ...kernels.arrays import Float64s
 
 __all__ = ["PairCounts"]
 
@@ -28,12 +28,12 @@ class PairCounts:
         self._free: NDArray[np.int64] = np.full(1 + _CLASSES, -1, dtype=np.int64)
         self._free[0] = 0
 
-    def add(self, rows: NDArray[np.int32], columns: NDArray[np.int32], weights: FloatArray) -> None:
+    def add(self, rows: NDArray[np.int32], columns: NDArray[np.int32], weights: Float64s) -> None:
         """Add ``weights[k]`` to every pair (``rows[k]``, ``columns[k]``); negative rows or columns are left out."""
         self._reserve(int(max(rows.max(initial=0), columns.max(initial=0))))
         self._keys, self._values = _add(self._keys, self._values, self._tables, self._free, rows, columns, weights)
 
-    def accumulate(self, rows: NDArray[np.int32], weights: FloatArray, out: FloatArray) -> None:
+    def accumulate(self, rows: NDArray[np.int32], weights: Float64s, out: Float64s) -> None:
         """Add ``weights[k]`` times row ``rows[k]`` to ``out[1:]``; ``out[0]`` is scratch and left zero."""
         self._reserve(int(rows.max(initial=0)))
         _accumulate(self._keys, self._values, self._tables, rows, weights, out)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .arrays import FloatArray, grown
+from ...kernels.arrays import Float64s
+from .arrays import grown
 from .recency import TIE_HALF_LIFE, TIE_WEIGHT, DecayedCounts
 
 __all__ = ["Popularity"]
@@ -14,11 +15,11 @@ class Popularity:
     name = "popularity"
 
     def __init__(self) -> None:
-        self._counts: FloatArray = np.zeros(1024)
+        self._counts: Float64s = np.zeros(1024)
         self._ties = DecayedCounts(TIE_HALF_LIFE)
         self._items = 0
 
-    def scores(self, user: int) -> FloatArray:  # noqa: ARG002 - the same for everybody
+    def scores(self, user: int) -> Float64s:  # noqa: ARG002 - the same for everybody
         """Return the scores of items 0, 1, ...; a new array."""
         scores = np.empty(self._items)
         self._ties.write(scores, TIE_WEIGHT)

@@ -4,7 +4,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .arrays import FloatArray, grown
+from ...kernels.arrays import Float64s
+from .arrays import grown
 
 __all__ = ["TIE_HALF_LIFE", "TIE_WEIGHT", "DecayedCounts"]
 
@@ -22,7 +23,7 @@ class DecayedCounts:
     def __init__(self, half_life: float) -> None:
         self._growth = 2.0 ** (1.0 / half_life)
         self._step = 1.0
-        self._counts: FloatArray = np.zeros(1024)
+        self._counts: Float64s = np.zeros(1024)
 
     def add(self, item: int) -> None:
         """Count one event of ``item``."""
@@ -34,13 +35,13 @@ class DecayedCounts:
             self._counts /= self._step
             self._step = 1.0
 
-    def write(self, out: FloatArray, weight: float) -> None:
+    def write(self, out: Float64s, weight: float) -> None:
         """Fill ``out`` with ``weight`` times the counts of items 0 .. len(out) - 1, the newest event counting one."""
         self._counts = grown(self._counts, len(out))
         _scale(self._counts, weight / self._step, out)
 
 
 @njit(cache=True, nogil=True)
-def _scale(counts: FloatArray, weight: float, out: NDArray[np.float64]) -> None:
+def _scale(counts: Float64s, weight: float, out: NDArray[np.float64]) -> None:
     for item in range(len(out)):
         out[item] = weight * counts[item]

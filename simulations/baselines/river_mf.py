@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import FloatArray, grown
+from ...kernels.arrays import Float64s
+from .arrays import grown
 
 __all__ = ["RiverBiasedMf", "RiverFunkMf"]
 
@@ -22,12 +23,12 @@ class _Factors:
         # the model's vectors of the items in one array: river has an array for each
         self._vectors = np.zeros((1024, _FACTORS))
 
-    def scores(self, user: int) -> FloatArray:
+    def scores(self, user: int) -> Float64s:
         """Return the scores of items 0, 1, ..., as the model's own ``predict_one`` gives them; a new array."""
         if self._items == 0:
             return np.zeros(0)
         with np.errstate(over="ignore", invalid="ignore"):
-            scores: FloatArray = self._vectors[: self._items] @ self._model.u_latents[user]
+            scores: Float64s = self._vectors[: self._items] @ self._model.u_latents[user]
         return scores
 
     def learn(self, user: int, item: int, weight: float = 1.0) -> None:
@@ -71,7 +72,7 @@ class RiverBiasedMf(_Factors):
         super().__init__(reco.BiasedMF(n_factors=_FACTORS, bias_optimizer=biases, latent_optimizer=vectors, seed=_SEED))
         self._biases = np.zeros(1024)
 
-    def scores(self, user: int) -> FloatArray:
+    def scores(self, user: int) -> Float64s:
         """Return the scores of items 0, 1, ... as the model's own ``predict_one`` gives them; a new array."""
         scores = super().scores(user)
         scores += self._biases[: self._items]

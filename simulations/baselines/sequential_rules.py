@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .arrays import FloatArray
+from ...kernels.arrays import Float64s
 from .contexts import Contexts
 from .pairs import PairCounts
 from .recency import TIE_HALF_LIFE, TIE_WEIGHT, DecayedCounts
@@ -24,11 +24,11 @@ class SequentialRules:
         self._contexts = Contexts(length)
         self._rules = PairCounts()
         self._ties = DecayedCounts(TIE_HALF_LIFE)
-        self._reading: FloatArray = decay ** np.arange(length, dtype=np.float64)
+        self._reading: Float64s = decay ** np.arange(length, dtype=np.float64)
         self._learning = 1.0 / np.arange(1, length + 1)
         self._items = 0
 
-    def scores(self, user: int) -> FloatArray:
+    def scores(self, user: int) -> Float64s:
         """Return the scores of items 0, 1, ...; a new array."""
         cells = np.zeros(self._items + 1)
         self._ties.write(cells[1:], TIE_WEIGHT)

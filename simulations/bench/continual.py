@@ -18,6 +18,7 @@ from ...engine.config import Config, DriftConfig
 from ...engine.monitoring.drift import Detector
 from ...engine.training import STRATEGIES, Round, UserLog, cross_version_recall, event_ranks, last_windows, train_round
 from ...engine.versions import Version, VersionFacts
+from ...kernels.arrays import Int64s
 from ..baselines import SequentialRules
 from ..contest import ranks_alone
 from ..datasets import Stream
@@ -38,7 +39,6 @@ _HELD_OUT = 0.1
 # as good as joint
 _PAR = 0.95
 
-Ints = NDArray[np.int64]
 Progress = Callable[[str], None]
 
 
@@ -86,7 +86,7 @@ class _World(NamedTuple):
 
     log: UserLog
     names: list[str]
-    held_out: Ints
+    held_out: Int64s
     ends: list[int]
     efforts: list[float]
     config: Config
@@ -134,7 +134,7 @@ class _World(NamedTuple):
         )
         return Version(facts, list(outcome.vocabulary), outcome.model.eval())
 
-    def cohort(self, number: int) -> Ints:
+    def cohort(self, number: int) -> Int64s:
         """Return the held-out events between two rounds; those before the change for 0."""
         seqs = self.log.seqs[self.held_out]
         begin = self.ends[number - 1] if number else 0
@@ -159,12 +159,12 @@ class _World(NamedTuple):
         windows = last_windows(seen, -1, self.config.store.anchor)
         return cross_version_recall(old.model(), new.model(), seen, windows, self.rows(new))
 
-    def rows(self, version: Version) -> Ints:
+    def rows(self, version: Version) -> Int64s:
         """Map the stream's item codes to the rows of a version."""
         known = {item: row for row, item in enumerate(version.vocabulary)}
         return np.array([known.get(name, len(known)) for name in self.names], np.int64)
 
-    def _ndcg(self, version: Version, targets: Ints) -> float:
+    def _ndcg(self, version: Version, targets: Int64s) -> float:
         if not len(targets):
             return 0.0
         found = event_ranks(version.model(), self.log, targets, self.rows(version), self.config.store.anchor)

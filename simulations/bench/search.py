@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.errors import InputError
+from ...kernels.arrays import Float32s
 
 __all__ = ["bench_search", "compare", "inverted_lists", "item_vectors"]
 
-Vectors = NDArray[np.float32]
 
 _WIDTH = 64
 _QUERIES = 4_096
@@ -58,19 +58,19 @@ def bench_search(
     return {"indexes": found, "times_the_cpu": ratios, "threads": threads, "settings": settings}
 
 
-def item_vectors(items: int, seed: int) -> tuple[Vectors, Vectors]:
+def item_vectors(items: int, seed: int) -> tuple[Float32s, Float32s]:
     """Return vectors of items and of users (queries), both around the same centres; float32, 64 wide."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((_CENTRES, _WIDTH), np.float32)
 
-    def draw(count: int) -> Vectors:
+    def draw(count: int) -> Float32s:
         noise = rng.standard_normal((count, _WIDTH), np.float32)
         return centres[rng.integers(_CENTRES, size=count)] + np.float32(_SPREAD) * noise
 
     return draw(items), draw(_QUERIES)
 
 
-def inverted_lists(vectors: Vectors, queries: Vectors, truth: NDArray[np.int64]) -> faiss.IndexIVFFlat:
+def inverted_lists(vectors: Float32s, queries: Float32s, truth: NDArray[np.int64]) -> faiss.IndexIVFFlat:
     """Build an index of inverted lists that probes as few of them as reach a recall of 0.95 on ``queries``."""
     items, d = vectors.shape
     lists = max(1, int(4 * items**0.5))
@@ -86,7 +86,7 @@ def inverted_lists(vectors: Vectors, queries: Vectors, truth: NDArray[np.int64])
 
 def compare(
     indexes: Mapping[str, Any],
-    queries: Vectors,
+    queries: Float32s,
     k: int,
     *,
     seconds: float,
@@ -107,13 +107,13 @@ def compare(
     return found
 
 
-def _recall(index: Any, queries: Vectors, truth: NDArray[np.int64]) -> float:
+def _recall(index: Any, queries: Float32s, truth: NDArray[np.int64]) -> float:
     found = index.search(queries, truth.shape[1])[1]
     return sum(np.intersect1d(f, t).size for f, t in zip(found, truth, strict=True)) / truth.size
 
 
 def _latencies(
-    index: Any, queries: Vectors, k: int, batch: int, seconds: float, clock: Callable[[], float]
+    index: Any, queries: Float32s, k: int, batch: int, seconds: float, clock: Callable[[], float]
 ) -> list[float]:
     took: list[float] = []
     begin = clock()

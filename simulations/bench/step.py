@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...engine.config import ModelConfig, StoreConfig
 from ...engine.model import StepWeights, StreamingModel
 from ...engine.states import StateSlab
+from ...kernels.arrays import Int64s
 from .machine import Clock, clock_of, compute_threads, copy_bytes_per_us, machine, multiply_adds_per_us, timed
 from .peers import SASRecEncoder
 
@@ -19,9 +20,8 @@ __all__ = ["bench_step", "step_multiply_adds"]
 _BATCHES = (1, 256, 1024)
 _PEER_BATCHES = (1, 256)
 _PEER_LENGTH = 200
-Longs = NDArray[np.int64]
 # the arguments of one StateSlab.advance
-_Call = tuple[Longs, Longs, Longs, NDArray[np.bool_], Longs, Longs]
+_Call = tuple[Int64s, Int64s, Int64s, NDArray[np.bool_], Int64s, Int64s]
 
 # calls per round, and how many before them do not count: caches hold what ran before, the processor has slowed down
 _CALLS = {1: 200, 256: 24, 1024: 8}
@@ -100,7 +100,7 @@ class _Ours:
         """Draw distinct users, each to be read again from an anchor ``length`` events ago."""
         return self._call(self.rng.choice(self.slab.slots, batch, replace=False), length, reset=True)
 
-    def _call(self, slots: Longs, length: int, *, reset: bool) -> _Call:
+    def _call(self, slots: Int64s, length: int, *, reset: bool) -> _Call:
         self.now_ms += 1000
         events = len(slots) * length
         return (

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ...engine.config import ModelConfig, TrainingConfig
 from ...engine.model import create_model
-from ...engine.training import Batch, Learner
+from ...engine.training import Learner, PackedWindows
 
 __all__ = ["bench_train"]
 
@@ -83,17 +83,17 @@ def _runs(items: int, length: int, threads: int, device: str, seed: int) -> dict
     return runs
 
 
-def _windows(items: int, length: int, count: int, rng: np.random.Generator) -> Batch:
+def _windows(items: int, length: int, count: int, rng: np.random.Generator) -> PackedWindows:
     total = count * length
     times_ms = rng.integers(1_000, 86_400_000, total).cumsum()
-    return Batch(rng.integers(0, items, total), times_ms, np.arange(count + 1) * length, np.arange(total))
+    return PackedWindows(rng.integers(0, items, total), times_ms, np.arange(count + 1) * length, np.arange(total))
 
 
 def _stepping(
     name: str,
     items: int,
     length: int,
-    batch: Batch,
+    batch: PackedWindows,
     counted: Any,
     torch_threads: int,
     parts: int,

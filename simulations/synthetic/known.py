@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.errors import InputError
+from ...kernels.arrays import Float64s
 from ..datasets import Stream
 
 __all__ = ["KINDS", "Drift", "SyntheticStream", "Truth", "kind_of", "stream"]
@@ -43,8 +44,6 @@ _PUSHED = 30
 _BOT_EVENTS = 20
 _BOT = -1
 
-FloatArray = NDArray[np.float64]
-
 
 class Drift(NamedTuple):
     """A change of the distribution: the event where it begins and the first one after its end (equal if at once)."""
@@ -57,9 +56,9 @@ class _Concept(NamedTuple):
     # (items, followers)
     followers: NDArray[np.int64]
     # (groups, items), rows sum to one
-    tastes: FloatArray
+    tastes: Float64s
     # (items,), sums to one
-    popular: FloatArray
+    popular: Float64s
 
 
 class _Plan(NamedTuple):
@@ -68,11 +67,11 @@ class _Plan(NamedTuple):
     concepts: list[_Concept]
     # the concept that blend leads away from; the next one in the list is the one that it leads to
     phase: NDArray[np.int64]
-    blend: FloatArray
+    blend: Float64s
     # per item, the position from which it may occur, ascending
     released: NDArray[np.int64]
     trends: bool
-    bots: FloatArray | None
+    bots: Float64s | None
     drifts: tuple[Drift, ...]
 
 
@@ -93,7 +92,7 @@ class Truth:
         starts = np.flatnonzero(np.diff(users[self._by_user], prepend=-1))
         self._first = np.repeat(starts, np.diff(starts, append=len(users)))[self._place]
 
-    def probabilities(self, position: int) -> FloatArray:
+    def probabilities(self, position: int) -> Float64s:
         """Return p of the event at ``position``, float64 by the stream's item code: known before the event comes.
 
         Items that never occur in the stream have no code; the sum falls short of one by what is theirs.
@@ -103,7 +102,7 @@ class Truth:
         weights = _weights(self._plan, position, last, int(self._groups[position]))
         weights[had] = 0.0
         weights /= weights.sum()
-        numbered: FloatArray = weights[self._numbered]
+        numbered: Float64s = weights[self._numbered]
         return numbered
 
 
@@ -196,7 +195,7 @@ def _concept(rng: np.random.Generator) -> _Concept:
     return _Concept(followers, tastes, popular / popular.sum())
 
 
-def _weights(plan: _Plan, position: int, last: int | None, group: int) -> FloatArray:
+def _weights(plan: _Plan, position: int, last: int | None, group: int) -> Float64s:
     """Return p before the items that the person had are left out, as a new array that need not sum to one."""
     if group == _BOT:
         assert plan.bots is not None

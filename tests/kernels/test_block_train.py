@@ -9,7 +9,8 @@ import torch
 
 from recurra.engine.config import ModelConfig
 from recurra.engine.model import StreamingLayer
-from recurra.kernels.block.train import MEMORY, drop_norm, layer_masks
+from recurra.kernels.block.train import BUFFERS, layer_masks
+from recurra.kernels.block.train_norm import drop_norm
 
 LENGTHS = [1, 2, 63, 64, 65, 0, 200]
 CONFIG = ModelConfig(d_model=8, heads=2, head_dim=6, d_state=4, time_hidden=5)
@@ -22,7 +23,7 @@ OUT_ATOL, GRAD_RTOL = 1e-5, 1e-4
 def nan_memory() -> Iterator[None]:
     """Fresh tensors and work memory are full of NaN."""
     torch.use_deterministic_algorithms(True)
-    for block in MEMORY.free:
+    for block in BUFFERS.free:
         block.fill_(torch.nan)
     yield
     torch.use_deterministic_algorithms(False)

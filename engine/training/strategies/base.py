@@ -7,18 +7,15 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from ....kernels.arrays import Bools, Int64s
 from ...config import TrainingConfig
 from ...model import SequenceModel
 from ..loss import at_events, vectors_before
-from ..windows import Batch, UserLog, Windows
+from ..windows import PackedWindows, UserLog, Windows
 
 __all__ = ["Composition", "FitContext", "FitData", "StepContext", "Strategy"]
-
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 
 class FitData(NamedTuple):
@@ -31,7 +28,7 @@ class FitData(NamedTuple):
     """
 
     log: UserLog
-    version_rows: Ints
+    version_rows: Int64s
     recent: Windows
     validation: Windows
     since_seq: int
@@ -48,7 +45,7 @@ class FitContext(NamedTuple):
     model: SequenceModel
     parent: SequenceModel
     log: UserLog
-    version_rows: Ints
+    version_rows: Int64s
     old: Windows
     since_seq: int
     steps: int
@@ -67,9 +64,9 @@ class StepContext:
 
     def __init__(
         self,
-        batch: Batch,
+        batch: PackedWindows,
         events: torch.Tensor,
-        query_time: Flags | None,
+        query_time: Bools | None,
         vectors: torch.Tensor,
         table: torch.Tensor,
         parent: SequenceModel,
@@ -118,7 +115,7 @@ class Strategy:
     def before_step(self) -> None:
         """Draw what the step needs."""
 
-    def angular(self, batch: Batch) -> Flags | None:
+    def angular(self, batch: PackedWindows) -> Bools | None:
         """Pick the events (T) that change the directions of item vectors only, None for none."""
         del batch
         return None
@@ -171,7 +168,7 @@ class Composition(Strategy):
         for part in self.parts:
             part.before_step()
 
-    def angular(self, batch: Batch) -> Flags | None:
+    def angular(self, batch: PackedWindows) -> Bools | None:
         """Return the first choice."""
         found = (part.angular(batch) for part in self.parts)
         return next((flags for flags in found if flags is not None), None)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..windows import Batch, Windows
+from ..windows import PackedWindows, Windows
 from .base import FitContext, Strategy
 
 __all__ = ["CorrectedReplay", "Replay"]
@@ -51,6 +51,6 @@ class CorrectedReplay(Replay):
         super().begin(context)
         self._new = context.log.seqs > context.since_seq
 
-    def angular(self, batch: Batch) -> NDArray[np.bool_]:
+    def angular(self, batch: PackedWindows) -> NDArray[np.bool_]:
         """Pick the new events."""
         return self._new[batch.rows]

@@ -16,7 +16,7 @@ from recurra.engine.model import StreamingModel, create_model
 from recurra.engine.training.learner import Learner
 from recurra.engine.training.loss import Sampler
 from recurra.engine.training.rounds import Round, train_round
-from recurra.engine.training.windows import Batch, UserLog
+from recurra.engine.training.windows import PackedWindows, UserLog
 
 from .virtual import VirtualGPU, moved
 
@@ -28,14 +28,14 @@ SSD = import_module("recurra.kernels.ssd")
 SMALL = ModelConfig(d_model=16, layers=2, heads=2, head_dim=16, d_state=16, dropout=0.0, unknown_rate=0.0)
 
 
-def make_batch(windows: int, length: int = 12) -> Batch:
+def make_batch(windows: int, length: int = 12) -> PackedWindows:
     rng = np.random.default_rng(0)
     total = windows * length
     times_ms = rng.integers(0, 10_000_000, total).cumsum()
-    return Batch(rng.integers(0, ITEMS + 1, total), times_ms, np.arange(windows + 1) * length, np.arange(total))
+    return PackedWindows(rng.integers(0, ITEMS + 1, total), times_ms, np.arange(windows + 1) * length, np.arange(total))
 
 
-def encoded(model: StreamingModel, batch: Batch, backend: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def encoded(model: StreamingModel, batch: PackedWindows, backend: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
     items, times_ms, offsets = map(torch.from_numpy, batch[:3])
     hidden = model.encode(items, times_ms, offsets, backend=backend, seed=1)
     slope = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2))

@@ -5,7 +5,7 @@ import torch
 from recurra.engine.config import ModelConfig
 from recurra.engine.model import StreamingModel, gap_features
 from recurra.engine.training.loss import Drawn, Sampler, targets, window_loss
-from recurra.engine.training.windows import Batch, UserLog, all_windows, pack
+from recurra.engine.training.windows import PackedWindows, UserLog, all_windows, pack
 
 _ITEMS = 9
 
@@ -20,7 +20,7 @@ def _model(query_time: bool = True) -> StreamingModel:
     return model.eval()
 
 
-def _batch(seed: int, users: int = 5, events: int = 40) -> Batch:
+def _batch(seed: int, users: int = 5, events: int = 40) -> PackedWindows:
     rng = np.random.default_rng(seed)
     log = UserLog.of(
         rng.integers(users, size=events),
@@ -33,7 +33,7 @@ def _batch(seed: int, users: int = 5, events: int = 40) -> Batch:
 
 
 def _naive(
-    model: StreamingModel, batch: Batch, counted: np.ndarray | None, seen_weight: float
+    model: StreamingModel, batch: PackedWindows, counted: np.ndarray | None, seen_weight: float
 ) -> tuple[torch.Tensor, int]:
     """One event at a time, as serving would do it."""
     losses = []
@@ -57,7 +57,7 @@ def _naive(
 
 def _loss(
     model: StreamingModel,
-    batch: Batch,
+    batch: PackedWindows,
     *,
     counted: np.ndarray | None = None,
     seen_weight: float = 0.0,
