@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints requirements.lock \
 	$(if $(TORCH),--torch-backend=$(TORCH) --no-verify-hashes)
 
-.PHONY: demo test test-slow test-gpu bench-gpu evaluate-gpu check format lock clean
+.PHONY: demo docs test test-slow test-gpu bench-gpu evaluate-gpu check format lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -62,6 +62,12 @@ evaluate-gpu: $(GPU_READY)
 		$(EVALUATE) $(GPU_DATA)/ml-1m-order --seed $$seed --json $(GPU_OUT)/ml-1m-$$seed.json & \
 		$(EVALUATE) $(GPU_DATA)/amazon-beauty --max-len 50 --seed $$seed --json $(GPU_OUT)/beauty-$$seed.json & \
 	done; wait
+
+# the pages that are generated from the code, then the site, in build/site
+docs: $(VENV)/.installed-dev
+	$(VENV)/bin/python tools/reference.py
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 check: $(VENV)/.installed-dev
 	$(RUN) ruff check
