@@ -1,4 +1,4 @@
-"""Between a source and the engine: batches, dead letters, and what happens when something does not work."""
+"""Applier between a source and the engine: batches, dead letters, retries."""
 
 import logging
 import threading
@@ -69,11 +69,11 @@ class Origin(NamedTuple):
 
 
 class SourceStoppedError(RecurraError):
-    """The source was told to stop while it waited; what it was about to apply was not applied."""
+    """The source was stopped while it waited; what it was about to apply was not applied."""
 
 
 class Backoff:
-    """Waits that double up to a bound, and end at once when the source is told to stop."""
+    """Waits that double up to a bound, and end at once when the source is stopped."""
 
     def __init__(self, stop: threading.Event, first_s: float = 0.1, most_s: float = 5.0) -> None:
         self._stop = stop
@@ -81,7 +81,7 @@ class Backoff:
         self._most_s = most_s
 
     def wait(self) -> bool:
-        """Wait; False if told to stop."""
+        """Wait; False if the source is stopped."""
         wait_s, self._next_s = self._next_s, min(2 * self._next_s, self._most_s)
         return not self._stop.wait(wait_s)
 
@@ -93,8 +93,8 @@ class Backoff:
 class Applier:
     """Hands records to the engine in batches and does not return before they are applied.
 
-    A full disk is waited out, and so is an outlet for dead letters that does not work. A record that the engine can not
-    apply goes to the dead letters, its neighbours are applied. Raises ``SourceStoppedError`` if told to stop while
+    A full disk is waited out, and so is an outlet for dead letters that does not work. A record that the engine cannot
+    apply goes to the dead letters, its neighbours are applied. Raises ``SourceStoppedError`` if stopped while
     waiting, and every other ``RecurraError`` as it is.
     """
 
@@ -141,11 +141,11 @@ class Applier:
             self._apply(records[start:], origins[start:])
 
     def _apply(self, records: Sequence[Record], origins: Sequence[Origin]) -> None:
-        told: set[Origin] = set()
+        refused_before: set[Origin] = set()
         backoff = Backoff(self._stop)
         tries = 0
         while records:
-            refused = _Refusal(self._dead_letters, origins, told)
+            refused = _Refusal(self._dead_letters, origins, refused_before)
             try:
                 report = self._engine.apply(records, refused=refused)
             except StoreFullError as error:
@@ -168,7 +168,7 @@ class Applier:
                     return
                 self._wait(backoff, f"the engine failed: {error!r}")
             else:
-                self.dead += len(told)
+                self.dead += len(refused_before)
                 self._note(None)
                 if self._on_report is not None:
                     self._on_report(report)
@@ -199,7 +199,7 @@ class Applier:
         except ClosedError:
             raise
         except (RecurraError, OSError) as error:
-            _LOG.warning("the store can not be opened again yet: %s", error)
+            _LOG.warning("the store cannot be opened again yet: %s", error)
 
     def _persist(self, action: Callable[[], None]) -> None:
         backoff = Backoff(self._stop)
@@ -207,7 +207,7 @@ class Applier:
             try:
                 return action()
             except (OSError, BrokerError) as error:
-                self._wait(backoff, f"dead letters can not be kept: {error}")
+                self._wait(backoff, f"dead letters cannot be kept: {error}")
 
     def _wait(self, backoff: Backoff, problem: str) -> None:
         self._note(problem)
@@ -219,15 +219,15 @@ class Applier:
 class _Refusal:
     """Keeps the letter of an event that the engine refuses, once per event however often the batch is tried."""
 
-    def __init__(self, dead_letters: DeadLetters, origins: Sequence[Origin], told: set[Origin]) -> None:
+    def __init__(self, dead_letters: DeadLetters, origins: Sequence[Origin], refused_before: set[Origin]) -> None:
         self._dead_letters = dead_letters
         self._origins = origins
-        self._told = told
+        self._refused = refused_before
 
     def __call__(self, index: int, reason: str) -> None:
         origin = self._origins[index]
-        if origin not in self._told:
-            # the engine holds its lock here: a letter that can not be kept fails the call, and the wait is outside
+        if origin not in self._refused:
+            # the engine holds its lock here: a letter that cannot be kept fails the call, and the wait is outside
             self._dead_letters.write(*origin, reason)
             self._dead_letters.flush()
-            self._told.add(origin)
+            self._refused.add(origin)

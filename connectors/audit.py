@@ -1,7 +1,7 @@
 """The auditor: recomputes from the source what the store must hold, and compares record by record.
 
 It reads the store's plain export, offsets and facts about sources; everything that it compares them with comes from
-``audit_model``, which shares no code with the engine. Files are read by the connector's own reader. It can not know
+``audit_model``, which shares no code with the engine. Files are read by the connector's own reader. It cannot know
 what the clock said when an event was applied, so an event that was refused as too far in the future, and whose time has
 come since, counts as missing. A store that also took events by another way differs from its source for that reason.
 """
@@ -126,12 +126,12 @@ def _topic_facts(store: Reader, source: str, config: Config) -> Iterator[tuple[i
             if low > start and ends[place] > start:
                 raise SourceBehindError(
                     f"{address.topic!r} partition {place[1]} begins at offset {low} by now, but the store has read "
-                    f"from {start} on: it can not be recomputed"
+                    f"from {start} on: it cannot be recomputed"
                 )
         left = {place for place in starts if ends[place] > starts[place]}
         total = sum(ends[place] - starts[place] for place in left)
         consumer.assign({place: starts[place] for place in left})
-        done, heard = 0, time.monotonic()
+        done, answered_s = 0, time.monotonic()
         while left:
             batch = consumer.poll(4_096, 0.5)
             for message in batch.messages:
@@ -143,8 +143,8 @@ def _topic_facts(store: Reader, source: str, config: Config) -> Iterator[tuple[i
                     left.discard(place)
             left -= {place for place, position in batch.positions.items() if position >= ends.get(place, 0)}
             if batch.messages:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > _PATIENCE_S:
+                answered_s = time.monotonic()
+            elif time.monotonic() - answered_s > _PATIENCE_S:
                 raise BrokerError(f"nothing came from {address.brokers} for {_PATIENCE_S:g} s: {consumer.problem}")
     finally:
         consumer.close()

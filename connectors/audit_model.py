@@ -1,4 +1,4 @@
-"""What the store must hold, worked out a second time: plain dicts and lists, the standard library, no engine code.
+"""The auditor's model of the store: plain dicts and lists, the standard library, no engine code.
 
 Nothing here may be shared with the engine. Where the two differ, one of them is wrong.
 """

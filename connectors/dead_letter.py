@@ -12,7 +12,7 @@ __all__ = ["DeadLetters", "FileDeadLetters", "read_dead_letters"]
 class DeadLetters(Protocol):
     """Where refused input goes.
 
-    A source calls ``write`` for every message that it can not hand to the engine and ``flush`` before it moves past
+    A source calls ``write`` for every message that it cannot hand to the engine and ``flush`` before it moves past
     them; after ``flush`` returned they survive a crash. After a crash in between, or a retry, a letter may be repeated.
     Both raise ``OSError`` or ``BrokerError`` if the letter could not be kept; the source then waits and tries again.
     """

@@ -1,4 +1,4 @@
-"""How one line, or one row, of each file format becomes an event."""
+"""Formats of event files: how a line or a row becomes an event."""
 
 import csv
 import datetime as dt
@@ -53,7 +53,7 @@ def detect_format(path: Path) -> str:
     ):
         if found:
             return format_name
-    raise InputError(f"{path}: cannot tell the format from name or first line; give one of {', '.join(FORMATS)}")
+    raise InputError(f"{path}: cannot recognise the format by name or first line; give one of {', '.join(FORMATS)}")
 
 
 class Columns(NamedTuple):

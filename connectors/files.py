@@ -35,7 +35,7 @@ class EventFile(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A part of a file that is a source of its own: ``key`` and what the store keeps with it."""
+    """A part of a file with its own offset: ``key`` and what the store keeps with it."""
 
     key: str
     info: dict[str, object]

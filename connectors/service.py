@@ -30,11 +30,11 @@ def run_service(
     stopped: threading.Event,
     say: Callable[[str], None],
 ) -> None:
-    """Run until ``stopped`` is set; ``say`` gets a line for whatever a person should know.
+    """Run until ``stopped`` is set; ``say`` gets a line for everything that a person should know.
 
     ``source`` is ``kafka://HOST:PORT/TOPIC``, a file, ``-`` for JSON lines on standard input, or ``none``. When a file
-    or standard input ends the service goes on, and answers. Raises ``RecurraError`` if it can not start, or if the
-    source can not go on without a person; everything applied until then is kept.
+    or standard input ends the service stays up and answers. Raises ``RecurraError`` if it cannot start, or if the
+    source needs a person to continue; everything applied until then is kept.
     """
     with ExitStack() as stack:
         # the address first: it costs nothing, and another service may have it
@@ -46,7 +46,7 @@ def run_service(
         say(f"store {data}: {health.users} users, {health.events} events, {_serving(engine)}")
         reader = _open_source(source, engine, config, Path(data))
         runner = _Runner(reader, stopped)
-        # after the listener is closed nobody waits for what the source would still bring
+        # once the listener is closed, nothing waits for what the source would still bring
         stack.callback(runner.join)
         if listener is not None:
             stack.callback(listener.close)
@@ -73,7 +73,7 @@ class _Runner:
 
     @property
     def endless(self) -> bool:
-        """Whether there is no end of the source that would be worth telling."""
+        """Whether the source has no end that is worth a line."""
         return isinstance(self._source, NoSource)
 
     @property

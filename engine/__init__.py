@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # the engine itself brings torch along: whoever only decodes events or prints help does not wait for it
+    # the engine imports torch: callers that only decode events or print help do not wait for it
     if name in ("Engine", "open"):
         from . import engine
 

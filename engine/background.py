@@ -1,4 +1,4 @@
-"""What goes on beside serving: training when enough came in, syncs when nothing does, snapshots."""
+"""Background work: training when enough events came in, syncs while none come, snapshots."""
 
 import contextlib
 import logging
@@ -70,7 +70,7 @@ class Training:
         self.wake_if_due()
 
     def wake_if_due(self) -> None:
-        """Take note that events came in; cheap."""
+        """Wake the training thread if a training is due; cheap."""
         if self._thread is not None and self._due():
             self._wake.set()
 
@@ -130,7 +130,7 @@ class Training:
             self._thread.join()
 
     def restart_trainer(self) -> None:
-        """Give a training under way up and start the next one anew: the store has a new epoch."""
+        """Give up a training under way and start the program again for the next: the store has a new epoch."""
         with self._guard:
             if self._trainer is not None:
                 self._trainer.close()
@@ -165,7 +165,7 @@ class Training:
         return seq >= self._min_events and (seq - self._last_seq >= (self._min_events if first else self._every_events))
 
     def _loop(self) -> None:
-        # the writer would stand still for it at the first event after the first version
+        # otherwise the writer would stand still for this import at the first event after the first version
         preload()
         while True:
             self._wake.wait()
@@ -180,12 +180,12 @@ class Training:
                 if not self._stop:
                     _log.warning("training: %s", error)
             except Exception:
-                # the old version serves on; health says why
+                # the serving version stays; health says why
                 _log.exception("training")
 
 
 class Housekeeper:
-    """Calls ``work`` every ``interval_s`` seconds in a thread of its own until it is closed."""
+    """Calls ``work`` every ``interval_s`` seconds in its own thread until it is closed."""
 
     def __init__(self, interval_s: float, work: Callable[[], None]) -> None:
         self._interval_s = interval_s

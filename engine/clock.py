@@ -7,7 +7,7 @@ __all__ = ["Clock", "EventClock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """Tells the current time in integer milliseconds since the epoch."""
+    """Source of the current time, in integer milliseconds since the epoch."""
 
     def now_ms(self) -> int:
         """Return the current time; called from any thread, any number of times."""
@@ -23,7 +23,7 @@ class SystemClock:
 
 
 class EventClock:
-    """The time of the newest event of a replayed stream; moved by whoever replays it, never backwards."""
+    """The time of the newest event of a replayed stream; moved by the replay, never backwards."""
 
     def __init__(self, start_ms: int = 0) -> None:
         self._now_ms = start_ms

@@ -59,7 +59,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StoreConfig(_Section, frozen=True):
     """Durable truth: histories, log, ids, offsets."""
 
-    # A of the design: a history keeps 2 * anchor events, states restart at multiples of it
+    # A: a history keeps 2 * anchor events, states restart at multiples of it
     anchor: int = 128
     log_events: int = 2_000_000
     # users whose histories are also held in memory
@@ -213,7 +213,7 @@ class GateConfig(_Section, frozen=True):
     shadow_events: int = 1_000
     # users whose states under the version before are held meanwhile
     shadow_users: int = 256
-    # how likely a version within the margin is to be taken back for nothing, at most
+    # probability, at most, that a version within the margin is rolled back for no reason
     rollback_level: float = 0.01
 
 

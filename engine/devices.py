@@ -1,4 +1,4 @@
-"""Which device a setting means here."""
+"""Devices by the names that settings give them."""
 
 import torch
 

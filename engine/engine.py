@@ -187,7 +187,7 @@ class Engine:
         """Return the best ``k`` items for a user, without those the user had and those not available.
 
         ``at`` is the time of the query in ms (now if None); ``where`` limits the items by their attributes, for
-        example ``"'Drama' in categories"``. Somebody unknown gets what is popular. Fewer than ``k`` items
+        example ``"'Drama' in categories"``. Unknown users get popular items. Fewer than ``k`` items
         come back only if fewer are allowed. Raises ``InputError`` for a bad ``k`` or filter.
         """
         self._check_open()
@@ -212,7 +212,7 @@ class Engine:
         return self._queries.scores(user, at)
 
     def item_row(self, item: str) -> int | None:
-        """Return the row of an item in the arrays of ``scores``; None while nothing was heard of it."""
+        """Return the row of an item in the arrays of ``scores``; None for an unknown item."""
         return self._store.items.row(item)
 
     def forget(self, user: str) -> bool:

@@ -1,4 +1,4 @@
-"""What comes in: events, items and forget requests, and their decoding from JSON with bounds."""
+"""Input of an engine: events, items and forget requests, and their decoding from JSON with bounds."""
 
 import datetime as dt
 import json
@@ -101,9 +101,9 @@ class _Wire(Protocol):
 
 
 class Decoder:
-    """Decodes one JSON message at a time; never several joined, so that a message can not smuggle in a second one.
+    """Decodes one JSON message at a time; never several joined, so that a message cannot smuggle in a second one.
 
-    Plain events take one typed pass. Whatever that pass refuses, and what it does not know (a forget request, a time as
+    Plain events take one typed pass. All that this pass refuses, and what it does not know (a forget request, a time as
     text), is read field by field, which also finds the exact reason. Stateless after construction and safe to share
     between threads.
     """

@@ -1,4 +1,4 @@
-"""What the engine counts and times, in one Prometheus registry per engine."""
+"""Metrics: counts and times of an engine, in one Prometheus registry per engine."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

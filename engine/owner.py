@@ -1,4 +1,4 @@
-"""Who may write: an advisory lock on a small file that names its holder and the holder's epoch."""
+"""Single-writer lock: an advisory flock on the file OWNER, which names its holder and the holder's epoch."""
 
 import fcntl
 import os
@@ -37,7 +37,7 @@ class Owner:
         self._path = directory / _NAME
         self.epoch = 0
         try:
-            # python's descriptors are not inherited, so a child can not keep the lock of a dead parent
+            # python's descriptors are not inherited, so a child cannot keep the lock of a dead parent
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StoreError(f"cannot open the store {directory}: {error.strerror}") from None

@@ -163,7 +163,7 @@ class Queries:
         return Scores(ranked.rows, ranked.mix, parts, allowed, ranked.version)
 
     def ranked_before(self, event: Event) -> Ranked:
-        """Return the candidates for an event that is about to be applied, as of its own time."""
+        """Return the candidates for an event that is about to be applied, as of its time."""
         key = self._key(event.user, event.time_ms)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
@@ -173,7 +173,7 @@ class Queries:
     def gains(self, event: Event, item_row: int, versions: Sequence[ServedVersion]) -> list[float]:
         """Return the NDCG of an event that is about to be applied, as each of the versions ranks all items.
 
-        Of somebody without events a version knows nothing, and one whose state can not be folded says nothing: 0.
+        For a user without events, and where a state cannot be folded, a version knows nothing: 0.
         """
         who = self._user(event.user)
         if not who.n:
@@ -187,7 +187,7 @@ class Queries:
             ]
 
     def learn(self, ranked: Ranked, item_row: int | None) -> None:
-        """Let the mixture learn which of the candidates came; None is an item that nothing was heard of."""
+        """Let the mixture learn which of the candidates came; None is an unknown item."""
         places = [] if item_row is None else np.flatnonzero(ranked.rows == item_row).tolist()
         with self._caches.lock:
             self._caches.mix.learn(ranked.parts, places[0] if places else -1, ranked.situation)
@@ -245,7 +245,7 @@ class Queries:
         row = self._store.users.row(user)
         if row is None:
             return _User(None, None, _NO_ROWS)
-        # who asks is likely to ask again, and the second read is then one of memory already
+        # the same user is likely to ask again, and the second read is then one of memory already
         return _User(row, self._store.history(row, warm=True), self._store.seen(row))
 
     def _context(self, who: _User) -> Context:
@@ -259,7 +259,7 @@ class Queries:
         return self._caches.fast.context(who.row, load)
 
     def _vector(self, serving: ServedVersion, who: _User, now_ms: int) -> npt.NDArray[np.float32] | None:
-        """Return the user's vector; None if its state can not be folded: then the memories answer alone."""
+        """Return the user's vector; None if its state cannot be folded: then the memories answer alone."""
         if who.row is None or who.history is None:
             return serving.start_vector
         try:

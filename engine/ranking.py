@@ -1,6 +1,6 @@
 """Rank and NDCG of one event: one law for the mixture, the quality monitor, the shadow and the gate.
 
-The simulations judge by a copy of their own on purpose: an engine cannot be its own referee.
+The simulations judge by a separate implementation on purpose: an engine cannot referee itself.
 """
 
 import numpy as np

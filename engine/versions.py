@@ -8,8 +8,8 @@ models/attempted.json                  the newest event that the last training s
 models/LOCK                            held by the one process that may publish
 ```
 
-A version is written under a name that nobody reads, synced, renamed to its number, and only then made current. Whatever
-stops in between leaves the current version as it was; the rest is removed at the next publish.
+A version is written under a temporary name, synced, renamed to its number, and only then made current. A
+failure in between leaves the current version as it was; the rest is removed at the next publish.
 """
 
 import contextlib
@@ -116,7 +116,7 @@ class VersionStore:
         except FileNotFoundError:
             return 0
         except (OSError, msgspec.DecodeError) as error:
-            raise VersionError(f"cannot read {path}: {error}; `recurra rollback N` writes it anew") from None
+            raise VersionError(f"cannot read {path}: {error}; `recurra rollback N` writes it again") from None
 
     def facts(self, number: int) -> VersionFacts:
         """Return what is known of a version without reading its weights."""
@@ -151,14 +151,14 @@ class VersionStore:
             raise VersionError(f"cannot make version {number} current: {error.strerror}; nothing was changed") from None
 
     def rolled_back(self, number: int) -> str | None:
-        """Return why the engine went back from a version by itself, None if it did not."""
+        """Return why the engine rolled a version back by itself, None if it did not."""
         try:
             return (self._folder(number) / _ROLLED_BACK).read_text()
         except OSError:
             return None
 
     def set_rolled_back(self, number: int, reason: str) -> None:
-        """Note with a version why the engine went back from it."""
+        """Note with a version why the engine rolled it back."""
         try:
             _replace(self._folder(number) / _ROLLED_BACK, reason.encode())
         except OSError as error:
@@ -212,7 +212,7 @@ class VersionStore:
         store has a new owner), or if anything else fails, the current version stays and the new one is removed.
         """
         if model.items != len(vocabulary):
-            raise ValueError(f"a model of {model.items} items can not have a vocabulary of {len(vocabulary)}")
+            raise ValueError(f"a model of {model.items} items cannot have a vocabulary of {len(vocabulary)}")
         self.path.mkdir(parents=True, exist_ok=True)
         self.clean()
         number = max(self.list(), default=0) + 1
@@ -239,7 +239,7 @@ class VersionStore:
         return number
 
     def attempted(self) -> int:
-        """Return the newest event that the last training saw, whatever became of it; -1 if there was none."""
+        """Return the newest event that the last training saw, published or not; -1 if there was none."""
         try:
             return msgspec.json.decode((self.path / "attempted.json").read_bytes(), type=_Attempted).seq
         except (OSError, msgspec.DecodeError):

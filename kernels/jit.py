@@ -1,4 +1,4 @@
-"""How compiled code is compiled: on the first call, without the interpreter's lock, its machine code kept on disk."""
+"""Compilation on the first call, without the interpreter's lock, with the machine code kept on disk."""
 
 import hashlib
 from collections.abc import Callable

@@ -307,7 +307,7 @@ def _same(one: dict[str, Any], other: dict[str, Any], done: int) -> bool:
 
 
 def _exemplars(log: UserLog, sessions: Bools, targets: Int64s, budget: int, rng: np.random.Generator) -> Bools:
-    """Choose sessions with at most ``budget`` targets in all; the rarer their items among ``sessions``, the rather.
+    """Choose sessions with at most ``budget`` targets in all, those with rare items among ``sessions`` first.
 
     So most items stay in some session. Drawn without replacement, with weights (Efraimidis and Spirakis 2006).
     """

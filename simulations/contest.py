@@ -42,7 +42,7 @@ class Contest:
     ``judged`` are the positions of the events to rank, ascending: ``judge`` is called for each of them in order, and
     ``learn`` for every event of the stream in order, for an event after it was judged.
 
-    Items that did not occur in the events learnt so far are no candidates for anybody, and an event of one is a miss.
+    Items that did not occur in the events learnt so far are no candidates for any user, and an event of one is a miss.
     The baselines exclude the user's own items unless ``repeats``; recurra and its components go by the engine's
     exclusion. Baselines that rank slowly are asked about a sample of the events.
     """

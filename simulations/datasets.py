@@ -100,7 +100,7 @@ def _events_in(directory: Path) -> Path:
 
 
 def _has_clock(path: Path) -> bool:
-    """Tell whether a table has times; RecBole's atomic files may have a ``position`` only."""
+    """Return whether a table has times; RecBole's atomic files may have a ``position`` only."""
     with path.open("rb") as file:
         header = file.readline(4096)
     return b"position:" not in header or b"time" in header

@@ -142,7 +142,7 @@ class _Judge:
         user = self._users.get(event.user, -1)
         item = self._items.get(event.item)
         if item is None or self._owned.has(user, item):
-            # an item that nobody had yet, or that the user had: a miss for both
+            # an item without events so far, or one that the user had: a miss for both
             self.recurra.add(MISS)
             self.popularity.add(MISS)
             return

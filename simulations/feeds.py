@@ -1,4 +1,4 @@
-"""How the events of a replay reach the engine: handed over in process, or by way of a Kafka topic."""
+"""Feeds of a replay: events reach the engine in process, or by way of a Kafka topic."""
 
 import queue
 import threading
@@ -40,7 +40,7 @@ def open_feed(via: str, engine: Engine, stream: Stream, clock: EventClock) -> It
     """Open the feed called ``memory`` or ``kafka://HOST:PORT/TOPIC``.
 
     The topic must be new or empty, with any number of partitions. Raises ``InputError`` for another name, and
-    ``BrokerError`` if the broker can not be reached.
+    ``BrokerError`` if the broker cannot be reached.
     """
     if via == "memory":
         yield _MemoryFeed(engine, stream, clock)
@@ -118,7 +118,7 @@ class _Gate:
 
 
 class _KafkaFeed:
-    """Produces a little ahead, and applies what comes back in the order of the stream, whatever the partition."""
+    """Produces a little ahead, and applies what comes back in the order of the stream, across partitions."""
 
     def __init__(
         self, engine: Engine, stream: Stream, clock: EventClock, producer: KafkaProducer, topic: str, gate: _Gate
@@ -160,7 +160,7 @@ class _KafkaFeed:
             except queue.Empty:
                 raise BrokerError(
                     f"an event that was sent to {self._topic!r} did not come back within {_WAIT_S:.0f} s; "
-                    "is the topic new, and used by nobody else?"
+                    "is the topic new and not used elsewhere?"
                 ) from None
             if isinstance(came, RecurraError):
                 raise came

@@ -1,4 +1,4 @@
-"""What continual training keeps and gains, from the quality on every cohort after every round."""
+"""Measures of continual training: forgetting and transfer, from the quality on every cohort after every round."""
 
 import numpy as np
 

@@ -41,7 +41,7 @@ class Split(NamedTuple):
 
     @property
     def learnt(self) -> NDArray[np.bool_]:
-        """Tell, for every row, whether it may be learnt."""
+        """Return, for every row, whether it may be learnt."""
         return np.arange(len(self.log)) < self.train_stops[self.log.users]
 
     def train_windows(self, length: int, rng: np.random.Generator | None = None) -> Windows:
@@ -83,7 +83,7 @@ def split(stream: Stream) -> Split:
             break
         kept = kept[enough]
         if not len(kept):
-            raise ValueError(f"{stream.name}: nobody has {_CORE} events with items that have {_CORE} events")
+            raise ValueError(f"{stream.name}: no user has {_CORE} events with items that have {_CORE} events")
     _, rows = np.unique(stream.items[kept], return_inverse=True)
     log = UserLog.of(stream.users[kept].astype(np.int64), rows.astype(np.int64), stream.time_ms[kept], kept)
     return Split(log, int(rows.max()) + 1, log.seqs)

@@ -1,4 +1,4 @@
-"""What the lists of ten hold: how much of the catalogue, and how little known it is."""
+"""Coverage of the catalogue and novelty of the lists of ten."""
 
 import numpy as np
 from numba import njit

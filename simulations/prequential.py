@@ -24,7 +24,7 @@ __all__ = [
     "rank_listed",
 ]
 
-# the rank of an event that nobody could have got right: an item never seen before, or one excluded by rule
+# the rank of an event that cannot be ranked: an item never seen before, or one excluded by rule
 MISS = 0
 # the rank of an event that a competitor was not asked about: it counts nowhere
 NOT_RANKED = -1
@@ -127,7 +127,7 @@ class Owned:
         return self._items.get(user, _NONE)[: len(self._sets.get(user, ()))]
 
     def has(self, user: int, item: int) -> bool:
-        """Tell whether ``user`` had ``item``."""
+        """Return whether ``user`` had ``item``."""
         return item in self._sets.get(user, ())
 
     def add(self, user: int, item: int) -> None:

@@ -224,7 +224,7 @@ class _Run:
                 self._plan_training()
 
     def _look(self) -> None:
-        """Take note of what the last event made the engine do: alarms, and a version taken back."""
+        """Record what the last event caused: alarms, and a version rolled back."""
         alarms = self._engine.alarms()
         new = itertools.takewhile(lambda alarm: alarm is not self._last_alarm, reversed(alarms))
         self.alarms += [
@@ -238,7 +238,7 @@ class _Run:
             self.trainings.append(
                 {"position": self._learnt, "verdict": "rolled_back", "seconds": 0.0, "reason": reason}
             )
-            # what was taken back is not learnt again at once
+            # a version that was rolled back is not trained again at once
             self._plan_training()
 
     def _learn(self, end: int) -> None:
@@ -303,7 +303,7 @@ def _pace(speed: str | float) -> _Pace:
 
 
 def _configured(config: Config, repeats: bool, query_time: bool, seed: int, threads: int) -> Config:
-    """Return the configuration of a replay: everything seeded, training only when told, the mixture learns always."""
+    """Return the configuration of a replay: seeded, training where the protocol says, the mixture always learning."""
     change = msgspec.structs.replace
     return change(
         config,

@@ -17,7 +17,7 @@ _METRICS = (("hr@10", "HR@10"), ("hr@20", "HR@20"), ("ndcg@10", "NDCG@10"), ("mr
 _MORE = (("coverage@10", "coverage", "{:.3f}"), ("novelty@10", "novelty, bits", "{:.1f}"))
 _COMPONENT = "component "
 _TRUTH = "truth"
-# told apart on light and dark ground; recurra and its model have theirs to themselves
+# distinct on light and dark ground; recurra and its model have theirs to themselves
 _ACCENT, _SLOW = "#e4572e", "#4c6ef5"
 _COLOURS = ("#2e86ab", "#1b998b", "#8f5fbf", "#c28f00", "#6d8f3a", "#d36ba6", "#a0663c", "#7d8694")
 _VERDICT_COLOURS = {"promoted": "#1b998b", "refused": "#c28f00", "failed": "#c0392b"}

@@ -1,4 +1,4 @@
-"""What a run costs: time, processor seconds of child processes, and peak memory."""
+"""Cost of a run: time, processor seconds of child processes, and peak memory."""
 
 import os
 import resource

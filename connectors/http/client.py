@@ -18,7 +18,7 @@ __all__ = ["AsyncClient", "Client"]
 class Client:
     """A recurra service, with the verbs of an embedded engine.
 
-    Raises the same errors as the engine, and ``ServiceError`` if the service can not be reached. Thread-safe.
+    Raises the same errors as the engine, and ``ServiceError`` if the service cannot be reached. Thread-safe.
     ``transport`` replaces the network, for tests.
     """
 
@@ -36,7 +36,7 @@ class Client:
         """Hand over events, forget requests and catalogue records; returns once they survive a crash of the service.
 
         ``durable`` waits until they survive a power loss. Nothing of a call with a bad event is applied, unless
-        catalogue records stand between events: then each run of one kind is a call of its own.
+        catalogue records stand between events: then each run of one kind is a separate call.
         """
         report = IngestReport()
         for request in wire.ingest(events, durable=durable):

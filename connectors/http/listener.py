@@ -1,4 +1,4 @@
-"""Runs the service's application in a thread of its own."""
+"""Listener that runs the service's application in its own thread."""
 
 import errno
 import socket
@@ -20,7 +20,7 @@ _STOP_S = 3
 class Listener:
     """Takes the address at construction, serves from ``start`` to ``close``.
 
-    Raises ``ConfigError`` if the address can not be had, before anything else is set up. ``port`` 0 takes a free one.
+    Raises ``ConfigError`` if the address is not free, before anything else is set up. ``port`` 0 takes a free one.
     """
 
     def __init__(self, host: str, port: int) -> None:

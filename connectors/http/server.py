@@ -80,7 +80,7 @@ def _add_writing(app: FastAPI, engine: "Engine") -> None:
 
     @app.post("/v1/events", tags=["events"], summary="Apply one event or a list of events")
     async def events(request: Request, durable: bool = False) -> Response:
-        """Nothing of the list is applied if one of it is bad. `durable` waits until a power loss can not undo it."""
+        """Nothing of the list is applied if one of it is bad. `durable` waits until a power loss cannot undo it."""
         return await ingest(request, durable, decoder.event)
 
     @app.post("/v1/items", tags=["items"], summary="Apply one catalogue record or a list of them")
@@ -128,7 +128,7 @@ def _add_versions(app: FastAPI, engine: "Engine") -> None:
 
     @app.post("/v1/train", tags=["versions"], summary="Train a version now")
     def train(wait: Annotated[bool, Query(description="answer when training has ended")] = False) -> Response:
-        """A version that passes its gate serves at once. Without `wait`, `/health` tells how it went."""
+        """A version that passes its gate serves at once. Without `wait`, `/health` says how it went."""
         report = engine.train(wait=wait)
         return _json(wire.Started(), HTTPStatus.ACCEPTED) if report is None else _json(report)
 

@@ -1,4 +1,4 @@
-"""What recurra needs of a Kafka client: one contract, kept by every client library behind it."""
+"""Contract of a Kafka client, kept by every client library behind it."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
@@ -41,7 +41,7 @@ class Topic(NamedTuple):
 class KafkaConsumer(Protocol):
     """Reads given partitions from given offsets; never asks the broker where a group has got to.
 
-    One thread uses it. Every method raises ``BrokerError`` when the broker can not be reached in time or refuses; the
+    One thread uses it. Every method raises ``BrokerError`` when the broker cannot be reached in time or refuses; the
     caller then closes this consumer and makes another one later. While partitions are assigned a lost broker is no
     error: ``poll`` brings nothing, ``problem`` says why, and reading goes on by itself once it is back.
     """
@@ -55,7 +55,7 @@ class KafkaConsumer(Protocol):
         ...
 
     def last_end(self, place: Place) -> int | None:
-        """Return the end of a partition as the last answer to ``poll`` told it, None if none did; asks nobody."""
+        """Return the end of a partition by the last ``poll``, None if it had none; does not ask the broker."""
         ...
 
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:

@@ -65,7 +65,7 @@ class _Consumer:
 
     @property
     def problem(self) -> str | None:
-        # the library retries silently: only a question that is not answered tells
+        # the library retries silently: only a request without an answer shows it
         return self._problem
 
     def topic(self, name: str) -> Topic | None:

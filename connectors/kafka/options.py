@@ -1,4 +1,4 @@
-"""Where a cluster is and how its client is set up."""
+"""Address of a cluster and settings of its client."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

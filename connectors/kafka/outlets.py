@@ -1,4 +1,4 @@
-"""What goes out to Kafka: dead letters, new recommendations, and replies to requests."""
+"""Outlets to Kafka: dead letters, new recommendations, replies to requests."""
 
 import json
 import logging
@@ -66,7 +66,7 @@ class _Answers(Protocol):
 class RecommendationOutlet:
     """Writes the new top-k of every user whose history changed to a topic, keyed by user.
 
-    A user whose events come faster than answers can be made gets one answer for several events. The topic is told what
+    A user whose events come faster than answers can be made gets one answer for several events. The topic gets what
     is true when the answer is made; an answer is lost if the process dies before it was sent, and comes again with the
     user's next event.
     """
@@ -82,7 +82,7 @@ class RecommendationOutlet:
         self.problem: str | None = None
 
     def changed(self, report: IngestReport) -> None:
-        """Take note of the users of a report; returns at once. When too many wait, the oldest are left out."""
+        """Queue the users of a report; returns at once. When too many wait, the oldest are left out."""
         with self._news:
             self._waiting.update(dict.fromkeys(report.users))
             while len(self._waiting) > _MOST_WAITING:
@@ -127,7 +127,7 @@ class RequestReply:
     """Answers requests of one topic on another.
 
     A request is ``{"user": ..., "k"?: ..., "id"?: ...}``; its reply has the request's key, ``id`` and either the
-    answer or ``error``. Requests that came while nobody listened are not answered: whoever asked has given up.
+    answer or ``error``. Requests that came before the service listened are not answered: their senders have given up.
     """
 
     def __init__(self, engine: _Answers, client: KafkaClient, config: KafkaConfig) -> None:
@@ -184,7 +184,7 @@ class RequestReply:
             answer = self._engine.recommend(request["user"], request.get("k", self._k))
             return _encoded(request["user"], answer, reply)
         except (ValueError, RecursionError) as error:
-            # InputError is a ValueError: whatever was wrong with the request, its sender is told
+            # InputError is a ValueError: the sender gets the reason
             return json.dumps({**reply, "error": str(error)}).encode()
 
 

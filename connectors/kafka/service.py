@@ -33,7 +33,7 @@ class KafkaService:
     """Reads ``kafka://HOST:PORT/TOPIC`` into an engine, with the outlets that the configuration names.
 
     Dead letters go to ``kafka.dead_letter_topic``, or to ``dead-letters.jsonl`` in ``folder``. Raises what
-    ``KafkaSource`` raises, and ``InputError`` or ``ConfigError`` at once for an address or setting that can not be.
+    ``KafkaSource`` raises, and ``InputError`` or ``ConfigError`` at once for an address or setting that is not valid.
     """
 
     def __init__(self, engine: ServedEngine, address: str, config: Config, folder: Path) -> None:
@@ -48,8 +48,8 @@ class KafkaService:
         self._outlet = None
         if kafka.output_topic is not None:
             self._outlet = RecommendationOutlet(engine, _LateProducer(client), kafka.output_topic, kafka.output_k)
-        told = None if self._outlet is None else self._outlet.changed
-        self._source = KafkaSource(engine, place, config, letters, client=client, on_report=told)
+        changed = None if self._outlet is None else self._outlet.changed
+        self._source = KafkaSource(engine, place, config, letters, client=client, on_report=changed)
 
     def run(self, stopped: threading.Event) -> None:
         """Read, and serve the outlets, until ``stopped`` is set."""

@@ -45,7 +45,7 @@ class _Place(NamedTuple):
 class KafkaSource:
     """Reads ``kafka://HOST:PORT/TOPIC``; a broker that is away is waited for, at the start and later.
 
-    ``on_report`` is told what became of every batch. ``run`` raises ``SourceBehindError`` if the broker has deleted
+    ``on_report`` is called with the report of every batch. ``run`` raises ``SourceBehindError`` if the broker deleted
     what comes next, ``SourceMismatchError`` if the topic is not the one that the store has read, ``StoreFencedError``
     if another process took the store over, and ``ConfigError`` for settings that the topic or the client does not have.
     """
@@ -208,7 +208,7 @@ class KafkaSource:
     def _look(self, consumer: KafkaConsumer, *, idle: bool) -> None:
         """Learn the ends of the partitions, for the lag.
 
-        Where messages come they tell it. Where none do the broker is asked, which also shows whether it is back; its
+        Messages that come show it. Where none do the broker is asked, which also shows whether it is back; its
         answer waits behind the fetch that is under way, so it is not asked while there is work.
         """
         if not idle:

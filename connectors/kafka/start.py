@@ -1,4 +1,4 @@
-"""Where reading a topic starts: from the store's offsets, checked against what the broker still has."""
+"""Start of reading a topic: at the store's offsets, checked against what the broker still has."""
 
 import logging
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The error memory: what came where the model saw somebody as it sees this user, after ReLoop2 (arXiv 2306.08808)."""
+"""Error memory: items that followed user vectors like the present one, after ReLoop2 (arXiv 2306.08808)."""
 
 import faiss
 import numpy as np
@@ -20,8 +20,8 @@ class ErrorMemory:
     """The vectors [d] of users before the last ``events`` events of the log, with the items that came.
 
     An entry stands at its number in the log modulo ``events``, so to learn one again changes nothing. The vectors are
-    those of one version, another one has a memory of its own; and of one anchor, so that whatever is here can be made
-    again from the histories. Not thread-safe.
+    those of one version, another one has another memory; and of one anchor, so that all of it can be made again
+    from the histories. Not thread-safe.
     """
 
     def __init__(self, events: int, d: int) -> None:

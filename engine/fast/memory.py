@@ -171,7 +171,7 @@ class FastMemory:
         return items[order], scores[order]
 
     def forget(self, user_row: int) -> None:
-        """Drop the last events of a user; the counts of items, which name nobody, stay."""
+        """Drop the last events of a user; the counts of items, which name no user, stay."""
         ring.drop(self._contexts, user_row)
 
     def snapshot(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What followed an item directly: exact counts that never decay, and weights that fade with the item's own events."""
+"""Direct transitions between items: exact counts that never decay, and weights that fade with the item's own events."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ Followers = tuple[Int32s, Float32s]
 
 # in events: so long that the slow weights of a table are counts
 HALF_LIFE = 1e12
-# the fast weights of a row lose half in so many of its own events, however rare the item is
+# the fast weights of a row lose half in so many events of the item, however rare the item is
 _KEPT = np.float32(0.5 ** (1.0 / 10.0))
 _LEAST = np.float32(1e-6)
 # ties are broken by less than one event
@@ -39,7 +39,7 @@ def add(table: Neighbours, item: int, follower: int) -> None:
 def followers(table: Neighbours, popular: Popularity, item: int, now: int) -> Followers:
     """Return the items that came directly after an item, with their counts and fading weights; none for item -1.
 
-    Equal counts are told apart by the popularity at the shortest half-life, as the baseline `markov` does.
+    Ties are broken by the popularity at the shortest half-life, as the baseline `markov` does.
     """
     if not 0 <= item < table.used.size:
         return np.empty(0, np.int32), np.empty((2, 0), np.float32)

@@ -134,7 +134,7 @@ def _mixed(scores: Float32s, logits: npt.NDArray[np.bool_], bucket: int, weights
 
 @jit
 def best(knowledge: Knowledge, bucket: int) -> int:
-    """Return the member with the most evidence in a situation; the combination while nobody has more."""
+    """Return the member with the most evidence in a situation; the combination while none has more."""
     gains, events = knowledge.gains, knowledge.events
     member = combination = int(gains.shape[1]) - 1
     most = 0.0

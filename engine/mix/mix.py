@@ -33,7 +33,7 @@ class Situation(NamedTuple):
 
     @property
     def bucket(self) -> int:
-        """The number of the situation among those that have weights of their own."""
+        """The number of the situation among those that have separate weights."""
         if self.events == 0:
             return 0
         level = int(np.searchsorted(_EVENTS, self.events, side="right")) - 1

@@ -1,9 +1,9 @@
-"""What is known of an item beside its id, hashed into buckets, and the vectors that a model makes of it.
+"""Attributes of an item beside its id, hashed into buckets, and the vectors that a model makes of them.
 
 An item's features are names such as ``category=drama``, ``word=matrix`` or ``brand=acme``. Each falls into one of B
 buckets by a hash that is the same on every machine, and the item's part is the sum of its buckets' vectors divided by
 the square root of their number, so that items with much and with little text have parts of about one length. Items that
-nobody has touched yet thereby stand near those that they resemble (hashing: arXiv 0902.2206).
+without events thereby stand near those that they resemble (hashing: arXiv 0902.2206).
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What every sequence model offers to training, to evaluation and, if it streams, to the engine."""
+"""Contract of sequence models with training, with evaluation and, if they stream, with the engine."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar

@@ -184,7 +184,7 @@ class _TimeBranch(nn.Module):
         self.norm = nn.LayerNorm(length, eps=config.norm_eps)
 
     def forward(self, tau: torch.Tensor, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return q and the next tau; the last layer's is not used by anybody."""
+        """Return q and the next tau; the last layer's is not used."""
         s = self.scale_out(F.silu(self.scale_in(F.dropout(tau, self.dropout, self.training))))
         q = self.conv_out(self.conv_in((tau * s).transpose(1, 2), backend), backend)  # (b, L, h)
         g = torch.sigmoid(self.gate(F.dropout(tau, self.dropout, self.training)))  # (b, h, 1 or L)

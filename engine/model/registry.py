@@ -1,4 +1,4 @@
-"""Which model a configuration names, and which of them the engine can serve."""
+"""Registry of models by the names of the configuration, and which of them the engine can serve."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What the models without a start token make of their rows."""
+"""Rows of the models without a start token."""
 
 import torch
 from torch.nn import functional as F

@@ -232,6 +232,6 @@ def _keep(values: torch.Tensor) -> torch.Tensor:
 
 
 def _drop(rate: float, generator: torch.Generator, values: torch.Tensor) -> torch.Tensor:
-    """Dropout that draws from a generator of its own."""
+    """Dropout that draws from the given generator."""
     kept = torch.rand(values.shape, generator=generator, device=values.device) >= rate
     return values * kept / (1 - rate)

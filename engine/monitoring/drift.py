@@ -1,4 +1,4 @@
-"""Alarms: where a stream leaves what was learnt from it, told by how its events are ranked and by what comes in."""
+"""Drift alarms: where a stream departs from what was learnt, seen by how its events rank and by what comes in."""
 
 import importlib
 import logging
@@ -23,7 +23,7 @@ Ints = list[int] | npt.NDArray[np.int64]
 # the answers' and the model's NDCG@10 have fallen; the share of events of items, of users never seen before has risen
 _QUALITY = ("answers", "model")
 KINDS = (*_QUALITY, "new-items", "new-users")
-# alarms that are kept to be told
+# alarms that are kept for reading
 _KEPT = 100
 # values that a mean is taken from
 _ENOUGH = 100
@@ -31,7 +31,7 @@ _TINY = 1e-6
 
 
 def preload() -> None:
-    """Import what takes a second, so that nobody has to wait for it later."""
+    """Import what takes a second before it is needed."""
     importlib.import_module("river.drift")
 
 
@@ -44,10 +44,10 @@ class Finding(NamedTuple):
 
 
 class Detector:
-    """Tells when the mean of values in [0, 1] has fallen (``falls``) or else risen: ADWIN (Bifet and Gavalda 2007).
+    """Detects that the mean of values in [0, 1] has fallen (``falls``) or else risen: ADWIN (Bifet and Gavalda 2007).
 
-    It compares every older with every newer part of a window, which begins anew after every finding. A change in the
-    other direction moves the window and is not told: a rise of quality is what learning looks like. ``delta`` is
+    It compares every older with every newer part of a window, which restarts after every finding. A change in the
+    other direction moves the window and is not reported: a rise of quality is what learning looks like. ``delta`` is
     ADWIN's confidence.
     """
 
@@ -83,8 +83,8 @@ class Drift:
     """Watches the stream from the first version on: before it there is nothing that could be trained early.
 
     What is watched is a fold over the events alone, so that a replay raises the same alarms every time; the windows are
-    held in memory and begin anew at a start. The writer calls it; reading ``alarms`` and ``counts`` is safe from any
-    thread.
+    held in memory and restart when the engine is opened. The writer calls it; reading ``alarms`` and ``counts`` is safe
+    from any thread.
     """
 
     def __init__(self, config: DriftConfig, metrics: Metrics) -> None:
@@ -98,7 +98,7 @@ class Drift:
         self.counts: Counter[str] = Counter()
 
     def set_version(self, version: int) -> None:
-        """Take note of the version that serves: the model's ranking is compared within one version."""
+        """Set the version that serves: the model's ranking is compared within one version."""
         if version != self._version:
             self._version = version
             self._detectors.pop("model", None)
@@ -133,12 +133,12 @@ class Drift:
         return min(self._config.effort, max(1.0, *lost, 1.0))
 
     def trained(self, next_seq: int) -> None:
-        """Take note of a training on the events before ``next_seq``."""
+        """Record a training on the events before ``next_seq``."""
         if self.early(next_seq):
             self._early_seq = None
 
     def reset(self) -> None:
-        """Begin all windows anew and ask for nothing: what was seen was the doing of a version that is gone."""
+        """Restart all windows and ask for no training: what was seen came from a version that is gone."""
         self._detectors.clear()
         self._early_seq = None
         self._falls.clear()

@@ -1,4 +1,4 @@
-"""Everything that is folded from the durable truth: the states of the serving version, the fast memory, the mixture."""
+"""Caches folded from the durable truth: the states of the serving version, the fast memory, the mixture."""
 
 import logging
 from functools import partial
@@ -57,7 +57,7 @@ class Caches:
     def recover(self) -> None:
         """Fold the fast memory from its snapshot and the log after it; take the mixture as it was committed."""
         if (state := self._store.mix()) is not None and not self.mix.restore(state):
-            _log.warning("the stored mixture belongs to other settings; it is learnt anew")
+            _log.warning("the stored mixture belongs to other settings; it is learnt again from the start")
         first = self._load_snapshot()
         if chunks := list(self._store.log(first)):
             self._learn(LogChunk.joined(chunks))
@@ -70,7 +70,7 @@ class Caches:
         return {user: last_entries(self._store.history(user), self._config.fast.context) for user in missing}
 
     def advance(self, applied: Applied, contexts: dict[int, ContextEntries]) -> None:
-        """Take in one committed batch. A state that can not be advanced is dropped, and folded again when touched."""
+        """Take in one committed batch. A state that cannot be advanced is dropped, and folded again when touched."""
         for user in applied.forgotten:
             self._forget(user)
         changed = np.flatnonzero(applied.status <= LATE)
@@ -87,12 +87,12 @@ class Caches:
         if self.serving is not None:
             self._advance(self.serving, moves, applied)
         if self.shadow is not None:
-            # nobody asks it about others
+            # it is not asked about others
             held = self.shadow.serving.residency
             self._advance(self.shadow.serving, [move for move in moves if move.user in held], applied)
 
     def end_shadow(self) -> None:
-        """Let the version before go."""
+        """Drop the shadow."""
         with self.lock:
             self.shadow = None
 
@@ -168,7 +168,7 @@ class Caches:
 
 
 def _identity(entries: History | LogChunk) -> tuple[npt.NDArray[np.integer], ...]:
-    """Return the columns by which the store tells events of one user apart."""
+    """Return the columns by which the store distinguishes events of one user."""
     items = entries.items if isinstance(entries, History) else entries.item_rows
     return items, entries.times_ms, entries.types, entries.hashes
 

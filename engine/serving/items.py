@@ -21,7 +21,7 @@ _UNREAD = -1
 
 
 class ServedItems:
-    """Items of the store under one version, which has rows of its own: the two meet by id.
+    """Items of the store under one version, which numbers them in rows of its vocabulary: the two meet by id.
 
     An item that the version does not know is read as its unknown item and has no vector to be searched by, unless the
     version reads attributes. Then it is read by its record at its first event, which never changes, so that a state

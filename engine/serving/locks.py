@@ -9,7 +9,7 @@ class FairLock:
     """Mutual exclusion without starvation.
 
     ``threading.Lock`` lets a thread that releases it take it again at once, so a writer that works in slices could
-    keep readers out for good. Here whoever waits holds the door: the next to come queues behind it. Not re-entrant.
+    keep readers out for good. Here the one that waits holds the door, and the next queues behind it. Not re-entrant.
     """
 
     def __init__(self) -> None:

@@ -7,14 +7,14 @@ from .version import ServedVersion
 
 __all__ = ["Evidence", "Shadow"]
 
-# a bet of at most half of what there is can not lose everything on values in [-1, 1]
+# a bet of at most half the capital cannot lose everything on values in [-1, 1]
 _LARGEST_BET = 0.5
 # the variance before anything was seen, as of this many values
 _FIRST_VARIANCE, _FIRST_VALUES = 0.25, 1.0
 
 
 class Evidence:
-    """Evidence that the mean of values in [-1, 1] is above zero: the gain of somebody who bets on it, starting from 1.
+    """Evidence that the mean of values in [-1, 1] is above zero: the gain of a gambler who bets on it, starting from 1.
 
     Where no value's mean, given those before, is above zero, the gain ever reaches 1 / level with at most that
     probability, however often one looks (Ville's inequality): a test that may stop at any time. Each bet is about mean
@@ -53,7 +53,7 @@ class Shadow:
 
     @property
     def beaten(self) -> bool:
-        """Whether the version that serves is worse, as far as the level can tell."""
+        """Whether the version that serves is worse, at the configured level."""
         return self._evidence.log_gain >= -math.log(self._config.rollback_level)
 
     @property

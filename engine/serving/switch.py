@@ -63,7 +63,7 @@ class Switch:
         return 0 if serving is None else serving.slab.nbytes_per_slot
 
     def to_newest(self) -> None:
-        """Serve the current version; if it can not be loaded, the newest one before it that can."""
+        """Serve the current version; if it cannot be loaded, the newest one before it that can."""
         try:
             current = self._versions.current()
         except VersionError as error:
@@ -105,7 +105,7 @@ class Switch:
         The writer calls it. States are folded when touched, so that ingest does not wait for them.
         """
         serving, shadow = self._caches.serving, self._caches.shadow
-        # whoever switches just now waits for the writer: the version in doubt is on its way out
+        # a switch under way waits for the writer: the version in doubt is being replaced
         if serving is None or shadow is None or not shadow.beaten or not self._turn.acquire(blocking=False):
             return None
         number, before = serving.number, shadow.serving.number
@@ -136,10 +136,10 @@ class Switch:
 
     def _replace(self, number: int, active_users: int | None, shadow: Shadow | None) -> None:
         serving = self._load(number)
-        heard = self._store.next_seq
-        self._rebuild_error_memory(serving, heard - self._config.fast.error_events)
+        learnt_seq = self._store.next_seq
+        self._rebuild_error_memory(serving, learnt_seq - self._config.fast.error_events)
         self._fold_active(serving, active_users)
-        self._exchange(serving, heard, shadow)
+        self._exchange(serving, learnt_seq, shadow)
 
     def _load(self, number: int) -> ServedVersion:
         version = self._versions.load(number)
@@ -176,12 +176,12 @@ class Switch:
             if user in serving.residency and not serving.covers(user, self._store.history(user).n)
         ]
 
-    def _exchange(self, serving: ServedVersion, heard: int, shadow: Shadow | None) -> None:
+    def _exchange(self, serving: ServedVersion, learnt_seq: int, shadow: Shadow | None) -> None:
         with self._write:
             serving.items.add(len(self._store.items))
             serving.items.update(range(len(self._store.items)))
             # what came in, and who was forgotten, while the states were folded
-            self._rebuild_error_memory(serving, heard)
+            self._rebuild_error_memory(serving, learnt_seq)
             for user in serving.error_memory_users():
                 if self._store.users.id(user) is None:
                     serving.forget(user)

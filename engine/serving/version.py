@@ -210,9 +210,9 @@ class ServedVersion:
         least = self._anchor - 1 if first else 0
         same = (run.items == move.items[:, None]) & (run.times_ms == move.times_ms[:, None])
         same[:, :least] = False
-        heard = np.flatnonzero(same.any(axis=1))
-        places, firsts = np.unique(run.items.size - 1 - np.argmax(same[heard, ::-1], axis=1), return_index=True)
-        return run._replace(places=places, seqs=move.seqs[heard[firsts]])
+        chosen = np.flatnonzero(same.any(axis=1))
+        places, firsts = np.unique(run.items.size - 1 - np.argmax(same[chosen, ::-1], axis=1), return_index=True)
+        return run._replace(places=places, seqs=move.seqs[chosen[firsts]])
 
     def _fold(self, user: int, history: History) -> _Run:
         slot = self.residency.find(user)
@@ -234,20 +234,20 @@ class ServedVersion:
         self._n[slots] = -1
         done = np.zeros(len(runs), np.int64)
         for turn in range(self._turns(runs)):
-            # to the next event that the error memory hears of, and in the end to that of the run
-            heard = [i for i, run in enumerate(runs) if turn < run.places.size and self.error_memory is not None]
+            # to the next event that the error memory learns, and in the end to that of the run
+            chosen = [i for i, run in enumerate(runs) if turn < run.places.size and self.error_memory is not None]
             stops = lengths.copy()
-            stops[heard] = [runs[i].places[turn] for i in heard]
+            stops[chosen] = [runs[i].places[turn] for i in chosen]
             busy = (stops > done) | resets
             if busy.any():
                 begins = (starts + done)[busy]
                 self.slab.advance(slots[busy], begins, (stops - done)[busy], resets[busy], items, times_ms)
             resets[busy] = False
             done = stops
-            if heard and self.error_memory is not None:
-                seqs = np.array([runs[i].seqs[turn] for i in heard], np.int64)
-                users = np.array([runs[i].user for i in heard], np.int32)
-                self.error_memory.learn(seqs, users, rows[(starts + done)[heard]], self.slab.vectors[slots[heard]])
+            if chosen and self.error_memory is not None:
+                seqs = np.array([runs[i].seqs[turn] for i in chosen], np.int64)
+                users = np.array([runs[i].user for i in chosen], np.int32)
+                self.error_memory.learn(seqs, users, rows[(starts + done)[chosen]], self.slab.vectors[slots[chosen]])
         self._n[slots] = [run.n for run in runs]
 
     def _turns(self, runs: list[_Run]) -> int:

@@ -40,7 +40,7 @@ class StateSlab(Slab):
     """States of ``slots`` users under one version; not thread-safe, its compiled code releases the interpreter's lock.
 
     ``dtype`` is how scan states and windows are kept: ``float32``, or ``bfloat16`` at half the memory, every event
-    rounding them anew. Memory of slots that were never used is not touched. Calls with many events are shared among
+    rounding them again. Memory of slots that were never used is not touched. Calls with many events are shared among
     ``threads`` threads, which changes no result. Letters as in ``model/streaming.py``.
     """
 

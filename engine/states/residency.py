@@ -1,4 +1,4 @@
-"""Which user has which slot of a slab: a least-recently-used map."""
+"""Map of users to slots of a slab, least recently used first to go."""
 
 from collections import OrderedDict
 
@@ -6,7 +6,7 @@ __all__ = ["Residency"]
 
 
 class Residency:
-    """Maps user rows to slots, bounded; the user that was not touched for longest gives its slot up.
+    """Maps user rows to slots, bounded; the least recently used one gives up its slot.
 
     Not thread-safe: the engine calls it under its cache lock.
     """
@@ -23,7 +23,7 @@ class Residency:
 
     @property
     def full(self) -> bool:
-        """Whether the next admission evicts somebody."""
+        """Whether the next admission evicts a user."""
         return not self._free
 
     def find(self, user: int) -> int | None:
@@ -34,7 +34,7 @@ class Residency:
         return slot
 
     def admit(self, user: int) -> int:
-        """Return a slot for a user that has none; the caller fills it before anybody reads it."""
+        """Return a slot for a user that has none; the caller fills it before it is read."""
         slot = self._free.pop() if self._free else self._slots.popitem(last=False)[1]
         self._slots[user] = slot
         return slot

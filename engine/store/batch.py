@@ -1,4 +1,4 @@
-"""What goes into one commit and what comes out of it, by columns."""
+"""Input and outcome of one commit, by columns."""
 
 import hashlib
 from collections.abc import Sequence

@@ -81,7 +81,7 @@ class Planner:
         """Plan the commit of a batch; events after ``latest_ms`` are refused.
 
         Changes the slots of the touched users and nothing else. If this raises, those users were dropped from the
-        slab; if the commit can not be written, the caller drops ``applied.touched``.
+        slab; if the commit cannot be written, the caller drops ``applied.touched``.
         """
         future = batch.times_ms > latest_ms
         kept = np.flatnonzero(~future) if future.any() else None

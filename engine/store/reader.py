@@ -24,7 +24,7 @@ from .tables import Tables
 
 __all__ = ["DATABASE", "FORMAT_FILE", "Database", "Reader", "check_format_file", "close_quietly"]
 
-# opens the database of a path with so many bytes of cache; with a third path for notes of its own, for reading only
+# opens the database of a path with so many bytes of cache; with a third path for the notes of a reader
 Database = Callable[[Path, int, Path | None], Rocks]
 
 FORMAT_FILE = "FORMAT"

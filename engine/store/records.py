@@ -1,6 +1,6 @@
 """Keys of the store, and the bytes of its small records: every value begins with a version byte that is checked.
 
-Histories, seen sets and log chunks have encodings of their own (``codec.py``, ``log.py``).
+Histories, seen sets and log chunks are encoded elsewhere (``codec.py``, ``log.py``).
 """
 
 from collections.abc import Callable

@@ -176,7 +176,7 @@ class Store(Reader):
             self._histories.drop(commit.forgotten)
             self._log.commit(commit.log)
         except BaseException as error:
-            # an interrupt may come after the write: only reopening tells what is on disk
+            # an interrupt may come after the write: only reopening shows what is on disk
             self._failure = str(error) or type(error).__name__
             raise
         if sync:
@@ -221,7 +221,7 @@ class Store(Reader):
         failpoint("store.synced")
 
     def synced_offsets(self) -> dict[str, int]:
-        """Return the offsets that have reached the device: what a power loss can not take back."""
+        """Return the offsets that have reached the device: what a power loss cannot undo."""
         with self._lock:
             return dict(self._synced_offsets)
 

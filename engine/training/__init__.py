@@ -1,4 +1,4 @@
-"""Training: a program of its own that turns the log into gated versions, the engine's side of it, and its parts."""
+"""Training: a separate program that turns the log into gated versions, the engine's side of it, and its parts."""
 
 from .compatibility import cross_version_recall
 from .fit import Fitted, fit

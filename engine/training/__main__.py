@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _end_with_input() -> None:
-    """End the process at once when nobody holds the other end of standard input any more, also amid a training."""
+    """End the process when the other end of standard input is closed, also amid a training."""
     poll = select.poll()
     poll.register(sys.stdin.fileno(), 0)
     poll.poll()
@@ -58,14 +58,14 @@ def _send(replies: BinaryIO, reply: Reply) -> None:
 
 
 def _answer(request: Request, data: Path, replies: BinaryIO) -> Reply:
-    told = 0.0
+    sent = 0.0
     pace = Pace(request.training.share * request.training.threads)
 
     def progress(share: float) -> None:
-        nonlocal told
+        nonlocal sent
         pace.keep()
-        if share >= told + _PROGRESS_STEP:
-            told = share
+        if share >= sent + _PROGRESS_STEP:
+            sent = share
             _send(replies, Reply(request.id, progress=round(share, 3)))
 
     versions = VersionStore(data / "models")
@@ -78,7 +78,7 @@ def _answer(request: Request, data: Path, replies: BinaryIO) -> Reply:
     except MemoryError:
         return Reply(request.id, error="training ran out of memory; the serving version stays")
     except Exception as error:
-        # whatever it is, the engine learns of it and the program goes on
+        # the engine is informed and the program stays up
         return Reply(request.id, error=f"training failed ({type(error).__name__}: {error}); the serving version stays")
 
 

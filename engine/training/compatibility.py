@@ -1,4 +1,4 @@
-"""Whether states of one version can search the items of the next."""
+"""Compatibility of versions: recall of the next version's items by states of the one before."""
 
 import numpy as np
 import torch

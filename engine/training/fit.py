@@ -146,7 +146,7 @@ def _validation(
         return None
 
     def measure() -> float:
-        # the same batches and samples each time, whatever training drew so far
+        # the same batches and samples each time, independent of what training drew so far
         rng = np.random.default_rng(0)
         sampler = Sampler.needed(data.version_rows[data.log.items], model.items, config)
         drawn = None if sampler is None else sampler.draw(rng)

@@ -1,4 +1,4 @@
-"""What the training program does for one request: read the log, train a round, publish what passed."""
+"""One request to the training program: read the log, train a round, publish what passed."""
 
 import contextlib
 import time

@@ -2,7 +2,7 @@
 
 The engine writes a `Request` to the program's standard input and reads `Reply` lines from its standard output: any
 number with ``progress``, then one with ``report`` or ``error``. One request is answered before the next one is read.
-The program ends when its standard input closes, whatever it is doing.
+The program ends when its standard input closes, also amid a training.
 """
 
 import msgspec

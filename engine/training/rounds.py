@@ -174,7 +174,7 @@ def _fit(
     config, interval = given.config.training, given.config.store.anchor
     whole = all_windows(log, interval)
     since = -1 if given.parent is None else given.parent.facts.cutoff_seq
-    # nobody is left out for a validation that would say nothing
+    # no user is left out for a validation that would say nothing
     share = _VALIDATION_SHARE if _VALIDATION_SHARE * int((log.seqs > since).sum()) >= MIN_VALIDATION else 0.0
     left_out = rng.random(int(log.users.max()) + 1) < share
     if given.parent is None:
@@ -191,7 +191,7 @@ def _fit(
         tokens = round(config.tokens_per_event * new * given.effort**_READING)
         parent = given.parent.model().to(model.embedding.device)
         data = FitData(log, version_rows, recent.take(~mine), recent.take(mine), since, parent, whole)
-        # a few users' windows pull at the full rate until they are known by heart
+        # a few users' windows pull at the full rate until the model overfits them
         rate = config.rate * given.effort * min(1.0, given.effort * new / _FULL_RATE_EVENTS)
     fitted = fit(
         model,

@@ -35,11 +35,11 @@ _STDERR_LINES = 20
 
 
 class Trainer:
-    """Trains in a program of its own, one request at a time; thread-safe.
+    """Trains in a separate program, one request at a time; thread-safe.
 
     The program is started at the first request and lives on for the next ones. It ends when this object is closed and
-    also when this process ends in whatever way, since its standard input closes then. If it dies on its own, the
-    request under way fails with ``TrainingError`` and the next one starts it anew.
+    also when this process ends in any way, since its standard input closes then. If it dies on its own, the
+    request under way fails with ``TrainingError`` and the next one starts it again.
 
     ``data_dir`` is the engine's directory (``store/``, ``models/``); ``epoch`` the store's epoch: nothing is published
     once the store has another. What is learnt is what the store has committed; the caller syncs it before, if a loss of
@@ -81,7 +81,7 @@ class Trainer:
                 return report
 
     def start(self, until_seq: int | None = None, *, effort: float = 1.0) -> None:
-        """Begin a training without waiting; `poll` tells how it goes. Raises ``TrainingError`` if one is under way."""
+        """Begin a training without waiting; `poll` says how it goes. Raises ``TrainingError`` if one is under way."""
         with self._lock:
             if self._closed:
                 raise ClosedError("the trainer is closed")

@@ -1,4 +1,4 @@
-"""What training reads: the log by user, cut into windows as long as states get, and their batches."""
+"""Input of training: the log by user, cut into windows as long as states get, and their batches."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -15,7 +15,7 @@ __all__ = ["PackedWindows", "UserLog", "Windows", "all_windows", "batches", "las
 class UserLog(NamedTuple):
     """Applied events in the order (user, time, arrival). Every event is a row of the four columns.
 
-    ``starts`` (users + 1) bounds the rows of each user; users are numbered anew, without gaps; ``items`` are store
+    ``starts`` (users + 1) bounds the rows of each user; users are renumbered without gaps; ``items`` are store
     rows.
     """
 
@@ -153,7 +153,7 @@ def pack(log: UserLog, windows: Windows, version_rows: Int64s, rng: np.random.Ge
     """Lay windows, none of them empty, one after another.
 
     ``version_rows`` maps store rows to rows of the model. With ``rng`` events of one user at one time are permuted:
-    they have no order among themselves, and a model that sees only one learns it by heart.
+    they have no order among themselves, and a model that sees only one overfits it.
     """
     offsets = np.append(0, np.cumsum(windows.lengths))
     window = np.repeat(np.arange(len(windows.starts)), windows.lengths)

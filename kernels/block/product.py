@@ -1,6 +1,6 @@
 """Products with weights that stay: packed once, then rows of events times all columns in the processor's registers.
 
-A library's matrix product packs its weights anew in every call and may hand them to a pool of threads; here a call
+A library's matrix product packs its weights again in every call and may hand them to a pool of threads; here a call
 costs what its multiply-adds cost, for ten events as for a thousand, and the bias is what the sums begin with.
 """
 

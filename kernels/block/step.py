@@ -121,7 +121,8 @@ def _steps(projected: Any, begin: int, keeps: Any, dt_bias: Any, A: Any, steps: 
 
 @jit
 def _whole(size: int, most: int) -> int:
-    # so many values that no loop of vectors has a rest: a rest is rounded otherwise, and would tell how events were cut
+    # so many values that no loop of vectors has a rest: a rest is rounded otherwise
+    # and would make results depend on how events were cut
     return min((size + _VALUES - 1) // _VALUES * _VALUES, most)
 
 

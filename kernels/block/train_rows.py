@@ -1,4 +1,4 @@
-"""What training does to rows between matrix products: dropout, residual sums and norms, the feed-forward's activation.
+"""Row passes of training between matrix products: dropout, residual sums, norms, the feed-forward's activation.
 
 Dropout keeps no masks: a value is dropped if a hash of (key, row, column) falls below a threshold, so that the backward
 pass finds out again what the forward pass did. The hash is a 32-bit finaliser by multiplication and shifts.

@@ -1,4 +1,4 @@
-"""What recurra has to beat: baselines that learn every event, as the protocol's reference states them."""
+"""Baselines that learn every event; their settings are in docs/reference/protocols.md."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol

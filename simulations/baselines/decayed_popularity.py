@@ -20,7 +20,7 @@ class DecayedPopularity:
         self._counts = DecayedCounts(half_life)
         self._items = 0
 
-    def scores(self, user: int) -> Float64s:  # noqa: ARG002 - the same for everybody
+    def scores(self, user: int) -> Float64s:  # noqa: ARG002 - the same for all users
         """Return the scores of items 0, 1, ...; a new array."""
         scores = np.empty(self._items)
         self._counts.write(scores, 1.0)

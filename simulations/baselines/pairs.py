@@ -155,6 +155,6 @@ def _accumulate(
             continue
         offset = tables[row, 0]
         weight = weights[place]
-        # an empty slot adds its zero to the scratch cell: cheaper than a branch that the processor can not predict
+        # an empty slot adds its zero to the scratch cell: cheaper than a branch that the processor cannot predict
         for slot in range(offset, offset + (1 << tables[row, 1])):
             out[keys[slot]] += weight * values[slot]

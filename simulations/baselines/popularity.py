@@ -10,7 +10,7 @@ __all__ = ["Popularity"]
 
 
 class Popularity:
-    """Scores an item by the number of its events; the same list for everybody."""
+    """Scores an item by the number of its events; the same list for all users."""
 
     name = "popularity"
 
@@ -19,7 +19,7 @@ class Popularity:
         self._ties = DecayedCounts(TIE_HALF_LIFE)
         self._items = 0
 
-    def scores(self, user: int) -> Float64s:  # noqa: ARG002 - the same for everybody
+    def scores(self, user: int) -> Float64s:  # noqa: ARG002 - the same for all users
         """Return the scores of items 0, 1, ...; a new array."""
         scores = np.empty(self._items)
         self._ties.write(scores, TIE_WEIGHT)

@@ -9,7 +9,7 @@ from .arrays import grown
 
 __all__ = ["TIE_HALF_LIFE", "TIE_WEIGHT", "DecayedCounts"]
 
-# equal scores are told apart by popularity decayed with this half-life, in events; it reproduces the published figures
+# ties are broken by popularity decayed with this half-life, in events; it reproduces the published figures
 TIE_HALF_LIFE = 1_000.0
 # far below one count of the scores whose ties it breaks
 TIE_WEIGHT = 1e-6

@@ -1,9 +1,9 @@
-"""Continual training beside training anew, on a stream that changes at once; and how soon the change is told.
+"""Continual training beside training from scratch, on a stream that changes at once; delay of the drift alarm.
 
 The stream is `synthetic:abrupt` up to its second change: nothing in it is left after the first one of what follows
 what, of what groups like and of what is popular. Versions are trained by the rounds of the live trainer, without the
 gate: what a strategy forgets is to be seen, not refused. A tenth of the events is never learnt; these held-out events,
-parted at the rounds, are the cohorts. *Joint* is a model trained anew at every round on everything until then.
+parted at the rounds, are the cohorts. *Joint* is a model trained from scratch at every round on everything until then.
 """
 
 import time
@@ -33,7 +33,7 @@ _EVENTS, _STATIONARY_EVENTS = 20_000, 100_000
 _STREAMS = 3
 # events after the change at which versions are trained: an alarm and 1,000 events, then as things go on
 _ROUNDS = (1_250, 2_000, 3_000, 5_000)
-# the oldest cohort begins here: before, hardly anybody has a history
+# the oldest cohort begins here: before, hardly any user has a history
 _FIRST_COHORT = 4_000
 _HELD_OUT = 0.1
 # as good as joint
@@ -154,7 +154,7 @@ class _World(NamedTuple):
         ]
 
     def crossed(self, old: Version, new: Version, end: int) -> float:
-        """Return recall@10 of the states of one version against the items of the next, for everybody at ``end``."""
+        """Return recall@10 of the states of one version against the items of the next, for all users at ``end``."""
         seen = self.log.until(end - 1)
         windows = last_windows(seen, -1, self.config.store.anchor)
         return cross_version_recall(old.model(), new.model(), seen, windows, self.rows(new))
@@ -172,7 +172,7 @@ class _World(NamedTuple):
 
 
 class _Joint(NamedTuple):
-    """Models trained anew: quality of the last one on the cohort before the change, of each up to the next round."""
+    """Train from scratch: quality of the last model on the cohort before the change, of each up to the next round."""
 
     old: float
     reached: list[float]

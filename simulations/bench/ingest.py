@@ -212,7 +212,7 @@ def _visible(
     found: list[float] = []
     try:
         end = time.perf_counter() + seconds
-        # the load and the probes have users of their own: a probe's answer changes by the probe's event only
+        # the load and the probes have different users: a probe's answer changes by the probe's event only
         for probe in range(1_000_000):
             user = f"user-{users // 2 + probe % (users - users // 2)}"
             first = engine.recommend(user, 10).items[0]

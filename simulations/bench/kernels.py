@@ -42,7 +42,7 @@ def bench_kernels(
 
     ``parts`` are scans of ``batch`` sequences of ``length`` in ``bfloat16`` and ``float32``, with the default launches
     or, with ``tune``, with the fastest of those that are tried first; and the ``step`` of ``slots`` users, one event
-    each in random order. Raises ``ValueError`` on any other device: interpreted kernels have no time worth telling.
+    each in random order. Raises ``ValueError`` on any other device: times of interpreted kernels mean nothing.
     """
     if torch.device(device).type != "cuda" or not torch.cuda.is_available():
         raise ValueError(f"kernels are timed on a CUDA device, got {device!r}; without one there is nothing to measure")

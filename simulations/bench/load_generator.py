@@ -39,7 +39,7 @@ def drive(
     rate: float | None = None,
     stop: threading.Event | None = None,
 ) -> Load:
-    """Call every connection from a thread of its own until ``seconds`` passed, ``calls`` were made, or ``stop`` is set.
+    """Call every connection from its own thread until ``seconds`` passed, ``calls`` were made, or ``stop`` is set.
 
     A connection is called with the number of the call, from 0 and different for each; what it raises is a failure. With
     ``rate`` (calls per second of all together) call n is due n / rate seconds after the start, and its latency counts

@@ -1,4 +1,4 @@
-"""What the machine can do at most, and the clock: shared by the benchmarks that state a physical limit."""
+"""Limits of the machine, and the clock: shared by the benchmarks that state a physical limit."""
 
 import os
 import platform

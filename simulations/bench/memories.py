@@ -90,15 +90,15 @@ def _counting(events: int, users: int, items: int, batch: int, seed: int) -> flo
     what = np.minimum(items ** rng.random(events), items - 1).astype(np.int32)
     times_ms = np.arange(events, dtype=np.int64) * 1_000
     memory = FastMemory(Config().fast)
-    nobody = Context(np.empty(0, np.int32), np.empty(0, np.int64))
+    no_context = Context(np.empty(0, np.int32), np.empty(0, np.int64))
     half = events // 2
     for start in range(0, half, _BATCH):
         part = slice(start, min(half, start + _BATCH))
-        memory.learn(who[part], what[part], times_ms[part], lambda _: nobody)
+        memory.learn(who[part], what[part], times_ms[part], lambda _: no_context)
     # one by one a part is enough
     end = events if batch > 1 else min(events, half + _LOOSE)
     began_s = time.process_time()
     for start in range(half, end, batch):
         part = slice(start, min(end, start + batch))
-        memory.learn(who[part], what[part], times_ms[part], lambda _: nobody)
+        memory.learn(who[part], what[part], times_ms[part], lambda _: no_context)
     return (time.process_time() - began_s) / (end - half) * 1e6

@@ -49,7 +49,7 @@ def bench_query(
 
     In process (the default, one thread) an engine of ``items`` items and 2,000 users is made up, with a version of
     random weights: what an answer costs does not depend on them. ``http`` true asks the same engine through ``recurra
-    run`` in a process of its own, over 4 connections; an address asks the service that is there, about its users
+    run`` in a separate process, over 4 connections; an address asks the service that is there, about its users
     ``user-0`` and so on. In process, "cpu_us" is the median time that a query takes of the asking thread's processor,
     "search_us" what is spent of it inside the indexes, "cpu_us_beside_search" the median of the rest. Raises
     ``InputError`` and ``ServiceError``.

@@ -25,7 +25,7 @@ _PREFIX = "synthetic:"
 
 _ITEMS = 500
 _GROUPS = 10
-# people at any time; one who leaves is followed by somebody new
+# people at any time; one who leaves is replaced by a new one
 _PEOPLE = 300
 _MEAN_EVENTS, _MOST_EVENTS = 50, 200
 _START_MS = 1_735_689_600_000
@@ -219,7 +219,7 @@ def _weights(plan: _Plan, position: int, last: int | None, group: int) -> Float6
 
 
 def _draw(plan: _Plan, events: int, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
-    """Yield (person, item, group) of every event; a person's number is used by nobody else."""
+    """Yield (person, item, group) of every event; a person's number is never used again."""
     people = _People(rng, bots=plan.bots is not None)
     for position in range(events):
         person = people.next()
@@ -243,7 +243,7 @@ class _Person:
 
 
 class _People:
-    """Who acts next: some are busier than others, and everybody leaves some day."""
+    """Draw who acts next: some are busier than others, and all leave some day."""
 
     def __init__(self, rng: np.random.Generator, *, bots: bool) -> None:
         self._rng = rng

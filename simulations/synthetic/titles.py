@@ -82,5 +82,5 @@ def titles(category: str, rng: random.Random) -> Iterator[str]:
         form = rng.choice(("The {a} {n}", "The {n} of {p}", "{a} {n}", "The {a} {n} of {p}", "{n} in {p}"))
         title = form.format(a=adjective, n=noun, p=place)
         used[title] = used.get(title, 0) + 1
-        # every other remake is told apart by its year in the way that film lists do it
+        # every other remake carries its year, as in film lists
         yield title if used[title] == 1 else f"{title} ({1970 + used[title]})"

@@ -105,7 +105,7 @@ class _Simulation:
             if count % world.trend_events == 0:
                 self._turn_trends()
             if count % (4 * world.trend_events) == 0:
-                # somebody leaves, somebody new comes
+                # one leaves, a new one comes
                 people[self._rng.randrange(len(people))] = self._join()
 
     def _moments(self) -> Iterator[tuple[int, int]]:

@@ -114,7 +114,7 @@ def test_a_full_disk_is_waited_out_and_nothing_is_applied_twice() -> None:
 
 
 @pytest.mark.parametrize("error", [InputError("too many types"), RuntimeError("a bug")])
-def test_a_record_that_the_engine_can_not_apply_goes_to_the_dead_letters(error: Exception) -> None:
+def test_a_record_that_the_engine_cannot_apply_goes_to_the_dead_letters(error: Exception) -> None:
     def poison(engine: ListEngine, record: Record) -> None:
         if isinstance(record.value, Event) and record.value.item == "i6":
             raise error
@@ -143,7 +143,7 @@ def test_a_refused_event_is_told_once_however_often_the_batch_is_tried() -> None
     assert letters.safe == 4
 
 
-def test_the_offset_does_not_move_while_letters_can_not_be_kept() -> None:
+def test_the_offset_does_not_move_while_letters_cannot_be_kept() -> None:
     engine, letters = ListEngine(), Letters(failures=2)
     notes: list[str | None] = []
     work = applier(engine, letters, notes)
@@ -151,7 +151,7 @@ def test_the_offset_does_not_move_while_letters_can_not_be_kept() -> None:
     work.apply([Record(None, "s", 1)], [Origin("s", 0, b"bad")])
     assert letters.safe == 1
     assert engine.stored == {"s": 1}
-    assert notes[0] == "dead letters can not be kept: no room for letters"
+    assert notes[0] == "dead letters cannot be kept: no room for letters"
 
 
 def test_a_refused_event_waits_for_the_letters_too() -> None:

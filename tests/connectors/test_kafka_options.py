@@ -53,7 +53,7 @@ def test_options_pass_through_under_the_names_of_each_client() -> None:
 
 @pytest.mark.parametrize("name", ["auto.offset.reset", "group.id", "enable.auto.commit", "isolation.level"])
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])
-def test_what_the_guarantees_rest_on_can_not_be_changed(client: str, name: str) -> None:
+def test_what_the_guarantees_rest_on_cannot_be_changed(client: str, name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         kafka_client("127.0.0.1:1", KafkaConfig(client=client, options={name: "x"}))
 

@@ -118,7 +118,7 @@ def test_a_file_that_changed_otherwise_is_refused(tmp_path: Path) -> None:
         ("/", errors.InputError, "is a directory"),
     ],
 )
-def test_a_source_that_can_not_be(tmp_path: Path, source: str, error: type[Exception], words: str) -> None:
+def test_a_source_that_cannot_be(tmp_path: Path, source: str, error: type[Exception], words: str) -> None:
     service = Running(tmp_path, source)
     service._thread.join(30)
     assert isinstance(service.failure, error)

@@ -119,7 +119,7 @@ def test_offsets_and_histories_in_two_writes_would_be_noticed(
     assert _outcome(opened())[:3] != expected[:3]
 
 
-def test_states_that_can_not_be_advanced_are_folded_again(
+def test_states_that_cannot_be_advanced_are_folded_again(
     opened: Callable[..., recurra.Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(tmp_path / "engine", vocabulary(EVENTS))

@@ -231,7 +231,7 @@ def test_the_last_attempt_is_remembered(store: VersionStore) -> None:
 
 
 def test_a_model_needs_the_vocabulary_of_its_size(store: VersionStore) -> None:
-    with pytest.raises(ValueError, match="5 items can not have a vocabulary of 1"):
+    with pytest.raises(ValueError, match="5 items cannot have a vocabulary of 1"):
         store.publish(
             StreamingModel(_MODEL, 5),
             ["a"],

@@ -51,7 +51,7 @@ def test_everybody_and_everything_that_is_left_has_five_events() -> None:
 
 
 def test_nothing_left_is_said() -> None:
-    with pytest.raises(ValueError, match="nobody has 5 events"):
+    with pytest.raises(ValueError, match="no user has 5 events"):
         split(stream(users=200, events=300))
 
 

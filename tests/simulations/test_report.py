@@ -141,7 +141,7 @@ def test_labels_do_not_overlap() -> None:
     assert heights[-1] < 340
 
 
-def test_a_report_that_can_not_be_written_says_so(result: dict[str, Any], tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_says_so(result: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="cannot write the report"):
         write_report(result, tmp_path / "taken")

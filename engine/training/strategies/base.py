@@ -1,4 +1,4 @@
-"""What a fit is given, and the points at which a strategy of continual training takes part in it."""
+"""Input of a fit, and the hooks by which a strategy of continual training takes part in it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence

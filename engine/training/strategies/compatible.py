@@ -21,7 +21,7 @@ class Compatible(Strategy):
         self._weight, self._items = weight, int(items)
 
     def begin(self, context: FitContext) -> None:
-        """Take note of how many items there are."""
+        """Keep the context, which has the number of items."""
         self._context = context
 
     def before_step(self) -> None:

@@ -18,7 +18,7 @@ class Distill(Strategy):
     ``weight`` is that of the divergence of the choice among ``items`` drawn items (learning without forgetting, arXiv
     1606.09282, which ADER, 2007.12000, does at what it replays); ``relations`` that of the choice among prototypes by
     the cosine to the user's vector. Prototypes are the means of ``prototypes`` clusters of items: the parent model's
-    vectors say which items are in one, and each model takes the means of its own. New items are in none.
+    vectors say which items are in one, and each model takes the means of its own vectors. New items are in none.
 
     After a fall of quality the parent model knows a world that is gone: both weights are divided by the fourth power
     of the effort.

@@ -47,7 +47,7 @@ class CorrectedReplay(Replay):
         self._new = np.empty(0, np.bool_)
 
     def begin(self, context: FitContext) -> None:
-        """Take note of what is new."""
+        """Mark the new events."""
         super().begin(context)
         self._new = context.log.seqs > context.since_seq
 

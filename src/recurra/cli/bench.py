@@ -254,7 +254,7 @@ def continual(
     with progress("bench continual", quiet=quiet) as report:
         result = bench_continual(names, seed=seed, progress=lambda words: report(0, 0, words))
     write_json(result, json)
-    say(f"the change is told after {result['alarm_events']} events, false alarms: {result['false_alarms']}", json)
+    say(f"alarm {result['alarm_events']} events after the change, false alarms: {result['false_alarms']}", json)
     for name, figures in result["strategy"].items():
         adapted = figures["adapt_events"]
         say(

@@ -1,4 +1,4 @@
-"""What ``recurra doctor`` finds out: each check really runs what it names."""
+"""Checks of ``recurra doctor``: each really runs what it names."""
 
 import importlib.metadata
 import os
@@ -32,7 +32,7 @@ def machine() -> Finding:
 
 
 def run_checks(report: Callable[[Finding], None]) -> bool:
-    """Run all checks, telling ``report`` of each as it ends; returns whether recurra can work here."""
+    """Run all checks, calling ``report`` with each as it ends; returns whether recurra can work here."""
     checks: tuple[tuple[str, str, bool, Callable[[], str]], ...] = (
         ("store", "rocksdict", True, _store),
         ("search", "faiss-cpu", True, _search),
@@ -83,7 +83,7 @@ def _checked(name: str, package: str, required: bool, check: Callable[[], str]) 
         return Finding(name, False if required else None, f"{package} is not installed")
     except _Absent as absent:
         return Finding(name, None, str(absent))
-    except Exception as error:  # whatever goes wrong here is the finding
+    except Exception as error:  # any failure here is the finding
         return Finding(name, False, f"{package}: {type(error).__name__}: {error}")
 
 

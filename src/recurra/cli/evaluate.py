@@ -29,7 +29,7 @@ def evaluate(
     protocol: Annotated[str, typer.Option(metavar="NAME", help="loo: leave one out. ader: period by period.")] = "loo",
     strategy: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="ader: how the model goes on, or joint: trained anew each time."),
+        typer.Option(metavar="NAME", help="ader: the strategy, or joint: trained from scratch each time."),
     ] = None,
     periods: Annotated[str, typer.Option(metavar="LIST", help="ader: test these only: 1-6 or 4,8,16.")] = "",
     exemplars: Annotated[

@@ -1,4 +1,4 @@
-"""What the engine logs, in the place where a person reads it."""
+"""Logging of the commands: what the engine logs, where a person reads it."""
 
 import datetime as dt
 import logging

@@ -1,4 +1,4 @@
-"""What a command prints: text for a person, JSON for a program, progress on a terminal."""
+"""Output of the commands: text for a person, JSON for a program, progress on a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence

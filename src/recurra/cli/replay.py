@@ -125,7 +125,7 @@ def _print_result(result: dict[str, Any]) -> None:
     for name, figures in result["baselines"].items():
         rows.append((f"{name} (of {figures['n']:,} events)" if "n" in figures else name, *_figures(figures)))
     if "truth" in result:
-        rows.append(("the truth: nobody can be better", *_figures(result["truth"])))
+        rows.append(("the truth: the upper bound", *_figures(result["truth"])))
     table(rows, ("", "HR@10", "HR@20", "NDCG@10", "MRR"))
     if result["drift"]:
         say(f"drift found after {', '.join(f'{position + 1:,}' for position in result['drift'])} events")

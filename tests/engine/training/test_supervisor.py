@@ -120,7 +120,7 @@ def test_closing_gives_up_the_training_under_way(echo: Callable[[str], Trainer])
     trainer.close()
 
 
-def test_a_program_that_can_not_be_started_is_an_error(
+def test_a_program_that_cannot_be_started_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Config
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))

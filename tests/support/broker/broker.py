@@ -51,7 +51,7 @@ appender.out.layout.pattern=%d %p %m (%c)%n
 
 
 class BrokerUnavailableError(Exception):
-    """A broker can not be had here; the message says why."""
+    """A broker cannot be had here; the message says why."""
 
 
 class Broker:
