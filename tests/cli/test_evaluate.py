@@ -114,5 +114,5 @@ def test_what_is_wrong_is_said(arguments: list[str], words: str, events: Path, r
 def test_too_little_data_is_said(tmp_path: Path, run: Run) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"user": "a", "item": str(k), "time": k}) + "\n" for k in range(9)))
-    assert "nobody has 5 events" in run.refused("evaluate", few)
+    assert "no user has 5 events" in run.refused("evaluate", few)
     assert "no-such-file" in run.refused("evaluate", tmp_path / "no-such-file")

@@ -24,7 +24,7 @@ def test_a_generated_stream_has_its_truth(run: Run, tmp_path: Path, untrained: P
     options = ("--limit", "1500", "--every", "3", "--config", untrained, "--label-delay", "10m", "--json", out)
     strategy = ("--strategy", "replay+distill")
     done = run("replay", "synthetic:abrupt", "--seed", "4", *options, *strategy)
-    assert "nobody can be better" in done.out
+    assert "the upper bound" in done.out
     result = json.loads(out.read_text())
     assert result["dataset"] == "synthetic:abrupt"
     assert result["events"] == 1_500
