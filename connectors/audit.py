@@ -10,7 +10,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -22,19 +21,36 @@ from .audit_model import Expected, Fact, Ledger, decode, id_hash, single
 from .files import open_segments
 from .kafka import facts_of, kafka_client, parse_address
 
-__all__ = ["audit"]
+__all__ = ["AuditReport", "audit"]
 
 _PATIENCE_S = 30.0
 
 
+class AuditReport(msgspec.Struct, frozen=True):
+    """Outcome of an audit.
+
+    ``users`` and ``events`` are those of the source, ``wrong_users`` the number of users whose record differs in any
+    way, with a few ``examples``. ``missing`` and ``repeated`` count events by the users' counters, ``duplicates`` and
+    ``too_late`` those that the source has.
+    """
+
+    users: int
+    events: int
+    wrong_users: int
+    missing: int
+    repeated: int
+    duplicates: int
+    too_late: int
+    examples: list[str]
+    ok: bool
+
+
 def audit(
     data: str | Path, source: str, config: Config, *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Any]:
+) -> AuditReport:
     """Compare the store under ``data`` with ``source`` up to the stored offsets; the store may be in use.
 
-    Returns ``users`` and ``events`` (of the source), ``wrong_users`` (whose record differs in any way), ``missing`` and
-    ``repeated`` (events by the users' counters), ``duplicates`` and ``too_late`` (as the source has them), ``examples``
-    and ``ok``. ``progress`` is called with what was read and what there is. Raises ``InputError`` if the store knows
+    ``progress`` is called with what was read and what there is. Raises ``InputError`` if the store knows
     nothing of the source, ``SourceBehindError`` if the source no longer has everything, ``BrokerError``.
     """
     ledger = Ledger(config.store.anchor)
@@ -48,7 +64,7 @@ def audit(
         return _compared(store.export(), ledger, whole_seen=config.store.seen_horizon == 0)
 
 
-def _compared(records: Iterator[UserRecord], ledger: Ledger, *, whole_seen: bool) -> dict[str, Any]:
+def _compared(records: Iterator[UserRecord], ledger: Ledger, *, whole_seen: bool) -> AuditReport:
     expected = dict(ledger.users)
     missing = repeated = 0
     wrong: list[str] = []
@@ -62,17 +78,17 @@ def _compared(records: Iterator[UserRecord], ledger: Ledger, *, whole_seen: bool
     for name, user in expected.items():
         missing += user.n
         wrong.append(f"{name}: {user.n} events in the source, none in the store")
-    return {
-        "users": len(ledger.users),
-        "events": ledger.events,
-        "wrong_users": len(wrong),
-        "missing": missing,
-        "repeated": repeated,
-        "duplicates": ledger.duplicates,
-        "too_late": ledger.too_late,
-        "examples": wrong[:5],
-        "ok": not wrong,
-    }
+    return AuditReport(
+        users=len(ledger.users),
+        events=ledger.events,
+        wrong_users=len(wrong),
+        missing=missing,
+        repeated=repeated,
+        duplicates=ledger.duplicates,
+        too_late=ledger.too_late,
+        examples=wrong[:5],
+        ok=not wrong,
+    )
 
 
 def _difference(record: UserRecord, user: Expected) -> str:

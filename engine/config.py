@@ -270,7 +270,7 @@ class RetrievalConfig(_Section, frozen=True):
     # candidates taken from each source before mixing
     candidates: int = 200
     recall_target: float = 0.95
-    # leave the items that a user had out of the user's answers, and of the rivals of the next item in training
+    # leave the items that a user had out of the user's answers, and of the negatives of the next item in training
     exclude_seen: bool = True
     # modulate the user's vector for the time of the query
     query_time: bool = True

@@ -1,4 +1,27 @@
-"""The tree of errors that recurra raises.
+"""Errors that recurra raises on purpose, in one tree.
+
+```
+RecurraError
+├── InputError (ValueError)
+│   ├── BadEventError
+│   ├── UnknownUserError (LookupError)
+│   ├── UnknownItemError (LookupError)
+│   └── ConfigError
+├── StoreError
+│   ├── StoreInUseError
+│   ├── StoreFormatError
+│   ├── StoreFencedError
+│   ├── StoreFullError
+│   └── StoreCorruptError
+├── SourceError
+│   ├── BrokerError
+│   ├── SourceBehindError
+│   └── SourceMismatchError
+├── VersionError
+├── TrainingError
+├── ServiceError
+└── ClosedError
+```
 
 Every message says what was expected, what was given and, where there is something to do, what to do.
 """

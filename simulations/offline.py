@@ -78,7 +78,7 @@ def evaluate(
     The learning rate rises and falls once over ``epochs``, or over ``minutes`` if these end first (then the result
     depends on the speed of the machine). ``permute_ties`` learns events of one user at one time in new orders; the
     test keeps the order of the file, from which some models learn more than from its times. ``seen_weight`` is the
-    weight of what a user had as a rival of the next item: it is ranked with the rest. Validation every ``every``
+    weight of what a user had as a negative of the next item: it is ranked with the rest. Validation every ``every``
     epochs; ``patience`` validations without a better NDCG@10 end the training. With ``checkpoint`` (a file) every epoch
     is kept and a run that was stopped goes on; the file is removed at the end. ``progress`` is called with the epoch,
     the epochs and the validation.

@@ -52,9 +52,9 @@ def fit(
 ) -> Fitted:
     """Train ``model`` in place on about ``tokens`` events with the peak learning rate ``rate``.
 
-    ``strategy``, new for this fit, says how it keeps what the parent model knew; None is plain fine-tuning, and a first
-    version has nothing to keep; ``effort`` is that of `FitContext`. With ``exclude_own`` what a user had is no rival of
-    the next item. Raises ``TrainingError`` if the loss is not finite.
+    ``strategy``, new for this fit, says how it keeps what the parent knew; None is plain fine-tuning, and a first
+    version has nothing to keep; ``effort`` is that of `FitContext`. With ``exclude_own`` the items that a user had are
+    no negatives. Raises ``TrainingError`` if the loss is not finite.
     """
     seen_weight = 0.0 if exclude_own else 1.0
     strategy = strategy if strategy is not None and data.parent is not None else Strategy()

@@ -58,7 +58,7 @@ def precision_of(context: str, device: torch.device) -> str:
 class Learner:
     """A model with its optimiser. Everything random is drawn from ``rng``, so that a seed repeats the run exactly.
 
-    ``seen_weight`` is the weight of what the user had as a rival of the next item, see ``targets``.
+    ``seen_weight`` is the weight of what the user had as a negative of the next item, see ``targets``.
 
     ``shape`` gives the learning rate's share of ``rate`` by step. With ``threads`` above 1 a batch is cut into as many
     parts, whose gradients are added in a fixed order: models with a fused encoder only, the others leave it to torch.

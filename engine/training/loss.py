@@ -63,7 +63,7 @@ class Sampler(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Events of a batch that count, ``events`` ascending, and the pairs of them and rivals whose weight is not 1."""
+    """Events of a batch that count, ``events`` ascending, and the pairs of them and negatives whose weight is not 1."""
 
     events: Int64s
     positions: Int64s
@@ -81,14 +81,14 @@ def targets(
 ) -> Targets:
     """Choose the events of a batch that count: those of ``counted`` (T), None for all, whose item the model knows.
 
-    What the user had earlier in the window is a rival of the weight ``seen_weight``. 0 leaves it out, as serving does,
-    and repeats do not count then; 1 makes it a rival like others. Columns are the rivals' numbers: version rows, or
-    places among the ``drawn``.
+    An item that the user had earlier in the window is a negative of the weight ``seen_weight``: 0 leaves it out, as
+    serving does, and repeats do not count then; 1 makes it a negative like others. Columns are the negatives' numbers:
+    version rows, or places among the ``drawn``.
     """
     chosen = batch.items < items
     if counted is not None:
         chosen &= counted
-    # where each item stands among the rivals
+    # where each item stands among the negatives
     every = np.arange(items + 1)
     first = every if drawn is None else np.searchsorted(drawn.items, every)
     return Targets(*_choose(batch.items, batch.offsets, chosen, seen_weight, first))
@@ -196,14 +196,14 @@ class _Part(NamedTuple):
         if drawn is None:
             loss = cross_entropy(hidden, true, table, weighted, precision=self.precision)
         else:
-            rivals, bias = F.embedding(sent(drawn.items), table), -sent(drawn.log_expected)
-            loss = cross_entropy(hidden, true, rivals, weighted, bias=bias, precision=self.precision)
+            negatives, bias = F.embedding(sent(drawn.items), table), -sent(drawn.log_expected)
+            loss = cross_entropy(hidden, true, negatives, weighted, bias=bias, precision=self.precision)
         return loss if flags is None else share * loss
 
 
 @jit
 def _choose(items: Any, offsets: Any, chosen: Any, seen_weight: float, first: Any) -> Any:
-    # first (V + 1): the rivals of item v are columns first[v]:first[v + 1]
+    # first (V + 1): the negatives of item v are columns first[v]:first[v + 1]
     known = len(first) - 1
     log_own = np.log(seen_weight) if seen_weight > 0 else -np.inf
     # the target for which an item was noted last, so that no pair is noted twice

@@ -1,7 +1,7 @@
 """A block of positions at a time: logits become probabilities, these the gradients, and then the block is forgotten.
 
 The gradients are made in the forward pass, since everything that they need is in the cache then; backward only scales
-them. The loss of a position is 0 and so are its gradients if all its rivals have the weight 0.
+them. The loss of a position is 0 and so are its gradients if all its negatives have the weight 0.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ class CrossEntropyByBlocks(torch.autograd.Function):
         ctx: Any,
         hidden: torch.Tensor,
         true: torch.Tensor,
-        rivals: torch.Tensor,
+        negatives: torch.Tensor,
         positions: torch.Tensor,
         columns: torch.Tensor,
         log_weights: torch.Tensor,
@@ -40,20 +40,22 @@ class CrossEntropyByBlocks(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return the mean loss; make its gradients."""
         dtype = torch.bfloat16 if half else hidden.dtype
-        table, vectors = rivals.to(dtype), _padded(hidden, dtype) if half else hidden
-        hidden_grad, rivals_grad = torch.empty_like(hidden), torch.zeros_like(rivals)
+        table, vectors = negatives.to(dtype), _padded(hidden, dtype) if half else hidden
+        hidden_grad, negatives_grad = torch.empty_like(hidden), torch.zeros_like(negatives)
         own = (hidden * true).sum(1)
         excess, loss = torch.empty_like(own), torch.empty_like(own)
-        rows = min(_MOST_ROWS, max(_LEAST_ROWS, _BLOCK_BYTES[hidden.device.type] // (len(rivals) * dtype.itemsize + 1)))
+        rows = min(
+            _MOST_ROWS, max(_LEAST_ROWS, _BLOCK_BYTES[hidden.device.type] // (len(negatives) * dtype.itemsize + 1))
+        )
         rows -= rows % _STEP_ROWS
-        logits = hidden.new_empty((min(rows, len(vectors)), len(rivals)), dtype=dtype)
+        logits = hidden.new_empty((min(rows, len(vectors)), len(negatives)), dtype=dtype)
         begins = range(0, len(hidden), rows)
         # a single block has all pairs, and a GPU is not asked where they end
         bounds = [0, len(positions)]
         if len(begins) > 1:
             edges = torch.tensor([*begins, len(hidden)], device=positions.device)
             bounds = torch.searchsorted(positions, edges).tolist()
-        bare = hidden.new_zeros(len(rivals)) if bias is None else bias.to(hidden.dtype)
+        bare = hidden.new_zeros(len(negatives)) if bias is None else bias.to(hidden.dtype)
         for place, begin in enumerate(begins):
             block = slice(begin, begin + rows)
             pairs = slice(bounds[place], bounds[place + 1])
@@ -65,11 +67,11 @@ class CrossEntropyByBlocks(torch.autograd.Function):
             step(part[:count], own[block], bare, *weighted, loss[block], excess[block])
             hidden_grad[block] = (part @ table)[:count]
             if half:
-                rivals_grad += part.T @ vectors[block]
+                negatives_grad += part.T @ vectors[block]
             else:
-                rivals_grad.addmm_(part.T, vectors[block])
+                negatives_grad.addmm_(part.T, vectors[block])
         hidden_grad.addcmul_(excess[:, None], true)
-        ctx.save_for_backward(hidden_grad, hidden * excess[:, None], rivals_grad)
+        ctx.save_for_backward(hidden_grad, hidden * excess[:, None], negatives_grad)
         ctx.scale = 1.0 / max(1, len(hidden))
         mean: torch.Tensor = loss.sum() * ctx.scale
         return mean
@@ -78,8 +80,8 @@ class CrossEntropyByBlocks(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Scale the gradients."""
         scale = grads[0] * ctx.scale
-        hidden_grad, true_grad, rivals_grad = ctx.saved_tensors
-        return hidden_grad * scale, true_grad * scale, rivals_grad * scale, None, None, None, None, None, None
+        hidden_grad, true_grad, negatives_grad = ctx.saved_tensors
+        return hidden_grad * scale, true_grad * scale, negatives_grad * scale, None, None, None, None, None, None
 
 
 def _padded(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -99,7 +101,7 @@ def _softmax(
     loss: torch.Tensor,
     excess: torch.Tensor,
 ) -> None:
-    """Turn ``logits`` into the rivals' probabilities; ``excess`` gets the true one's minus 1."""
+    """Turn ``logits`` into the negatives' probabilities; ``excess`` gets the true one's minus 1."""
     wide = logits.to(bias.dtype) + bias
     wide[positions, columns] += log_weights.to(bias.dtype)
     top = torch.maximum(own, wide.amax(1)) if wide.shape[1] else own

@@ -8,7 +8,7 @@ __all__ = ["cross_entropy_naive"]
 def cross_entropy_naive(
     hidden: torch.Tensor,
     true: torch.Tensor,
-    rivals: torch.Tensor,
+    negatives: torch.Tensor,
     positions: torch.Tensor,
     columns: torch.Tensor,
     log_weights: torch.Tensor,
@@ -16,7 +16,7 @@ def cross_entropy_naive(
 ) -> torch.Tensor:
     """Return the mean loss; arguments as in ``cross_entropy``."""
     own = (hidden * true).sum(1, keepdim=True)  # (t, 1)
-    logits = hidden @ rivals.T  # (t, s)
+    logits = hidden @ negatives.T  # (t, s)
     if bias is not None:
         logits = logits + bias
     shift = torch.zeros_like(logits, requires_grad=False)

@@ -23,7 +23,7 @@ def softmax_rows(
     loss: torch.Tensor,
     excess: torch.Tensor,
 ) -> None:
-    """Turn ``logits`` (t, s), float32 or bfloat16, into the rivals' probabilities; ``excess`` gets the true one's - 1.
+    """Turn ``logits`` (t, s), float32 or bfloat16, into probabilities; ``excess`` gets that of the true row less 1.
 
     ``positions`` ascend and count from the block's first row.
     """

@@ -80,8 +80,8 @@ def test_a_sound_store_passes(tmp_path_factory: Any, lines: list[dict[str, Any]]
     path = write(folder / "events.jsonl", lines)
     feed(folder, path, size=size)
     found = audit(folder, str(path), CONFIG)
-    assert found["ok"], (found, lines)
-    assert (found["wrong_users"], found["missing"], found["repeated"]) == (0, 0, 0)
+    assert found.ok, (found, lines)
+    assert (found.wrong_users, found.missing, found.repeated) == (0, 0, 0)
 
 
 def sample(count: int = 60) -> list[dict[str, Any]]:
@@ -92,8 +92,8 @@ def test_a_store_that_is_not_at_the_end_is_compared_up_to_its_offset(tmp_path: P
     path = write(tmp_path / "events.jsonl", sample())
     feed(tmp_path, path, stop=35)
     found = audit(tmp_path, str(path), CONFIG)
-    assert found["ok"]
-    assert found["events"] == 35
+    assert found.ok
+    assert found.events == 35
 
 
 def test_lost_events_are_noticed(tmp_path: Path) -> None:
@@ -104,14 +104,14 @@ def test_lost_events_are_noticed(tmp_path: Path) -> None:
         # the offset moves on, the events do not come
         store.apply(Batch.of([], offsets={key: 38}), NOW_MS)
     found = audit(tmp_path, str(path), CONFIG)
-    assert (found["missing"], found["repeated"], found["wrong_users"], found["ok"]) == (3, 0, 3, False)
+    assert (found.missing, found.repeated, found.wrong_users, found.ok) == (3, 0, 3, False)
 
 
 def test_repeated_events_are_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "events.jsonl", sample(6))
     feed(tmp_path, path, twice=True)
     found = audit(tmp_path, str(path), CONFIG)
-    assert (found["missing"], found["repeated"], found["ok"]) == (0, 1, False)
+    assert (found.missing, found.repeated, found.ok) == (0, 1, False)
 
 
 @pytest.mark.parametrize("field", ["item", "time", "type", "weight", "id"])
@@ -133,8 +133,8 @@ def test_a_single_wrong_field_is_noticed(tmp_path: Path, field: str) -> None:
         noted.source_info[key] = msgspec.json.encode(segment.info)
         store.apply(noted, NOW_MS)
     found = audit(tmp_path, str(path), CONFIG)
-    assert (found["wrong_users"], found["missing"], found["repeated"]) == (1, 0, 0)
-    assert "u2" in found["examples"][0]
+    assert (found.wrong_users, found.missing, found.repeated) == (1, 0, 0)
+    assert "u2" in found.examples[0]
 
 
 def test_an_unknown_source_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def messages(count: int, *, seed: int = 0, users: int = 300, items: int = 200) -
 
 def verdict(data: Path, source: str) -> dict[str, Any]:
     found = audit(data, source, Config())
-    return {name: found[name] for name in CLEAN} | {"examples": found["examples"]}
+    return {name: getattr(found, name) for name in CLEAN} | {"examples": found.examples}
 
 
 def test_kills_lose_and_repeat_nothing(address: str, topic: Any, produce: Any, service: Any) -> None:

@@ -126,8 +126,8 @@ def test_a_restart_goes_on_where_the_store_is(
     _, health, folder = run(name, 1_500, config(client, group=f"group-{name}"))
     assert health.messages == 500
     found = audit(folder, f"kafka://{address}/{name}", config(client))
-    assert found["ok"], found
-    assert found["events"] == 1_500
+    assert found.ok, found
+    assert found.events == 1_500
 
 
 def test_both_clients_and_every_batch_size_give_the_same_digest(topic: Any, produce: Any, run: Any) -> None:
@@ -180,9 +180,9 @@ def test_poison_goes_to_the_dead_letters_and_its_neighbours_are_applied(
     if settings.kafka.dead_letter_topic is not None:
         found |= _letters(address, settings.kafka.dead_letter_topic, len(bad) - len(found))
     assert found == {2 * number + 1: payload for number, payload in enumerate(sent)}
-    found = audit(folder, f"kafka://{address}/{name}", settings)
-    assert found["ok"], found
-    assert found["events"] == len(bad)
+    audited = audit(folder, f"kafka://{address}/{name}", settings)
+    assert audited.ok, audited
+    assert audited.events == len(bad)
 
 
 def _letters(address: str, name: str, count: int) -> dict[int, bytes | None]:
@@ -215,8 +215,8 @@ def test_a_repeat_with_the_same_id_is_applied_once(topic: Any, produce: Any, run
     produce(name, [event(number, id=f"e{number}") for number in range(50)] * 2, partition=0)
     _, _, folder = run(name, 100)
     found = audit(folder, f"kafka://{address}/{name}", config())
-    assert found["ok"], found
-    assert found["duplicates"] == 50
+    assert found.ok, found
+    assert found.duplicates == 50
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -317,7 +317,7 @@ def test_where_a_new_store_starts(
         reader.until_read(30)
         reader.stop()
         assert reader.service.health().messages == read
-    assert audit(tmp_path / "data", f"kafka://{address}/{name}", settings)["ok"]
+    assert audit(tmp_path / "data", f"kafka://{address}/{name}", settings).ok
 
 
 def test_a_partition_added_later_is_read_from_its_beginning(

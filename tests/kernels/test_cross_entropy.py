@@ -8,13 +8,13 @@ from recurra.kernels.cross_entropy import Weighted, chunk, cross_entropy
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Weighted, torch.Tensor]
 
 
-def case(positions: int, rivals: int, *, width: int = 16, seed: int = 0, dtype: torch.dtype = torch.float32) -> Case:
+def case(positions: int, negatives: int, *, width: int = 16, seed: int = 0, dtype: torch.dtype = torch.float32) -> Case:
     draw = torch.Generator().manual_seed(seed)
     hidden, true, table = (
-        torch.randn(size, width, generator=draw, dtype=dtype) for size in (positions, positions, rivals)
+        torch.randn(size, width, generator=draw, dtype=dtype) for size in (positions, positions, negatives)
     )
-    bias = torch.randn(rivals, generator=draw, dtype=dtype)
-    pairs = (torch.rand(positions, rivals, generator=draw) < 0.2).nonzero()
+    bias = torch.randn(negatives, generator=draw, dtype=dtype)
+    pairs = (torch.rand(positions, negatives, generator=draw) < 0.2).nonzero()
     log_weights = torch.randn(len(pairs), generator=draw)
     log_weights[torch.rand(len(pairs), generator=draw) < 0.5] = -torch.inf
     return hidden, true, table, Weighted(pairs[:, 0], pairs[:, 1], log_weights), bias
@@ -40,11 +40,11 @@ def close(got: list[torch.Tensor], want: list[torch.Tensor], tolerance: float) -
 
 @pytest.mark.parametrize("backend", ["chunk", "numba", "auto"])
 @pytest.mark.parametrize("positions", [1, 2, 63, 200])
-@pytest.mark.parametrize("rivals", [1, 17, 300])
+@pytest.mark.parametrize("negatives", [1, 17, 300])
 @pytest.mark.parametrize("biased", [True, False])
-def test_float32_equals_the_definition_in_double(backend: str, positions: int, rivals: int, biased: bool) -> None:
-    made = case(positions, rivals)
-    double = case(positions, rivals)
+def test_float32_equals_the_definition_in_double(backend: str, positions: int, negatives: int, biased: bool) -> None:
+    made = case(positions, negatives)
+    double = case(positions, negatives)
     truth = (*(part.double() for part in double[:3]), double[3], double[4].double())
     want = solved(truth, biased=biased, backend="naive")  # type: ignore[arg-type]
     close(solved(made, biased=biased, backend=backend), want, 2e-5)

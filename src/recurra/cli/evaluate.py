@@ -11,8 +11,6 @@ from .output import Json, Quiet, duration, progress, say, table, write_json
 
 __all__ = ["add_to"]
 
-_MODELS = ("streaming", "paper", "sasrec", "gru4rec")
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the command of this subject."""
@@ -45,7 +43,7 @@ def evaluate(
         str, typer.Option(metavar="permute|file", help="Order in which events of a user at one time are learnt.")
     ] = "permute",
     seen_weight: Annotated[
-        float, typer.Option(metavar="W", min=0.0, help="Weight in training of what the user had, as a rival.")
+        float, typer.Option(metavar="W", min=0.0, help="Weight in training of what the user had, as a negative.")
     ] = 1.0,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")] = "cpu",
     format: Annotated[str, typer.Option(metavar="NAME", help="auto, inter, dat, csv, parquet or jsonl.")] = "auto",
@@ -66,13 +64,14 @@ def evaluate(
     import msgspec
 
     import recurra
+    from recurra.engine.config import MODEL_NAMES
     from recurra.engine.devices import device_of
     from recurra.engine.errors import InputError
     from recurra.simulations.datasets import load
     from recurra.simulations.offline import COUNTING, evaluate_counting
     from recurra.simulations.offline import evaluate as run
 
-    one_of("--model", model, (*_MODELS, *COUNTING))
+    one_of("--model", model, (*MODEL_NAMES, *COUNTING))
     one_of("--protocol", protocol, ("loo", "ader"))
     one_of("--ties", ties, ("permute", "file"))
     one_of("--time", time, ("on", "off"))

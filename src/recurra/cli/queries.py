@@ -114,13 +114,13 @@ def audit(
             progress=lambda done, total: report(done, total, "reading the source"),
         )
     write_json(result, json)
-    verdict = "nothing differs" if result["ok"] else "DIFFERENT"
+    verdict = "nothing differs" if result.ok else "DIFFERENT"
     say(
-        f"{result['users']} users, {result['events']} events: {result['wrong_users']} users wrong, "
-        f"{result['missing']} events missing, {result['repeated']} repeated: {verdict}",
+        f"{result.users} users, {result.events} events: {result.wrong_users} users wrong, "
+        f"{result.missing} events missing, {result.repeated} repeated: {verdict}",
         json,
     )
-    if not result["ok"]:
+    if not result.ok:
         raise typer.Exit(1)
 
 
