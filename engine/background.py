@@ -161,7 +161,7 @@ class Training:
         seq = self._store.next_seq
         if self._drift.early(seq):
             return True
-        first = self._switch.serves == 0
+        first = self._switch.serving_number == 0
         return seq >= self._min_events and (seq - self._last_seq >= (self._min_events if first else self._every_events))
 
     def _loop(self) -> None:

@@ -125,7 +125,7 @@ class Engine:
     @property
     def version(self) -> int:
         """The number of the version that serves; 0 while there is none."""
-        return self._switch.serves
+        return self._switch.serving_number
 
     def ingest(self, events: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
         """Apply events, catalogue items and forget requests in their order.

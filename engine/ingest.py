@@ -25,7 +25,7 @@ Refused = Callable[[int, str], None]
 _SAMPLE_SPACE = 1 << 32
 
 
-class _Lesson(NamedTuple):
+class _Sample(NamedTuple):
     """An event that the mixture learns from: its candidates before it was applied, its item's row, its judgement."""
 
     ranked: Ranked
@@ -122,14 +122,14 @@ class Ingest:
         # 1. decode and check
         batch, first = self._decode(records, start, stop, now_ms, refused, report)
         failpoint("engine.decoded")
-        lesson = self._lesson(first) if first is not None and self._sampled(first) else None
+        sample = self._rank_sample(first) if first is not None and self._sampled(first) else None
         contexts = self._caches.contexts_before([self._store.users.row(user) for user in batch.users])
-        before = None if lesson is None else self._caches.mix.state()
+        before = None if sample is None else self._caches.mix.state()
         try:
             # 2. plan
             with self._metrics.commit_seconds.time(), self._store.plan(batch, now_ms) as plan:
                 # 3. learn
-                mix = None if lesson is None else self._mix_update(lesson, plan.status)
+                mix = None if sample is None else self._mix_update(sample, plan.status)
                 # 4. commit
                 applied = plan.commit(mix)
         except BaseException:
@@ -141,7 +141,7 @@ class Ingest:
         # 5. advance
         with self._metrics.advance_seconds.time():
             self._caches.advance(applied, contexts)
-        self._monitor.record(None if lesson is None else lesson.judged, applied)
+        self._monitor.record(None if sample is None else sample.judged, applied)
         failpoint("engine.advanced")
         self._count(batch, applied, report, touched)
 
@@ -185,16 +185,16 @@ class Ingest:
         first = events[0] if events and events[0] is records[start].value else None
         return columns, first
 
-    def _lesson(self, event: Event) -> _Lesson:
+    def _rank_sample(self, event: Event) -> _Sample:
         """Rank and judge an event that is about to be applied, with everything before it applied."""
         ranked, item = self._queries.ranked_before(event), self._store.items.row(event.item)
-        return _Lesson(ranked, item, self._monitor.score(event, ranked, item))
+        return _Sample(ranked, item, self._monitor.score(event, ranked, item))
 
-    def _mix_update(self, lesson: _Lesson, status: npt.NDArray[np.uint8]) -> bytes | None:
+    def _mix_update(self, sample: _Sample, status: npt.NDArray[np.uint8]) -> bytes | None:
         """Let the mixture learn from the first event of a batch if it was accepted; returns what it knows then."""
         if status[0] > LATE:
             return None
-        self._queries.learn(lesson.ranked, lesson.item)
+        self._queries.learn(sample.ranked, sample.item)
         return self._caches.mix.state()
 
     def _count(self, batch: Batch, applied: Applied, report: IngestReport, touched: dict[str, None]) -> None:

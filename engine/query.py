@@ -1,4 +1,4 @@
-"""Answers: candidates of every source, mixed and ranked, without the user's own items."""
+"""Queries, the read path: candidates of every source, mixed and ranked, without the user's own items."""
 
 import logging
 from collections import OrderedDict
@@ -66,7 +66,7 @@ class Ranked(NamedTuple):
 
 
 class Queries:
-    """Reads store and caches; every method may be called from any thread."""
+    """Read path: reads store and caches, and lets the mixture learn; every method may be called from any thread."""
 
     def __init__(self, store: Reader, caches: Caches, clock: Clock, config: Config, metrics: Metrics) -> None:
         self._store = store

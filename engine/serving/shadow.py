@@ -1,4 +1,4 @@
-"""The version before, asked beside the one that serves, until it is clear whether the change was for the worse."""
+"""Shadow: the version before, scored beside the serving one by a sequential test, so that a bad switch is undone."""
 
 import math
 
@@ -70,7 +70,7 @@ class Shadow:
         )
 
     def record(self, now: float, before: float) -> None:
-        """Take the NDCG of one event by the version that serves and by this one."""
+        """Record the NDCG of one event by the serving version and by this one."""
         if self.over:
             return
         self._events += 1

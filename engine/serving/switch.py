@@ -1,4 +1,4 @@
-"""Changing the version that serves, while it serves."""
+"""Switch of the serving version: load, fold the active users, exchange one reference."""
 
 import logging
 import threading
@@ -46,7 +46,7 @@ class Switch:
         self.failure: str | None = None
 
     @property
-    def serves(self) -> int:
+    def serving_number(self) -> int:
         """The number of the version that serves, 0 for none."""
         serving = self._caches.serving
         return 0 if serving is None else serving.number
@@ -54,7 +54,7 @@ class Switch:
     @property
     def trained_seq(self) -> int:
         """The newest event of the log that the serving version was trained on."""
-        return self._versions.facts(self.serves).cutoff_seq if self.serves else 0
+        return self._versions.facts(self.serving_number).cutoff_seq if self.serving_number else 0
 
     @property
     def hot_state_bytes(self) -> int:

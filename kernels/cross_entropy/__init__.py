@@ -2,8 +2,8 @@
 
     loss_t = log(exp(h_t . p_t) + sum_s w_ts exp(h_t . r_s + bias_s)) - h_t . p_t
 
-Letters: t positions, s negatives, d width. The weights w are 1 but for some pairs. Over a whole catalogue the negatives
-are all items and the weight of each position's true item, which stands in p, is 0; over drawn items the bias is minus the
+Letters: t positions, s negatives, d width. The weights w are 1 but for some pairs. Over a whole catalogue all items are
+negatives, and the weight of each position's true item, which stands in p, is 0. Over drawn items the bias is minus the
 logarithm of how often each is expected to be drawn (the logQ correction; Bengio and Senecal 2008), and the weight of a
 drawn item that is the true one is 0 as well.
 """
