@@ -1,19 +1,46 @@
-"""Plots as inline SVG, without a library in the page."""
+"""Plots of a report, drawn by Plotly: lines over a stream with marks and spans, bars by group.
 
-from collections.abc import Mapping, Sequence
+A plot is a piece of HTML. Its page needs Plotly's script once, embedded (`plotly_script`): nothing is fetched.
+Grounds are transparent, and `PLOT_CSS` gives text and grid the colours of the page, light or dark.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Mark", "Span", "Style", "bar_plot", "line_plot"]
+import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
+from plotly.offline import get_plotlyjs
 
-_WIDTH, _HEIGHT = 860, 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 170, 16, 40
-_LABEL_HEIGHT = 15
-_BAR_HEIGHT, _GROUP_GAP, _BAR_LEFT, _BAR_RIGHT = 13, 14, 210, 60
+__all__ = ["PLOT_CSS", "Mark", "Span", "Style", "bar_plot", "line_plot", "plotly_script"]
+
+# a name takes half a line of the legend on a telephone
+_HEIGHT, _NAME_HEIGHT = 330, 10
+_BAR_HEIGHT, _GROUP_GAP = 15, 16
+# readable on light and dark ground where no style sheet reaches: a picture saved from the page
+_TEXT, _GRID = "#7d8694", "rgba(125, 134, 148, 0.3)"
+_CONFIG = {
+    "displaylogo": False,
+    # no button that sends a plot away
+    "plotlyServerURL": "",
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+}
+
+# the variables --ink, --soft, --line and --ground are the page's
+PLOT_CSS = """
+.js-plotly-plot .legendtext { fill: var(--ink) !important }
+.js-plotly-plot :is(.xtick, .ytick, .bartext, .xtitle) { fill: var(--soft) !important }
+.js-plotly-plot :is(.xtick text, .ytick text) { fill: var(--soft) !important }
+.js-plotly-plot .gridlayer path { stroke: var(--line) !important }
+.js-plotly-plot .zerolinelayer path { stroke: var(--soft) !important; stroke-opacity: .6 }
+.js-plotly-plot .modebar-btn path { fill: var(--soft) !important }
+"""
 
 
 class Style(NamedTuple):
-    """How a line is drawn: a CSS colour, its width and whether it is dashed."""
+    """How a line is drawn: a colour (#rrggbb), its width and whether it is dashed."""
 
     colour: str
     width: float = 1.5
@@ -21,20 +48,27 @@ class Style(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A tick on the axis at a position of the stream, with the text that appears when it is pointed at."""
+    """A triangle on the axis at a position of the stream; the legend has its kind, the text appears when pointed at."""
 
     position: float
+    kind: str
     text: str
     colour: str
 
 
 class Span(NamedTuple):
-    """A part of the stream that is shaded, or a dashed line across the plot where it ends as it starts; with a text."""
+    """A part of the stream that is shaded, or a dotted line where it ends as it starts; kind and text as of a mark."""
 
     start: float
     end: float
+    kind: str
     text: str
     colour: str
+
+
+def plotly_script() -> str:
+    """Return the script that draws every plot of a page, 5 MB, for the page's head."""
+    return f"<script>window.PlotlyConfig = {{MathJaxConfig: 'local'}};</script><script>{get_plotlyjs()}</script>"
 
 
 def line_plot(
@@ -47,149 +81,145 @@ def line_plot(
     *,
     across: str = "events of the stream",
 ) -> str:
-    """Return an SVG of several lines over common ``positions``, each labelled at its right end; later lines on top.
+    """Return the plot of several lines over common ``positions``; later lines on top.
 
     The vertical axis includes zero. Marks widen the horizontal axis, of spans only what is on it is shown.
     """
-    limits = (min([positions[0], *(mark.position for mark in marks)]), positions[-1]) if positions else (0.0, 1.0)
-    values = [value for line in lines.values() for value in line]
-    frame = _Frame(limits, min(values, default=0.0), max(values, default=1.0))
-    parts = [*_opened(title, _HEIGHT), *(_span(frame, span) for span in spans), *frame.axes(across)]
-    for mark in marks:
-        x = frame.x(mark.position)
-        parts.append(
-            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_HEIGHT - _BOTTOM - 10}" y2="{_HEIGHT - _BOTTOM}" '
-            f'stroke="{mark.colour}"><title>{escape(mark.text)}</title></line>'
-        )
-    for name, line in lines.items():
-        style = styles[name]
-        points = " ".join(f"{frame.x(at):.1f},{frame.y(value):.1f}" for at, value in zip(positions, line, strict=True))
-        dash = ' stroke-dasharray="5 4"' if style.dashed else ""
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{style.colour}" stroke-width="{style.width}"{dash}>'
-            f"<title>{escape(name)}</title></polyline>"
-        )
-    return "".join([*parts, *_labels(frame, lines, styles), "</svg></figure>"])
+    first, last = (min([positions[0], *(mark.position for mark in marks)]), positions[-1]) if positions else (0.0, 1.0)
+    shown = [span for span in spans if span.end >= first and span.start <= last]
+    clipped = [span._replace(start=max(span.start, first), end=min(span.end, last)) for span in shown]
+    traces = [*_spans(clipped), *(_line(name, positions, line, styles[name]) for name, line in lines.items())]
+    traces += _marks(marks)
+    # half a mark at both ends
+    margin = 0.01 * (last - first or 1.0)
+    layout = {
+        "xaxis": {
+            **_AXIS,
+            "title": {"text": across, "standoff": 8, "font": {"size": 12}},
+            "range": [first - margin, last + margin],
+        },
+        "yaxis": {**_AXIS, "rangemode": "tozero", "zeroline": True, "zerolinecolor": _GRID},
+        # marks and spans have their height in shares of the plot
+        "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+    }
+    if last - first <= 6:
+        # a count of periods has no halves
+        layout["xaxis"]["dtick"] = 1
+    return _figure(title, traces, layout, _HEIGHT + _NAME_HEIGHT * len(traces))
 
 
 def bar_plot(
     title: str, groups: Sequence[str], bars: Mapping[str, Sequence[float]], styles: Mapping[str, Style]
 ) -> str:
-    """Return an SVG of horizontal bars: per group one bar of every name, its value beside it; zero is at the left."""
+    """Return the plot of horizontal bars: per group one bar of every name, its value beside it; zero is at the left."""
     highest = max((value for values in bars.values() for value in values), default=0.0) or 1.0
-    group_height = _BAR_HEIGHT * len(bars) + _GROUP_GAP
-    parts = _opened(title, 24 + group_height * len(groups))
-    x = float(_BAR_LEFT)
-    for name in bars:
-        parts.append(f'<rect x="{x}" y="2" width="10" height="10" fill="{styles[name].colour}"/>')
-        parts.append(f'<text class="label" x="{x + 15}" y="11">{escape(name)}</text>')
-        # a letter is about 7 wide
-        x += 38 + 7 * len(name)
-    for place, group in enumerate(groups):
-        top = 24 + group_height * place
-        middle = top + _BAR_HEIGHT * len(bars) / 2 + 4
-        parts.append(f'<text class="label" x="{_BAR_LEFT - 10}" y="{middle}" text-anchor="end">{escape(group)}</text>')
-        for row, (name, values) in enumerate(bars.items()):
-            y, width = top + row * _BAR_HEIGHT, values[place] / highest * (_WIDTH - _BAR_LEFT - _BAR_RIGHT)
-            parts.append(
-                f'<rect class="bar" x="{_BAR_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR_HEIGHT - 2}" '
-                f'fill="{styles[name].colour}"><title>{escape(f"{name}, {group}")}</title></rect>'
-                f'<text class="tick" x="{_BAR_LEFT + width + 5:.1f}" y="{y + 9.5}">{values[place]:.3f}</text>'
-            )
-    return "".join([*parts, "</svg></figure>"])
-
-
-def _opened(title: str, height: int) -> list[str]:
-    return [
-        f"<figure><figcaption>{escape(title)}</figcaption>",
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">',
-    ]
-
-
-class _Frame:
-    """Turns data into picture coordinates."""
-
-    def __init__(self, limits: tuple[float, float], lowest: float, highest: float) -> None:
-        self._first, self._last = limits
-        lowest, highest = min(lowest, 0.0), max(highest, 0.0)
-        self._step = _round_step((highest - lowest or 1.0) / 4)
-        self._highest = max(highest, lowest + self._step) + 0.04 * (highest - lowest)
-        # the axis begins at a round figure
-        self._lowest = lowest // self._step * self._step
-
-    def x(self, position: float) -> float:
-        share = (position - self._first) / max(1e-12, self._last - self._first)
-        return _LEFT + min(max(share, 0.0), 1.0) * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(self, value: float) -> float:
-        share = (value - self._lowest) / (self._highest - self._lowest)
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
-
-    def shows(self, start: float, end: float) -> bool:
-        return end >= self._first and start <= self._last
-
-    def axes(self, across: str) -> list[str]:
-        parts = []
-        value = self._lowest
-        while value <= self._highest:
-            y = self.y(value)
-            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
-            value = round(value + self._step, 10)
-        step = _round_step((self._last - self._first) / 5)
-        tick = -(-self._first // step) * step
-        while tick <= self._last:
-            x = self.x(tick)
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{tick:,.0f}</text>'
-            )
-            tick += step
-        middle = (_LEFT + _WIDTH - _RIGHT) / 2
-        parts.append(f'<text class="tick" x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>')
-        return parts
-
-
-def _span(frame: _Frame, span: Span) -> str:
-    if not frame.shows(span.start, span.end):
-        return ""
-    left, right = frame.x(span.start), frame.x(span.end)
-    text, bottom = escape(span.text), _HEIGHT - _BOTTOM
-    if span.start == span.end:
-        return (
-            f'<line class="span" x1="{left:.1f}" x2="{left:.1f}" y1="{_TOP}" y2="{bottom}" stroke="{span.colour}" '
-            f'stroke-dasharray="2 3"><title>{text}</title></line>'
+    # what a group's name has in brackets has a line to itself
+    names = [escape(group).replace(" (", "<br>(") for group in groups]
+    traces = [
+        go.Bar(
+            name=escape(name),
+            x=list(values),
+            y=names,
+            orientation="h",
+            marker={"color": styles[name].colour},
+            text=[f"{value:.3f}" for value in values],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{x:.4f}",
         )
-    return (
-        f'<rect class="span" x="{left:.1f}" width="{right - left:.1f}" y="{_TOP}" height="{bottom - _TOP}" '
-        f'fill="{span.colour}" fill-opacity=".12"><title>{text}</title></rect>'
+        for name, values in bars.items()
+    ]
+    layout = {
+        # room for the value beside the longest bar
+        "xaxis": {**_AXIS, "range": [0, 1.25 * highest], "fixedrange": True},
+        "yaxis": {**_AXIS, "autorange": "reversed", "fixedrange": True, "showgrid": False, "dtick": 1},
+        "bargap": _GROUP_GAP / (_GROUP_GAP + _BAR_HEIGHT * max(1, len(bars))),
+    }
+    height = 90 + (_GROUP_GAP + _BAR_HEIGHT * len(bars)) * len(groups)
+    return _figure(title, traces, layout, height)
+
+
+_AXIS: dict[str, Any] = {
+    "automargin": True,
+    "exponentformat": "none",
+    "gridcolor": _GRID,
+    "nticks": 6,
+    "separatethousands": True,
+    "zeroline": False,
+}
+
+
+def _line(name: str, positions: Sequence[float], values: Sequence[float], style: Style) -> Any:
+    return go.Scatter(
+        name=escape(name),
+        x=list(positions),
+        y=list(values),
+        mode="lines",
+        line={"color": style.colour, "width": style.width, "dash": "5px,4px" if style.dashed else "solid"},
+        hovertemplate="%{y:.4~f} at %{x:,.0f}",
     )
 
 
-def _labels(frame: _Frame, lines: Mapping[str, Sequence[float]], styles: Mapping[str, Style]) -> list[str]:
-    """Return the names beside the ends of the lines, moved apart where they would overlap."""
-    ends = sorted((frame.y(values[-1]), name) for name, values in lines.items() if values)
-    placed: list[float] = []
-    for wanted, _ in ends:
-        placed.append(max(wanted, placed[-1] + _LABEL_HEIGHT) if placed else wanted)
-    limit = float(_HEIGHT - _BOTTOM)
-    for place in range(len(placed) - 1, -1, -1):
-        # push back up from the lower edge
-        placed[place] = min(placed[place], limit)
-        limit = placed[place] - _LABEL_HEIGHT
-    x = _WIDTH - _RIGHT
+def _marks(marks: Iterable[Mark]) -> list[Any]:
+    kinds: dict[str, list[Mark]] = {}
+    for mark in marks:
+        kinds.setdefault(mark.kind, []).append(mark)
     return [
-        f'<line x1="{x}" x2="{x + 8}" y1="{wanted:.1f}" y2="{y:.1f}" stroke="{styles[name].colour}" stroke-width="1"/>'
-        f'<text class="label" x="{x + 12}" y="{y + 4:.1f}" style="fill:{styles[name].colour}">{escape(name)}</text>'
-        for (wanted, name), y in zip(ends, placed, strict=True)
+        go.Scatter(
+            name=escape(kind),
+            x=[mark.position for mark in of_kind],
+            y=[0.02] * len(of_kind),
+            yaxis="y2",
+            mode="markers",
+            marker={"symbol": "triangle-up", "size": 11, "color": of_kind[0].colour},
+            text=[escape(mark.text) for mark in of_kind],
+            hovertemplate="%{text}<extra></extra>",
+        )
+        for kind, of_kind in kinds.items()
     ]
 
 
-def _round_step(step: float) -> float:
-    """Return 1, 2 or 5 times a power of ten, near ``step``."""
-    power = 1.0
-    step = max(step, 1e-9)
-    while power > step:
-        power /= 10
-    while power * 10 <= step:
-        power *= 10
-    return next((factor * power for factor in (1, 2, 5) if factor * power >= step * 0.8), 10 * power)
+def _spans(spans: Iterable[Span]) -> list[Any]:
+    kinds: dict[str, list[Span]] = {}
+    for span in spans:
+        kinds.setdefault(span.kind, []).append(span)
+    return [
+        go.Scatter(
+            name=escape(kind),
+            # around every span; a gap ends it
+            x=[at for span in of_kind for at in (span.start, span.start, span.end, span.end, None)],
+            y=[0, 1, 1, 0, None] * len(of_kind),
+            yaxis="y2",
+            mode="lines",
+            line={"color": of_kind[0].colour, "width": 1.5, "dash": "2px,3px"},
+            fill="toself",
+            fillcolor="rgba({}, {}, {}, 0.14)".format(*hex_to_rgb(of_kind[0].colour)),
+            hoveron="points",
+            text=[text for span in of_kind for text in [escape(span.text)] * 4 + [""]],
+            hovertemplate="%{text}<extra></extra>",
+        )
+        for kind, of_kind in kinds.items()
+    ]
+
+
+def _figure(title: str, traces: Sequence[Any], layout: Mapping[str, Any], height: int) -> str:
+    figure = go.Figure(
+        data=list(traces),
+        layout={
+            "template": "none",
+            "height": height,
+            "margin": {"l": 8, "r": 8, "t": 24, "b": 8},
+            "paper_bgcolor": "rgba(0, 0, 0, 0)",
+            "plot_bgcolor": "rgba(0, 0, 0, 0)",
+            "font": {"family": "system-ui, sans-serif", "size": 12, "color": _TEXT},
+            "hovermode": "closest",
+            # a finger that moves over the plot scrolls the page
+            "dragmode": False,
+            "showlegend": True,
+            "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+            **layout,
+        },
+    )
+    name = re.sub(r"\W+", "-", title.lower()).strip("-")
+    drawn = figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=f"plot-{name}")
+    return f"<figure><figcaption>{escape(title)}</figcaption>{drawn}</figure>"

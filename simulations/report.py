@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.errors import InputError
-from .plots import Mark, Span, Style, bar_plot, line_plot
+from .plots import PLOT_CSS, Mark, Span, Style, bar_plot, line_plot, plotly_script
 
 __all__ = ["write_page", "write_report"]
 
@@ -55,7 +55,8 @@ def write_page(directory: str | Path, name: str, title: str, body: str, result: 
 def _page(title: str, body: str) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{_CSS}</style></head><body><main>{body}</main>
+<title>{escape(title)}</title><style>{_CSS}{PLOT_CSS}</style>{plotly_script()}</head>
+<body><main><noscript><p class="legend">The plots need JavaScript, the tables do not.</p></noscript>{body}</main>
 </body></html>
 """
 
@@ -148,6 +149,7 @@ def _trainings(result: Mapping[str, Any]) -> list[Mark]:
     return [
         Mark(
             training["position"],
+            training["verdict"],
             f"training after {training['position']:,} events: {training['verdict']}",
             _VERDICT_COLOURS.get(training["verdict"], "#888"),
         )
@@ -158,13 +160,16 @@ def _trainings(result: Mapping[str, Any]) -> list[Mark]:
 
 def _drifts(result: Mapping[str, Any]) -> list[Span]:
     changes = result.get(_TRUTH, {}).get("drifts", [])
-    spans = [Span(start, end, f"the stream changed at event {start:,} to {end:,}", _CHANGE) for start, end in changes]
-    return spans + [Span(at, at, f"drift found at event {at:,}", _DRIFT) for at in result["drift"]]
+    spans = [
+        Span(start, end, "stream changed", f"the stream changed at event {start:,} to {end:,}", _CHANGE)
+        for start, end in changes
+    ]
+    return spans + [Span(at, at, "drift found", f"drift found at event {at:,}", _DRIFT) for at in result["drift"]]
 
 
 def _marks_legend(result: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{escape(name.replace('_', ' '))} {count}" for name, count in result["versions"].items())
-    text = f"Versions: {counts}. Ticks on the axis: <b class=yes>promoted</b>, <b class=no>refused</b>."
+    text = f"Versions: {counts}. Triangles on the axis: <b class=yes>promoted</b>, <b class=no>refused</b>."
     text += " Drift found (<b class=drift>red dotted lines</b>): "
     text += (", ".join(f"{at:,}" for at in result["drift"]) or "nowhere") + "."
     if result.get(_TRUTH, {}).get("drifts"):
@@ -264,9 +269,7 @@ thead th { white-space: normal; vertical-align: bottom; max-width: 90px }
 th[scope=row], .kind { text-align: left; font-weight: normal } thead th { color: var(--soft); font-size: 12px }
 tr.recurra th, tr.recurra td { font-weight: 600 } td.kind { color: var(--soft); font-size: 12px }
 td.best { color: var(--accent); font-weight: 600 }
-figure { margin: 28px 0 } figcaption { font-weight: 600; margin-bottom: 6px } svg { width: 100%; height: auto }
-.grid { stroke: var(--line); stroke-width: 1 } .mark { stroke-width: 2 }
-.tick { fill: var(--soft); font-size: 11px } .label { fill: var(--ink); font-size: 12px }
+figure { margin: 28px 0 } figcaption { font-weight: 600 }
 .legend { color: var(--soft); font-size: 13px } .yes { color: #1b998b } .no { color: #c28f00 }
 .drift { color: #d9483b } .change { color: #8f5fbf } tr.best th, tr.best td { color: var(--soft) }
 pre { overflow-x: auto; font-size: 12px } summary { cursor: pointer }

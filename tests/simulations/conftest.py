@@ -1,6 +1,10 @@
-"""Streams made of pairs of codes."""
+"""Streams made of pairs of codes, and the plots of a report as data."""
 
+import json
+import re
 from collections.abc import Callable, Sequence
+from html import unescape
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -8,6 +12,12 @@ import pytest
 from recurra.simulations.datasets import Stream
 
 Pairs = Sequence[tuple[int, int]]
+
+
+class Plot(NamedTuple):
+    title: str
+    traces: dict[str, dict[str, Any]]
+    layout: dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +41,20 @@ def stream_of() -> Callable[[Pairs], Stream]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def plots_of() -> Callable[[str], list[Plot]]:
+    """Return a function that reads the plots of a page: what Plotly is given, by the name in the legend."""
+
+    def read(page: str) -> list[Plot]:
+        plots = []
+        body = page.rpartition("</head>")[2]
+        for figure in re.finditer(r"<figure><figcaption>(.*?)</figcaption>(.*?)</figure>", body, re.DOTALL):
+            (arguments,) = re.findall(r"Plotly\.newPlot\((.*)\)", figure[2], re.DOTALL)
+            _, traces, layout, _ = json.loads(f"[{arguments}]")
+            plots.append(Plot(unescape(figure[1]), {trace["name"]: trace for trace in traces}, layout))
+            assert len(traces) == len(plots[-1].traces)
+        return plots
+
+    return read

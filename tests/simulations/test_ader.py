@@ -195,9 +195,19 @@ def test_joint_learns_everything_anew(stream: Stream, small: Config) -> None:
     assert entry["recall@10"] > 1.5 * 10 / _ITEMS
 
 
-def test_the_page_shows_every_period(replayed: dict[str, Any], tmp_path: Path) -> None:
+def test_the_page_shows_every_period(
+    replayed: dict[str, Any], plots_of: Callable[[str], list[Any]], tmp_path: Path
+) -> None:
     page = write_ader_report(replayed, tmp_path / "report").read_text()
-    assert page.count("<svg") == len(PUBLISHED) + 2
+    plots = plots_of(page)
+    assert len(plots) == len(PUBLISHED) + 2
+    for plot, key in zip(plots, [*PUBLISHED, "seconds", "trained_events"], strict=True):
+        ours = plot.traces[replayed["strategy"]]
+        assert ours["x"] == [1, 2, 3]
+        assert ours["y"] == [entry[key] for entry in replayed["periods"]]
+        assert {name: plot.traces[f"{name}, mean"]["y"] for name in PUBLISHED.get(key, {})} == {
+            name: [value] * 3 for name, value in PUBLISHED.get(key, {}).items()
+        }
     assert page.count("<tr>") == 1 + 3
     alone = replayed["mean"]["without_bonus"]["recall@20"]
     assert f"before: Recall@20 {alone:.4f}" in page
