@@ -15,7 +15,7 @@ from .clock import Clock, SystemClock
 from .config import Config
 from .devices import device_of
 from .errors import ClosedError, InputError, StoreError, VersionError
-from .events import Event, Forget, Item, event_problem
+from .events import Event, Forget, Item, event_problem, forget_problem, id_problem, item_problem
 from .ingest import Ingest, Refused
 from .metrics import Metrics
 from .model import check_streams
@@ -137,10 +137,8 @@ class Engine:
         """
         records = []
         for position, value in enumerate(events):
-            if isinstance(value, Event) and (problem := event_problem(value)) is not None:
+            if (problem := _problem(value)) is not None:
                 raise InputError(f"event {position}: {problem}")
-            if not isinstance(value, Event | Forget | Item):
-                raise InputError(f"event {position}: expected Event, Forget or Item, got {type(value).__name__}")
             records.append(Record(value, "", 0))
         report = self.apply(records)
         if durable:
@@ -217,6 +215,8 @@ class Engine:
 
     def forget(self, user: str) -> bool:
         """Erase everything that is kept of a user, durably; False if there was nothing."""
+        if (problem := id_problem(user, "user")) is not None:
+            raise InputError(problem)
         with self._write:
             self._check_open()
             known = user in self._store.users
@@ -383,3 +383,14 @@ class Engine:
         metrics.hot_users.set(0 if serving is None else len(serving.residency))
         for part, gain in self.mix_weights().evidence.items():
             metrics.mix_gain.labels(part).set(gain)
+
+
+def _problem(value: object) -> str | None:
+    match value:
+        case Event():
+            return event_problem(value)
+        case Item():
+            return item_problem(value)
+        case Forget():
+            return forget_problem(value)
+    return f"expected Event, Forget or Item, got {type(value).__name__}"

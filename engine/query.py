@@ -13,7 +13,7 @@ from ..kernels.jit import jit
 from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
-from .events import Event, Item
+from .events import MAX_TIME_MS, Event, Item, id_problem
 from .fast import Context, activation, spread
 from .filters import compile_filter
 from .metrics import Metrics
@@ -80,8 +80,11 @@ class Queries:
 
     def recommend(self, user: str, k: int, *, at_ms: int | None, where: str | None, explain: bool) -> Recommendation:
         """Return the best ``k`` items for a user; see ``Engine.recommend``."""
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
-            raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+        _check(user, "user", k)
+        if at_ms is not None and (
+            isinstance(at_ms, bool) or not isinstance(at_ms, int) or not 0 <= at_ms <= MAX_TIME_MS
+        ):
+            raise InputError(f"at must be an integer from 0 to {MAX_TIME_MS} (milliseconds), got {at_ms!r:.40}")
         who = self._user(user)
         ranked = self._rank(who, self._now(at_ms), self._allowed(who, where), k)
         best = top(ranked.mix, k)
@@ -98,8 +101,7 @@ class Queries:
 
     def similar(self, item: str, k: int) -> Recommendation:
         """Return the ``k`` items nearest to an item: by the model if it knows the item, else by co-occurrence."""
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
-            raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+        _check(item, "item", k)
         row = self._store.items.row(item)
         if row is None:
             raise UnknownItemError(f"item {item!r} is not known: no event and no catalogue record of it was applied")
@@ -116,6 +118,7 @@ class Queries:
 
     def history(self, user: str) -> list[HistoryEntry]:
         """Return the kept events of a user, oldest first."""
+        _check(user, "user", 1)
         who = self._user(user)
         if who.history is None:
             raise UnknownUserError(
@@ -148,6 +151,7 @@ class Queries:
         ranked = self._rank(who, at_ms, allowed, 1)
         self._last = (self._key(user, at_ms), ranked)
         with self._caches.lock:
+            who = self._still_known(who)
             parts = self._caches.fast.parts(self._context(who), allowed.size)
             if (serving := self._caches.serving) is not None:
                 vector = self._vector(serving, who, at_ms)
@@ -180,6 +184,7 @@ class Queries:
             return [0.0] * len(versions)
         allowed = self._allowed(who, None)
         with self._caches.lock:
+            who = self._still_known(who)
             vectors = [self._vector(version, who, event.time_ms) for version in versions]
             return [
                 0.0 if vector is None else version.items.ndcg(vector, item_row, allowed)
@@ -201,6 +206,8 @@ class Queries:
         gap_ms = 0 if who.history is None else max(0, now_ms - int(who.history.times_ms[-1]))
         with self._caches.lock:
             fast, serving = self._caches.fast, self._caches.serving
+            who = self._still_known(who)
+            gap_ms = 0 if who.history is None else gap_ms
             context = self._context(who)
             vector = None
             found: list[Int32s] = []
@@ -246,7 +253,18 @@ class Queries:
         if row is None:
             return _User(None, None, _NO_ROWS)
         # the same user is likely to ask again, and the second read is then one of memory already
-        return _User(row, self._store.history(row, warm=True), self._store.seen(row))
+        history = self._store.history(row, warm=True)
+        # forgotten since its row was found
+        return _User(row, history, self._store.seen(row)) if history.n else _User(None, None, _NO_ROWS)
+
+    def _still_known(self, who: _User) -> _User:
+        """Return the user, or an unknown one if it was forgotten since it was read; the caller holds the caches' lock.
+
+        A commit that forgets retires the row first and drops it from the caches then, under the same lock. So nothing
+        of a forgotten user comes back into them by a query that was under way.
+        """
+        known = who.row is None or self._store.users.id(who.row) is not None
+        return who if known else _User(None, None, _NO_ROWS)
 
     def _context(self, who: _User) -> Context:
         if who.row is None or who.history is None:
@@ -272,10 +290,14 @@ class Queries:
 
     def _allowed(self, who: _User, where: str | None) -> Bools:
         """Return a fresh mask over all items: available, matching the filter, not the user's own."""
-        available = self._store.items.available
-        allowed = available.copy() if where is None else available & self._mask(where)
+        allowed = self._store.items.available.copy()
+        if where is not None:
+            # items that came in since the mask was made match no filter yet
+            mask = self._mask(where)[: allowed.size]
+            allowed[: mask.size] &= mask
+            allowed[mask.size :] = False
         if self._config.retrieval.exclude_seen:
-            allowed[who.seen] = False
+            allowed[who.seen[who.seen < allowed.size]] = False
         return allowed
 
     def _mask(self, where: str) -> Bools:
@@ -284,7 +306,8 @@ class Queries:
         kept = self._masks.get(where)
         if kept is None or kept[0] != state:
             test = compile_filter(where)
-            mask = np.fromiter((test(_attributes(items.record(row))) for row in range(len(items))), np.bool_)
+            rows = range(len(items))
+            mask = np.fromiter((test(_attributes(items.id(row), items.record(row))) for row in rows), np.bool_)
             kept = self._masks[where] = (state, mask)
             if len(self._masks) > _MASKS:
                 self._masks.popitem(last=False)
@@ -332,9 +355,16 @@ def _distinct_allowed(rows: Int32s, allowed: Bools) -> Int32s:
     return kept[:count]
 
 
-def _attributes(record: Item | None) -> Mapping[str, Any]:
+def _check(name: object, what: str, k: object) -> None:
+    if (problem := id_problem(name, what)) is not None:
+        raise InputError(problem)
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
+        raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+
+
+def _attributes(item: str | None, record: Item | None) -> Mapping[str, Any]:
     if record is None:
-        return {"categories": [], "available": True}
+        return {"item": item, "categories": [], "available": True}
     return {
         **record.attributes,
         "item": record.item,
