@@ -3,11 +3,13 @@
 A file is a source like a topic. Its key is ``file:PATH@START``, its offset the number of events taken from it in the
 order (time, place in the file); with it the store keeps the length and the hash of the bytes that this order was made
 from. A file that has only grown continues as a further source that starts at the old end; one that has changed
-otherwise is refused. A file with forget requests keeps the order of its lines, since a request has no time.
+otherwise is refused. A last line without a line break may be half written: it waits for the next start. A file with
+forget requests keeps the order of its lines, since a request has no time.
 """
 
 import hashlib
 import itertools
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ from .dead_letter import DeadLetters
 from .file_formats import FORMATS, detect_format, line_parser, parquet_rows
 
 __all__ = ["EventFile", "Segment", "open_segments", "read_events"]
+
+_LOG = logging.getLogger("recurra.source")
 
 
 class EventFile(NamedTuple):
@@ -73,8 +77,9 @@ def open_segments(
 ) -> Iterator[Segment]:
     """Yield the parts of a file that are sources, oldest first; parts that the store does not know yet come last.
 
-    Dead letters are written for parts that the store does not know yet. Raises ``SourceMismatchError`` if the file is
-    not the one that the store has read from, ``InputError`` as ``read_events``.
+    A file without a whole line has no part yet. Dead letters are written for parts that the store does not know.
+    Raises ``SourceMismatchError`` if the file is not the one that the store has read from, ``InputError`` as
+    ``read_events``.
     """
     path = Path(path).resolve()
     data = _content(path)
@@ -82,6 +87,9 @@ def open_segments(
     start = 0
     while (info := source_info(f"file:{path}@{start}")) is not None:
         end = int(str(info["end"]))
+        if end == start:
+            # the file was empty then
+            break
         if len(data) < end or _digest(data[start:end]) != info["blake2b"]:
             raise SourceMismatchError(
                 f"{path} is not the file that this store has read from: its bytes {start} to {end} have changed; "
@@ -91,9 +99,12 @@ def open_segments(
             raise SourceMismatchError(f"{path} has changed since this store read it; give new events as a new file")
         yield Segment(f"file:{path}@{start}", info, _parse(path, data[:end], start, kind, names, None))
         start = end
-    if start < len(data) or start == 0:
-        info = {"path": str(path), "format": kind, "start": start, "end": len(data), "blake2b": _digest(data[start:])}
-        yield Segment(f"file:{path}@{start}", info, _parse(path, data, start, kind, names, dead_letters))
+    whole = data if kind == "parquet" else data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        _LOG.warning("%s: the last line has no line break yet; it is left for the next start", path)
+    if start < len(whole):
+        info = {"path": str(path), "format": kind, "start": start, "end": len(whole), "blake2b": _digest(whole[start:])}
+        yield Segment(f"file:{path}@{start}", info, _parse(path, whole, start, kind, names, dead_letters))
 
 
 def _format(path: Path, format_name: str) -> str:

@@ -62,6 +62,8 @@ class FileSource:
             self._refused += segment.events.refused
             self._apply(segment, stopped)
         self._state = "stopped" if stopped.is_set() else "ended"
+        if self._refused and not self._total:
+            self._problem = f"all {self._refused} lines of {self._path} were refused; the dead letters say why"
 
     def health(self) -> SourceHealth:
         """Return how far the file is read."""

@@ -138,7 +138,13 @@ def _add_status(
 ) -> None:
     def state() -> Health:
         health = engine.health()
-        return health if source is None else msgspec.structs.replace(health, source=source())
+        if source is None:
+            return health
+        now = source()
+        if now.problem is not None:
+            problems = health.problems | {"source": now.problem}
+            health = msgspec.structs.replace(health, status="degraded", problems=problems)
+        return msgspec.structs.replace(health, source=now)
 
     @app.get("/health", tags=["status"], summary="State of the service, with its problems")
     def health() -> Response:
@@ -151,9 +157,9 @@ def _add_status(
     @app.get("/readyz", tags=["status"], summary="Whether the service takes in events and answers queries")
     def readyz() -> Response:
         now = state()
-        reasons = [] if now.status == "ok" else [f"the engine is {now.status}"]
-        if now.source is not msgspec.UNSET and not now.source.connected:
-            reasons.append(f"the source of events is not connected: {now.source.problem}")
+        reasons = [f"{part}: {problem}" for part, problem in now.problems.items()]
+        if now.source is not msgspec.UNSET and not now.source.connected and now.source.problem is None:
+            reasons.append(f"source: {now.source.state}, not connected yet")
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
         return _json(wire.Readiness("not ready" if reasons else "ok", reasons), status)
 

@@ -96,7 +96,10 @@ class RecommendationOutlet:
         try:
             while not stopped.is_set():
                 with self._news:
-                    if not self._waiting and not self._news.wait(_LOOK_S):
+                    if not self._waiting:
+                        self._news.wait(_LOOK_S)
+                    # a report may be of items only
+                    if not self._waiting:
                         continue
                     user = next(iter(self._waiting))
                     del self._waiting[user]

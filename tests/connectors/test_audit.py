@@ -37,6 +37,8 @@ LINES = st.lists(
     )
     | st.fixed_dictionaries({"user": st.sampled_from(["a", "b"]), "forget": st.just(True)})
     | st.just({"user": 1}),
+    # a file without a line is not known to the store
+    min_size=1,
     max_size=40,
 )
 

@@ -124,7 +124,7 @@ def test_malformed_lines_are_counted_and_kept(write: Callable[..., Path], tmp_pa
         ("a.inter", b"", "the file is empty"),
         ("a.csv", b"1,2,3,4\n5,6,7,8\n", "expected a header with a user"),
         ("a.parquet", b"PAR1 and then nothing", "is it complete"),
-        ("a.txt", b"what is this\n", "cannot tell the format"),
+        ("a.txt", b"what is this\n", "cannot recognise the format"),
     ],
 )
 def test_files_that_are_not_of_their_format(write: Callable[..., Path], name: str, content: bytes, words: str) -> None:
@@ -190,6 +190,45 @@ def test_a_file_that_grows_goes_on_as_a_further_source(write: Callable[..., Path
     assert later[0] == ("0", [Event("u", "b", 5_000), Event("u", "a", 9_000)])
     assert later[1] == (str(len(INTER + first)), [Event("u", "d", 6_000), Event("u", "c", 7_000)])
     assert facts.take(path) == later
+
+
+HALF_WRITTEN = [
+    ("a.csv", "user,item,time\nu,a,1700000000000\n", "u,b,17000", "00000000\n", "u", "b", 1_700_000_000_000),
+    ("b.jsonl", '{"user":"u","item":"a","time":5}\n', '{"user":"u","it', 'em":"b","time":6}\n', "u", "b", 6),
+    ("c.dat", "1::2::3::4\n", "1::77::3::9", "9\n", "1", "77", 99_000),
+    ("d.inter", INTER + "1\t2\t3\t4\n", "1\t7", "7\t3\t9\n", "1", "77", 9_000),
+]
+
+
+@pytest.mark.parametrize(("name", "whole", "half", "rest", "user", "item", "time_ms"), HALF_WRITTEN)
+def test_a_half_written_last_line_waits_for_its_end(
+    write: Callable[..., Path], name: str, whole: str, half: str, rest: str, user: str, item: str, time_ms: int
+) -> None:
+    facts = Facts()
+    path = write(name, whole + half)
+    ((_, first),) = facts.take(path)
+    assert len(first) == 1
+    path.write_text(whole + half + rest)
+    _, (start, events) = facts.take(path)
+    assert start == str(len(whole))
+    (event,) = events
+    assert isinstance(event, Event)
+    assert (event.user, event.item, event.time_ms) == (user, item, time_ms)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize(("name", "whole"), [(name, whole) for name, whole, *_ in HALF_WRITTEN])
+def test_a_file_that_was_empty_is_read_later(write: Callable[..., Path], name: str, whole: str, recorded: bool) -> None:
+    facts = Facts()
+    path = write(name, "")
+    if recorded:
+        # stores of earlier releases know the empty part
+        facts[f"file:{path.resolve()}@0"] = {"path": str(path), "start": 0, "end": 0, "blake2b": "x"}
+    assert facts.take(path) == []
+    path.write_text(whole)
+    ((start, events),) = facts.take(path)
+    assert (start, len(events)) == ("0", 1)
+    assert len(facts.take(path)) == 1
 
 
 @pytest.mark.parametrize("change", ["cut", "edited"])

@@ -96,6 +96,35 @@ def test_a_file_is_read_to_its_end_and_continued(tmp_path: Path) -> None:
         assert httpx.get(f"{service.url}/health").json()["events"] == 1_600
 
 
+def test_a_file_that_is_empty_at_first_is_read_at_the_next_start(tmp_path: Path) -> None:
+    path, data = tmp_path / "events.jsonl", tmp_path / "data"
+    path.write_text("")
+    with running(data, str(path)) as service:
+        service.until("the source has ended")
+        assert httpx.get(f"{service.url}/health").json()["source"]["state"] == "ended"
+    _lines(path, 20)
+    with path.open("a") as file:
+        file.write('{"user": "u1", "it')
+    with running(data, str(path)) as service:
+        service.until("the source has ended")
+        assert httpx.get(f"{service.url}/health").json()["events"] == 20
+    assert not (data / "dead-letters.jsonl").exists()
+
+
+def test_a_file_that_is_refused_whole_is_a_problem(tmp_path: Path) -> None:
+    path, data = tmp_path / "events.jsonl", tmp_path / "data"
+    path.write_text("no event\n" * 30)
+    with running(data, str(path)) as service:
+        service.until("all 30 lines")
+        health = httpx.get(f"{service.url}/health").json()
+        assert health["status"] == "degraded"
+        assert "all 30 lines" in health["problems"]["source"]
+        ready = httpx.get(f"{service.url}/readyz")
+        assert ready.status_code == 503
+        assert "all 30 lines" in ready.json()["reasons"][0]
+        assert httpx.get(f"{service.url}/v1/users/u/recommendations").status_code == 200
+
+
 def test_a_file_that_changed_otherwise_is_refused(tmp_path: Path) -> None:
     path, data = tmp_path / "events.jsonl", tmp_path / "data"
     _lines(path, 20)

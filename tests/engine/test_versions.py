@@ -27,7 +27,7 @@ def _publish(store: VersionStore, items: int = 5, **changes: Any) -> int:
         "parent": store.current(),
         "cutoff_seq": 99,
         "store_id": "s",
-        "report": lambda number: {"number": number},
+        "report": lambda number: TrainReport(verdict="promoted", reason="", number=number),
         "guard": lambda: None,
     }
     return store.publish(model, [f"i{row}" for row in range(items)], **{**arguments, **changes})
