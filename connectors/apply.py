@@ -161,6 +161,9 @@ class Applier:
                 raise
             except OSError as error:
                 self._wait(backoff, str(error))
+            except MemoryError:
+                # the machine's fault and not the events': they wait
+                self._wait(backoff, "out of memory; the batch is tried again")
             except Exception as error:
                 _LOG.exception("the engine failed on a batch of %d records", len(records))
                 tries += 1

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ..engine.errors import BadEventError, InputError
-from ..engine.events import MAX_TIME_MS, Decoder, Event, FieldNames, Forget, event_problem, rfc_3339_ms
+from ..engine.events import MAX_TIME_MS, Decoder, Event, FieldNames, Forget, input_problem, rfc_3339_ms
 
 __all__ = ["FORMATS", "Columns", "LineParser", "detect_format", "line_parser", "parquet_rows", "seconds_to_ms"]
 
@@ -174,7 +174,7 @@ def _checked(event: Event) -> Event:
     # short ids need no count of their bytes; everything unusual takes the engine's own check
     plain = 0 < len(event.user) <= 128 and 0 < len(event.item) <= 128 and event.type is None and event.id is None
     if not plain or not 0 <= event.time_ms <= MAX_TIME_MS or event.weight is not None:
-        problem = event_problem(event)
+        problem = input_problem(event)
         if problem is not None:
             hint = " (is it in milliseconds? name the column time_ms)" if event.time_ms > MAX_TIME_MS else ""
             raise BadEventError(problem + hint)

@@ -13,9 +13,12 @@ from .serving.switch import Switch
 from .store import Reader
 from .training import Trainer
 
-__all__ = ["Housekeeper", "Training"]
+__all__ = ["Housekeeper", "Repair", "Training"]
 
 _log = logging.getLogger(__name__)
+
+# turns of the housekeeper between two tries to reopen a store
+_LONGEST_PAUSE = 30
 
 
 class Training:
@@ -184,6 +187,29 @@ class Training:
                 _log.exception("training")
 
 
+class Repair:
+    """Reopens a store that failed: at the next turn of the housekeeper, then ever more rarely while that fails.
+
+    A source that waits for room does the same for itself; without one, HTTP alone, nothing else would.
+    """
+
+    def __init__(self, reopen: Callable[[], None]) -> None:
+        self._reopen = reopen
+        self._wait = self._pause = 1
+
+    def turn(self, *, failed: bool) -> None:
+        """Take one turn; raises the ``StoreError`` of a try that failed."""
+        if not failed:
+            self._wait = self._pause = 1
+            return
+        self._wait -= 1
+        if self._wait <= 0:
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._wait = self._pause
+            self._reopen()
+            _log.warning("the store was reopened after a failure")
+
+
 class Housekeeper:
     """Calls ``work`` every ``interval_s`` seconds in its own thread until it is closed."""
 
@@ -191,6 +217,7 @@ class Housekeeper:
         self._interval_s = interval_s
         self._work = work
         self._stop = threading.Event()
+        self.failure: str | None = None
         self._thread = threading.Thread(target=self._loop, name="recurra-housekeeper", daemon=True)
         self._thread.start()
 
@@ -208,3 +235,10 @@ class Housekeeper:
             except RecurraError as error:
                 # the same failure meets the next writer, who reports it
                 _log.warning("housekeeping: %s", error)
+                self.failure = str(error)
+            except Exception as error:
+                # without this thread nothing is synced: it goes on, and health says why
+                _log.exception("housekeeping")
+                self.failure = f"{type(error).__name__}: {error}"
+            else:
+                self.failure = None

@@ -10,12 +10,12 @@ import torch
 from prometheus_client import CollectorRegistry
 from threadpoolctl import threadpool_limits
 
-from .background import Housekeeper, Training
+from .background import Housekeeper, Repair, Training
 from .clock import Clock, SystemClock
 from .config import Config
 from .devices import device_of
 from .errors import ClosedError, InputError, StoreError, VersionError
-from .events import Event, Forget, Item, event_problem, forget_problem, id_problem, item_problem
+from .events import Event, Forget, Item, id_problem, input_problem
 from .ingest import Ingest, Refused
 from .metrics import Metrics
 from .model import check_streams
@@ -111,6 +111,7 @@ class Engine:
             config.training.min_events,
             config.training.every_events,
         )
+        self._repair = Repair(self.reopen)
         self._housekeeper: Housekeeper | None = None
         if not read_only:
             self._housekeeper = Housekeeper(config.store.sync_ms / 1000, self._keep_house)
@@ -137,7 +138,7 @@ class Engine:
         """
         records = []
         for position, value in enumerate(events):
-            if (problem := _problem(value)) is not None:
+            if (problem := input_problem(value)) is not None:
                 raise InputError(f"event {position}: {problem}")
             records.append(Record(value, "", 0))
         report = self.apply(records)
@@ -292,7 +293,13 @@ class Engine:
     def health(self) -> Health:
         """Return the state of the engine, with its problems by part."""
         store, drift = self._store, self._monitor.drift
-        problems = {"store": store.failure, "training": self._training.failure, "loading": self._switch.failure}
+        housekeeping = None if self._housekeeper is None else self._housekeeper.failure
+        problems = {
+            "store": store.failure,
+            "training": self._training.failure,
+            "loading": self._switch.failure,
+            "housekeeping": housekeeping,
+        }
         found = {part: problem for part, problem in problems.items() if problem}
         return Health(
             status="degraded" if found else "ok",
@@ -322,7 +329,11 @@ class Engine:
         """Open the store again after a failed write, once its cause (a full disk, say) is gone."""
         with self._write:
             self._check_open()
-            self._writable().store.reopen()
+            store = self._writable().store
+            if store.failure is None:
+                # another caller was faster
+                return
+            store.reopen()
         self._training.restart_trainer()
 
     def stats(self) -> dict[str, int | float]:
@@ -371,6 +382,7 @@ class Engine:
     def _keep_house(self) -> None:
         if self._store.failure is None:
             self.sync()
+        self._repair.turn(failed=self._store.failure is not None)
         self._observe()
         if self._caches.due():
             with self._write:
@@ -383,14 +395,3 @@ class Engine:
         metrics.hot_users.set(0 if serving is None else len(serving.residency))
         for part, gain in self.mix_weights().evidence.items():
             metrics.mix_gain.labels(part).set(gain)
-
-
-def _problem(value: object) -> str | None:
-    match value:
-        case Event():
-            return event_problem(value)
-        case Item():
-            return item_problem(value)
-        case Forget():
-            return forget_problem(value)
-    return f"expected Event, Forget or Item, got {type(value).__name__}"

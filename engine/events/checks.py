@@ -21,6 +21,7 @@ __all__ = [
     "forget_problem",
     "id_problem",
     "identifier",
+    "input_problem",
     "item_problem",
     "read_time_ms",
     "read_weight",
@@ -56,6 +57,18 @@ def event_problem(event: Event) -> str | None:
     except BadEventError as error:
         return str(error)
     return None
+
+
+def input_problem(value: object) -> str | None:
+    """Return why a value is no event, item or forget request that is acceptable, or None."""
+    match value:
+        case Event():
+            return event_problem(value)
+        case Item():
+            return item_problem(value)
+        case Forget():
+            return forget_problem(value)
+    return f"expected Event, Forget or Item, got {type(value).__name__}"
 
 
 def forget_problem(forget: Forget) -> str | None:

@@ -69,6 +69,12 @@ class Switch:
         except VersionError as error:
             self.failure = str(error)
             current = max(self._versions.list(), default=0)
+        if not current and self._versions.list():
+            current = max(self._versions.list())
+            self.failure = (
+                f"{self._versions.path / 'current.json'} is missing beside complete versions: the newest one serves, "
+                "and `recurra rollback N` writes the file again"
+            )
         failure = self.failure
         for number in sorted((n for n in self._versions.list() if n <= current), reverse=True):
             try:

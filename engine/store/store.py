@@ -69,7 +69,7 @@ class Store(Reader):
         self._owner = owner
         self._clock = clock
         self._monotonic = monotonic
-        self._failure: str | None = None
+        self._failure: BaseException | None = None
         super().__init__(path, config, database, None)
 
     # a writer needs a clock, a reader a place for notes: neither is opened through the other's type
@@ -131,7 +131,7 @@ class Store(Reader):
     @property
     def failure(self) -> str | None:
         """Why the store refuses to write, None while it does not; `reopen` tries again."""
-        return self._failure
+        return None if self._failure is None else str(self._failure) or type(self._failure).__name__
 
     @contextlib.contextmanager
     def plan(self, batch: Batch, now_ms: int | None = None) -> Iterator[Plan]:
@@ -177,7 +177,7 @@ class Store(Reader):
             self._log.commit(commit.log)
         except BaseException as error:
             # an interrupt may come after the write: only reopening shows what is on disk
-            self._failure = str(error) or type(error).__name__
+            self._failure = error
             raise
         if sync:
             self._note_sync()
@@ -211,7 +211,7 @@ class Store(Reader):
             try:
                 self._db.sync()
             except StoreError as error:
-                self._failure = str(error)
+                self._failure = error
                 raise
             self._note_sync()
 
@@ -277,4 +277,6 @@ class Store(Reader):
     def _check_writable(self) -> None:
         self._open_db()
         if self._failure is not None:
-            raise StoreError(f"the store refuses to write until it is reopened, because: {self._failure}")
+            # a full disk stays one for the callers that wait for room
+            kind = type(self._failure) if isinstance(self._failure, StoreError) else StoreError
+            raise kind(f"the store refuses to write until it is reopened, because: {self.failure}")

@@ -128,6 +128,22 @@ def test_a_record_that_the_engine_cannot_apply_goes_to_the_dead_letters(error: E
     assert letters.safe == 1
 
 
+def test_memory_that_runs_out_is_waited_for_and_costs_no_event() -> None:
+    left = [5]
+
+    def short(engine: ListEngine, record: Record) -> None:
+        if record.next_offset == 5 and left[0]:
+            left[0] -= 1
+            raise MemoryError
+
+    engine, letters = ListEngine(short), Letters()
+    notes: list[str | None] = []
+    applier(engine, letters, notes).apply(*batch(10))
+    assert engine.values == ALL
+    assert letters.kept == []
+    assert notes == ["out of memory; the batch is tried again"] * 5 + [None]
+
+
 def test_a_refused_event_is_told_once_however_often_the_batch_is_tried() -> None:
     left = [2]
 

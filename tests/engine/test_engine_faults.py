@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import recurra
 from recurra import Event, Recommendation, Record
-from recurra.engine.config import FastConfig
+from recurra.engine.config import FastConfig, StoreConfig
 
 from .conftest import publish, small_config, stream, vocabulary
 
@@ -153,3 +154,40 @@ def test_a_refused_event_teaches_the_mixture_nothing(opened: Callable[..., recur
     for _ in range(3):
         twice.ingest([EVENTS[149], Event("u0", "x", 5, id=EVENTS[0].id)])
     assert twice.mix_weights() == once.mix_weights()
+
+
+def test_a_missing_current_file_beside_versions_is_said(tmp_path: Path) -> None:
+    publish(tmp_path, vocabulary(EVENTS))
+    publish(tmp_path, vocabulary(EVENTS), seed=1)
+    (tmp_path / "models" / "current.json").unlink()
+    with recurra.open(tmp_path, small_config()) as engine:
+        engine.ingest(EVENTS)
+        assert engine.version == 2
+        assert engine.health().status == "degraded"
+        assert "current.json is missing" in engine.health().problems["loading"]
+        engine.rollback(2)
+        assert engine.health().status == "ok"
+    with recurra.open(tmp_path, small_config()) as engine:
+        assert (engine.version, engine.health().status) == (2, "ok")
+
+
+def test_the_housekeeper_survives_unexpected_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(store=StoreConfig(anchor=8, sync_ms=20))
+    with recurra.open(tmp_path, config) as engine:
+        real = engine._observe
+
+        def broken() -> None:
+            raise ZeroDivisionError("oops")
+
+        monkeypatch.setattr(engine, "_observe", broken)
+        _until(lambda: "ZeroDivisionError: oops" in engine.health().problems.get("housekeeping", ""))
+        assert engine.health().status == "degraded"
+        monkeypatch.setattr(engine, "_observe", real)
+        _until(lambda: engine.health().status == "ok")
+
+
+def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -19,7 +19,7 @@ from recurra.engine.events import (
     FieldNames,
     Forget,
     Item,
-    event_problem,
+    input_problem,
     rfc_3339_ms,
 )
 
@@ -188,8 +188,8 @@ def test_items_that_are_refused(payload: bytes | None, reason: str) -> None:
     ],
 )
 def test_events_made_in_python_have_the_same_bounds(event: Event) -> None:
-    assert event_problem(event) is not None
-    assert event_problem(Event("u", "i", 1, "t", 1.0, "e")) is None
+    assert input_problem(event) is not None
+    assert input_problem(Event("u", "i", 1, "t", 1.0, "e")) is None
 
 
 @given(st.datetimes(min_value=dt.datetime(1970, 1, 2), timezones=st.timezones()))

@@ -1,0 +1,140 @@
+"""A disk that is really full, under a running service: it stays up, answers, and goes on when there is room."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from recurra.connectors.audit import audit
+from recurra.engine.config import Config
+
+NOW_MS = 1_700_000_000_000
+SIZE_MB = 48
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a small file system."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@contextlib.contextmanager
+def _service(data: Path, source: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    command = [sys.executable, "-m", "recurra.cli", "run", "--data", str(data), "--source", source]
+    command += ["--api", "127.0.0.1:0", "--train", "off"]
+    log = data.parent.parent / "log"
+    with log.open("w") as err, subprocess.Popen(command, stderr=err, text=True) as process:
+        try:
+            url = ""
+            deadline = time.monotonic() + 120
+            while not url:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                found = [line for line in log.read_text().splitlines() if "serving http://" in line]
+                url = found[0].split("serving ")[1] if found else ""
+                time.sleep(0.05)
+            with httpx.Client(base_url=url, timeout=60) as http:
+                yield process, http
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _fill(place: Path) -> Path:
+    ballast = place / "ballast"
+    with ballast.open("ab") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 65_536)
+            file.flush()
+    return ballast
+
+
+def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def _events(number: int, count: int = 500) -> list[dict[str, Any]]:
+    return [{"user": f"u{i}", "item": f"i{number % 50}", "time": NOW_MS + number} for i in range(count)]
+
+
+def test_a_service_with_http_alone_goes_on_when_there_is_room(small_disk: Path) -> None:
+    with _service(small_disk / "data", "none") as (process, http):
+        assert http.post("/v1/events", json=_events(0)).status_code == 200
+        ballast = _fill(small_disk)
+        number = 0
+        answer = http.post("/v1/events", json=_events(0))
+        while answer.status_code == 200:
+            number += 1
+            assert number < 200
+            answer = http.post("/v1/events", json=_events(number))
+        # full stays full, and says so, for as long as it lasts
+        for _ in range(4):
+            answer = http.post("/v1/events", json=_events(500))
+            assert (answer.status_code, answer.json()["error"]) == (507, "StoreFullError")
+            time.sleep(0.5)
+        assert process.poll() is None
+        assert http.get("/v1/users/u1/recommendations").status_code == 200
+        health = http.get("/health").json()
+        assert health["status"] == "degraded"
+        assert "No space left" in health["problems"]["store"]
+        assert http.get("/readyz").status_code == 503
+        ballast.unlink()
+        _until(lambda: http.post("/v1/events", json=_events(501)).status_code == 200)
+        _until(lambda: http.get("/readyz").status_code == 200)
+        assert http.get("/health").json()["problems"] == {}
+        # everything that was acknowledged is there, nothing of what was refused
+        known = {entry["time_ms"] - NOW_MS for entry in http.get("/v1/users/u3/history").json()["events"]}
+        assert set(range(number)) | {501} <= known
+        assert number not in known
+        assert 500 not in known
+
+
+def test_a_file_source_waits_for_room_and_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with path.open("w") as file:
+        for number in range(100):
+            # ids long enough to fill the disk
+            rows = (event | {"item": f"{'x' * 200}{number}-{at}"} for at, event in enumerate(_events(number, 400)))
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    data = small_disk / "data"
+    data.mkdir()
+    # room for the store to open and for some of the events
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * ((SIZE_MB - 6) << 20))
+    with _service(data, str(path)) as (process, http):
+
+        def waiting() -> bool:
+            health = http.get("/health").json()
+            assert health["source"]["state"] != "ended"
+            return health["status"] == "degraded" and "No space left" in str(health["source"]["problem"])
+
+        _until(waiting)
+        time.sleep(3)
+        assert waiting()
+        assert process.poll() is None
+        assert http.get("/v1/users/u1/recommendations").status_code == 200
+        applied = http.get("/health").json()["events"]
+        ballast.unlink()
+        _until(lambda: http.get("/health").json()["source"]["state"] == "ended", 120)
+        assert http.get("/health").json()["status"] == "ok"
+        assert applied < http.get("/health").json()["events"] == 100 * 400
+    found = audit(data, str(path), Config())
+    assert found.ok, found
