@@ -10,7 +10,7 @@ from ..engine.config import Config
 from ..engine.engine import Engine, open
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
-from .http import Listener, create_app
+from .http import Listener, allowed_hosts, create_app
 from .kafka import KafkaService
 from .local_sources import FileSource, LineSource, NoSource
 
@@ -50,7 +50,8 @@ def run_service(
         stack.callback(runner.join)
         if listener is not None:
             stack.callback(listener.close)
-            listener.start(create_app(engine, source=reader.health))
+            hosts = allowed_hosts(listener.host, config.api.hosts)
+            listener.start(create_app(engine, source=reader.health, hosts=hosts))
             say(f"serving {listener.url}")
         runner.start()
         say(f"reading {source}" if source != "none" else "waiting for events over HTTP")

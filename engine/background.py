@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from .errors import ClosedError, RecurraError
+from .errors import ClosedError, RecurraError, TrainingBusyError
 from .metrics import Metrics
 from .monitoring.drift import Drift, preload
 from .results import TrainingHealth, TrainReport
@@ -79,27 +79,41 @@ class Training:
 
     def once(self, *, active_users: int | None = None) -> TrainReport:
         """Train now, wait for it, and switch if the candidate passed; raises ``TrainingError`` or ``VersionError``."""
-        with self._turn:
+        self._take_turn()
+        return self._train(active_users)
+
+    def begin(self) -> None:
+        """Do `once` in a thread, and return as soon as it began; `health` says how it ended."""
+        self._take_turn()
+        threading.Thread(target=self._train_quietly, name="recurra-train-request", daemon=True).start()
+
+    def _take_turn(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            raise TrainingBusyError("a training is under way already; its end shows in the health")
+
+    def _train(self, active_users: int | None = None) -> TrainReport:
+        """Train and give the turn back."""
+        seq = self._store.next_seq
+        try:
             trainer = self._program()
             self.running = True
-            seq = self._store.next_seq
-            try:
-                # a version must not know more than the store does after a power loss
-                self._sync()
-                report = trainer.train(effort=self._drift.effort(seq))
-                self._note(report)
-                if report.promoted:
-                    self._switch.to(report.number, active_users=active_users, watched=True)
-                self.failure = None
-                return report
-            except Exception as error:
-                self.failure = str(error)
-                self._metrics.failures.labels("training").inc()
-                raise
-            finally:
-                self._last_seq = max(seq, self._last_seq)
-                self._drift.trained(seq)
-                self.running = False
+            # a version must not know more than the store does after a power loss
+            self._sync()
+            report = trainer.train(effort=self._drift.effort(seq))
+            self._note(report)
+            if report.promoted:
+                self._switch.to(report.number, active_users=active_users, watched=True)
+            self.failure = None
+            return report
+        except Exception as error:
+            self.failure = str(error)
+            self._metrics.failures.labels("training").inc()
+            raise
+        finally:
+            self._last_seq = max(seq, self._last_seq)
+            self._drift.trained(seq)
+            self.running = False
+            self._turn.release()
 
     def health(self) -> TrainingHealth:
         """Return the state of training."""
@@ -118,10 +132,6 @@ class Training:
         self._last_seq = self._store.next_seq
         self._drift.reset()
 
-    def begin(self) -> None:
-        """Do `once` in a thread; `health` says how it ended."""
-        threading.Thread(target=self._once_quietly, name="recurra-train-request", daemon=True).start()
-
     def close(self) -> None:
         """Stop the program and the thread; a training under way is given up."""
         with self._guard:
@@ -139,10 +149,10 @@ class Training:
                 self._trainer.close()
                 self._trainer = None
 
-    def _once_quietly(self) -> None:
+    def _train_quietly(self) -> None:
         # `failure` keeps the reason
         with contextlib.suppress(RecurraError):
-            self.once()
+            self._train()
 
     def _program(self) -> Trainer:
         with self._guard:
@@ -177,8 +187,9 @@ class Training:
                 return
             if not self._due():
                 continue
+            self._turn.acquire()
             try:
-                self.once()
+                self._train()
             except RecurraError as error:
                 if not self._stop:
                     _log.warning("training: %s", error)

@@ -301,6 +301,9 @@ class ApiConfig(_Section, frozen=True):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    # names that requests may give as their host, beside those of loopback; without any, a service that listens on
+    # loopback serves loopback's names only, and any other service all names
+    hosts: tuple[str, ...] = ()
 
 
 class Config(_Section, frozen=True):

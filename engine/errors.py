@@ -19,6 +19,7 @@ RecurraError
 │   └── SourceMismatchError
 ├── VersionError
 ├── TrainingError
+│   └── TrainingBusyError
 ├── ServiceError
 └── ClosedError
 ```
@@ -43,6 +44,7 @@ __all__ = [
     "StoreFormatError",
     "StoreFullError",
     "StoreInUseError",
+    "TrainingBusyError",
     "TrainingError",
     "UnknownItemError",
     "UnknownUserError",
@@ -120,6 +122,10 @@ class VersionError(RecurraError):
 
 class TrainingError(RecurraError):
     """The training program failed; the live version keeps serving."""
+
+
+class TrainingBusyError(TrainingError):
+    """A training is under way; there is one at a time."""
 
 
 class ServiceError(RecurraError):

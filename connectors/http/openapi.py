@@ -80,7 +80,7 @@ def _completed(schema: dict[str, Any]) -> dict[str, Any]:
     bodies = {key: _content(next(schemas)) for key in _BODIES}
     others = {key: _content(next(schemas)) for key in _FURTHER}
     failure = {"description": "Not done, and why", "content": _content(next(schemas))}
-    paths = {path.replace(":path}", "}"): routes for path, routes in schema["paths"].items()}
+    paths = {path.replace(":id}", "}"): routes for path, routes in schema["paths"].items()}
     for path, routes in paths.items():
         for method, route in routes.items():
             key, responses = (method, path), route["responses"]

@@ -10,12 +10,14 @@ from anyio.to_thread import run_sync
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from ...engine.errors import BadEventError, InputError, RecurraError
 from ...engine.events import Decoder, Event, Forget, Item
 from ...engine.results import Health, SourceHealth
 from . import wire
+from .guard import LOOPBACK, Guard
 from .observed import Observed
 from .openapi import describe
 
@@ -39,17 +41,39 @@ class LiveView(Protocol):
         ...
 
 
+class _Id(Convertor[str]):
+    """An id in a path: any text that is not empty. Starlette's own ``path`` stops at line breaks."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        """Return the text as it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return the text as it is."""
+        return value
+
+
+register_url_convertor("id", _Id())
+
+
 class _TooLargeError(InputError):
     """The request's body is larger than the service accepts."""
 
 
 def create_app(
-    engine: "Engine", *, live: LiveView | None = None, source: Callable[[], SourceHealth] | None = None
+    engine: "Engine",
+    *,
+    live: LiveView | None = None,
+    source: Callable[[], SourceHealth] | None = None,
+    hosts: frozenset[str] | None = LOOPBACK,
 ) -> FastAPI:
     """Return the ASGI application that serves ``engine``.
 
     ``live`` adds figures to the page; ``source`` returns the health of the source of events: its ``connected`` decides,
-    with the engine's status, whether the service is ready.
+    with the engine's status, whether the service is ready. ``hosts`` are the names that requests may give as their
+    host (None: any); see ``guard.allowed_hosts``.
     """
     app = FastAPI(
         title="recurra",
@@ -64,6 +88,7 @@ def create_app(
     _add_status(app, engine, live, source)
     describe(app)
     app.add_middleware(Observed, registry=engine.registry)
+    app.add_middleware(Guard, hosts=hosts)
     return app
 
 
@@ -87,13 +112,13 @@ def _add_writing(app: FastAPI, engine: "Engine") -> None:
     async def items(request: Request, durable: bool = False) -> Response:
         return await ingest(request, durable, decoder.item)
 
-    @app.delete("/v1/users/{user:path}", tags=["users"], summary="Erase everything that is kept of a user")
+    @app.delete("/v1/users/{user:id}", tags=["users"], summary="Erase everything that is kept of a user")
     def forget(user: str) -> Response:
         return _json(wire.Forgotten(user, engine.forget(user)))
 
 
 def _add_reading(app: FastAPI, engine: "Engine") -> None:
-    @app.get("/v1/users/{user:path}/recommendations", tags=["users"], summary="The user's next items")
+    @app.get("/v1/users/{user:id}/recommendations", tags=["users"], summary="The user's next items")
     def recommend(
         user: str,
         k: Annotated[int, Query(description="how many items")] = 10,
@@ -104,11 +129,11 @@ def _add_reading(app: FastAPI, engine: "Engine") -> None:
         at_ms = None if at is None else wire.time_ms(at)
         return _json(engine.recommend(user, k, at=at_ms, where=where, explain=explain))
 
-    @app.get("/v1/users/{user:path}/history", tags=["users"], summary="The user's kept events, oldest first")
+    @app.get("/v1/users/{user:id}/history", tags=["users"], summary="The user's kept events, oldest first")
     def history(user: str) -> Response:
         return _json(wire.History(user, engine.history(user)))
 
-    @app.get("/v1/items/{item:path}/similar", tags=["items"], summary="The items most like one")
+    @app.get("/v1/items/{item:id}/similar", tags=["items"], summary="The items most like one")
     def similar(item: str, k: Annotated[int, Query(description="how many items")] = 10) -> Response:
         return _json(engine.similar(item, k))
 
@@ -174,6 +199,7 @@ def _add_status(
     @app.get("/", include_in_schema=False)
     def page() -> Response:
         policy = "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy += "; frame-ancestors 'none'"
         return Response(_PAGE.read_bytes(), media_type="text/html", headers={"content-security-policy": policy})
 
 

@@ -16,6 +16,7 @@ from ...engine.errors import (
     ServiceError,
     StoreError,
     StoreFullError,
+    TrainingBusyError,
     TrainingError,
     UnknownItemError,
     UnknownUserError,
@@ -61,6 +62,7 @@ _STATUS: tuple[tuple[type[RecurraError], int], ...] = (
     (StoreFullError, 507),
     (StoreError, 503),
     (ClosedError, 503),
+    (TrainingBusyError, 409),
     (TrainingError, 500),
 )
 
