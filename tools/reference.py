@@ -39,7 +39,12 @@ def pages() -> dict[str, str]:
         "configuration.md": _configuration,
         "metrics.md": _metrics,
     }
-    return {name: "\n\n".join([NOTE, *(part.strip("\n") for part in make())]) + "\n" for name, make in makers.items()}
+    return {name: _page(make()) for name, make in makers.items()}
+
+
+def _page(parts: Iterator[str]) -> str:
+    # the note stands below the title: only a page that begins with its title has it in the navigation
+    return "\n\n".join([next(parts), NOTE, *(part.strip("\n") for part in parts)]) + "\n"
 
 
 def main() -> int:
