@@ -4,7 +4,8 @@
 TORCH ?=
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
-VENV := .venv
+# another interpreter beside: make test VENV=.venv-3.13 PYTHON=python3.13
+VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 DEMO ?=
 TESTS ?=
@@ -22,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints requirements.lock \
 	$(if $(TORCH),--torch-backend=$(TORCH) --no-verify-hashes)
 
-.PHONY: demo docs test test-slow test-gpu bench-gpu evaluate-gpu check format lock clean
+.PHONY: coverage demo docs test test-slow test-gpu bench-gpu evaluate-gpu check format lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -68,6 +69,10 @@ docs: $(VENV)/.installed-dev
 	$(VENV)/bin/python tools/reference.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 	@echo "build/site/index.html"
+
+# lines and branches that the tests run; what numba and Triton compile cannot be counted
+coverage: $(VENV)/.installed-dev
+	$(RUN) pytest -q --cov --cov-report=term --cov-report=html:build/coverage $(TESTS)
 
 check: $(VENV)/.installed-dev
 	$(RUN) ruff check

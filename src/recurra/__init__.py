@@ -5,7 +5,15 @@
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if not (Path(__file__).parent / "engine").is_dir():
+    # git writes symbolic links as small text files where it may not make them
+    raise ImportError(
+        "this checkout of recurra has no symbolic links (src/recurra/engine must be a folder): clone it again with "
+        "`git clone -c core.symlinks=true`, or install the package"
+    )
 
 if TYPE_CHECKING:
     from .connectors.http import AsyncClient, Client
