@@ -339,7 +339,8 @@ def _prose(doc: str) -> str:
     parts, code = [], re.compile(r"^\s*>>> ")
     for paragraph in re.split(r"\n\s*\n", doc.strip()):
         if any(code.match(line) for line in paragraph.splitlines()):
-            parts.append(f"```pycon\n{inspect.cleandoc(paragraph)}\n```")
+            shown = re.sub(r"\s+# doctest: .*", "", inspect.cleandoc(paragraph))
+            parts.append(f"```pycon\n{shown}\n```")
         else:
             parts.append(_ticks(paragraph))
     return "\n\n".join(parts)
