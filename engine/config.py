@@ -307,7 +307,11 @@ class ApiConfig(_Section, frozen=True):
 
 
 class Config(_Section, frozen=True):
-    """Everything that can be configured."""
+    """Everything that can be configured.
+
+    >>> Config(retrieval=RetrievalConfig(exclude_seen=False)).retrieval.exclude_seen
+    False
+    """
 
     threads: int = 1
     seed: int = 0
@@ -326,7 +330,11 @@ class Config(_Section, frozen=True):
 
 
 def load_config(path: str | Path | None) -> Config:
-    """Read a TOML file; None gives the defaults. Raises ``ConfigError`` with the offending field."""
+    """Read a TOML file; None gives the defaults. Raises ``ConfigError`` with the offending field.
+
+    >>> load_config(None).store.anchor
+    128
+    """
     if path is None:
         return Config()
     try:

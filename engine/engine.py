@@ -52,6 +52,11 @@ def open(  # the name that people know from files and databases
     ``read_only`` opens it beside a running engine: it answers from what was committed when it was opened. Raises
     ``ConfigError`` if the configured model cannot serve, ``StoreInUseError`` if another process writes the directory,
     ``StoreFormatError``, ``StoreCorruptError``, ``StoreError``.
+
+    >>> import recurra
+    >>> with recurra.open("doctest-data") as engine:
+    ...     engine.health().status
+    'ok'
     """
     return Engine(path, config or Config(), clock=clock or SystemClock(), read_only=read_only)
 
@@ -67,6 +72,12 @@ class Engine:
 
     The directory holds ``store/`` (the durable truth and snapshots of caches) and ``models/`` (versions). Use
     ``recurra.open`` and close it, or use it as a context manager.
+
+    >>> import recurra
+    >>> with recurra.open("doctest-engine") as engine:
+    ...     report = engine.ingest([recurra.Event("ann", "m1", 1_000), recurra.Event("bob", "m2", 2_000)])
+    ...     engine.recommend("ann", k=10).items
+    ['m2']
     """
 
     def __init__(self, path: str | Path, config: Config, *, clock: Clock, read_only: bool = False) -> None:
@@ -247,17 +258,11 @@ class Engine:
 
     def versions(self) -> list[VersionInfo]:
         """Return the versions on disk, oldest first."""
-        numbers = self._versions.list()
-        facts = [self._versions.facts(number) for number in numbers]
+        kept, serving = self._versions, self.version
+        facts = [kept.facts(number) for number in kept.list()]
         return [
-            VersionInfo(
-                fact.number,
-                fact.number == self.version,
-                fact.items,
-                fact.report,
-                self._versions.rolled_back(fact.number),
-            )
-            for fact in facts
+            VersionInfo(one.number, one.number == serving, one.items, one.report, kept.rolled_back(one.number))
+            for one in facts
         ]
 
     def refusals(self) -> list[Refusal]:
@@ -389,9 +394,6 @@ class Engine:
                 self._save_caches()
 
     def _observe(self) -> None:
-        metrics, serving = self._metrics, self._caches.serving
-        metrics.users.set(self._store.users.active)
-        metrics.items.set(len(self._store.items))
-        metrics.hot_users.set(0 if serving is None else len(serving.residency))
-        for part, gain in self.mix_weights().evidence.items():
-            metrics.mix_gain.labels(part).set(gain)
+        serving = self._caches.serving
+        hot = 0 if serving is None else len(serving.residency)
+        self._metrics.observe(self._store.users.active, len(self._store.items), hot, self.mix_weights())

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from .results import Alarm, IngestReport
+from .results import Alarm, IngestReport, MixWeights
 
 __all__ = ["Metrics"]
 
@@ -50,6 +50,14 @@ class Metrics:
         self.drift_event_time = Gauge(
             "recurra_drift_event_time_seconds", "Event time of the last alarm.", ["kind"], registry=self.registry
         )
+
+    def observe(self, users: int, items: int, hot_users: int, mix: MixWeights) -> None:
+        """Set the gauges of what the engine holds."""
+        self.users.set(users)
+        self.items.set(items)
+        self.hot_users.set(hot_users)
+        for part, gain in mix.evidence.items():
+            self.mix_gain.labels(part).set(gain)
 
     def alarm(self, alarm: Alarm) -> None:
         """Count an alarm of drift."""

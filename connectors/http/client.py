@@ -20,6 +20,9 @@ class Client:
 
     Raises the same errors as the engine, and ``ServiceError`` if the service cannot be reached. Thread-safe.
     ``transport`` replaces the network, for tests.
+
+    >>> with Client("http://127.0.0.1:8000") as client:
+    ...     answer = client.recommend("ann", k=5)  # doctest: +SKIP
     """
 
     def __init__(
@@ -117,7 +120,12 @@ class Client:
 
 
 class AsyncClient:
-    """``Client`` for code that runs in an event loop; every verb is a coroutine."""
+    """``Client`` for code that runs in an event loop; every verb is a coroutine.
+
+    >>> async def ask() -> list[str]:
+    ...     async with AsyncClient("http://127.0.0.1:8000") as client:
+    ...         return (await client.recommend("ann", k=5)).items
+    """
 
     def __init__(
         self,

@@ -17,6 +17,9 @@ class Event(msgspec.Struct, frozen=True):
 
     ``time_ms`` is the event time in milliseconds since the epoch; ``type`` and ``weight`` are kept in the history;
     ``id`` names the event, so that a repeat of it is applied once.
+
+    >>> Event("ann", "m1", 1_700_000_000_000, type="play").item
+    'm1'
     """
 
     user: str
@@ -28,13 +31,21 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Forget(msgspec.Struct, frozen=True):
-    """A request to erase everything that is kept of a user."""
+    """A request to erase everything that is kept of a user.
+
+    >>> Forget("ann")
+    Forget(user='ann')
+    """
 
     user: str
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A catalogue record; ``attributes`` holds every further field as it came."""
+    """A catalogue record; ``attributes`` holds every further field as it came.
+
+    >>> Item("m1", title="The Quiet Harbour", categories=("Drama",), attributes={"year": 1999}).attributes["year"]
+    1999
+    """
 
     item: str
     title: str | None = None
