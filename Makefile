@@ -54,7 +54,7 @@ bench-gpu: $(GPU_READY)
 	-$(BENCH) kernels --part float32 --tune --json $(GPU_OUT)/scan-float32.json
 
 # three seeds of each data set side by side: a single training leaves most of a GPU idle
-GPU_DATA ?= ../shared/data
+GPU_DATA ?= data
 EVALUATE = timeout 590 $(RUN) recurra.cli evaluate --device cuda --minutes 7.5 --epochs 200 --every 2 --patience 15 --quiet
 
 evaluate-gpu: $(GPU_READY)
@@ -79,6 +79,7 @@ check: $(VENV)/.installed-dev
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	$(RUN) mypy tests
+	$(RUN) mypy tools examples
 
 format: $(VENV)/.installed-dev
 	$(RUN) ruff check --fix

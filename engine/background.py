@@ -5,6 +5,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from .clock import Clock
+from .config import TrainingConfig
 from .errors import ClosedError, RecurraError, TrainingBusyError
 from .metrics import Metrics
 from .monitoring.drift import Drift, preload
@@ -35,8 +37,8 @@ class Training:
         sync: Callable[[], None],
         drift: Drift,
         metrics: Metrics,
-        min_events: int,
-        every_events: int,
+        config: TrainingConfig,
+        clock: Clock,
     ) -> None:
         self._new_trainer = trainer
         self._trainer: Trainer | None = None
@@ -45,11 +47,12 @@ class Training:
         self._sync = sync
         self._drift = drift
         self._metrics = metrics
-        self._min_events = min_events
-        self._every_events = every_events
+        self._config = config
+        self._clock = clock
         self._turn = threading.Lock()
         self._guard = threading.Lock()
         self._last_seq = 0
+        self._last_ms = clock.now_ms()
         self._wake = threading.Event()
         self._stop = False
         self._thread: threading.Thread | None = None
@@ -111,6 +114,7 @@ class Training:
             raise
         finally:
             self._last_seq = max(seq, self._last_seq)
+            self._last_ms = self._clock.now_ms()
             self._drift.trained(seq)
             self.running = False
             self._turn.release()
@@ -174,8 +178,12 @@ class Training:
         seq = self._store.next_seq
         if self._drift.early(seq):
             return True
-        first = self._switch.serving_number == 0
-        return seq >= self._min_events and (seq - self._last_seq >= (self._min_events if first else self._every_events))
+        config, new = self._config, seq - self._last_seq
+        if seq < config.min_events or new <= 0:
+            return False
+        passed_s = (self._clock.now_ms() - self._last_ms) / 1000
+        enough = config.min_events if self._switch.serving_number == 0 else config.every_events
+        return new >= enough or 0 < config.every_seconds <= passed_s
 
     def _loop(self) -> None:
         # otherwise the writer would stand still for this import at the first event after the first version

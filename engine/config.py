@@ -61,16 +61,20 @@ class StoreConfig(_Section, frozen=True):
 
     # A: a history keeps 2 * anchor events, states restart at multiples of it
     anchor: int = 128
+    # newest events of all users that the log keeps, for training and recovery
     log_events: int = 2_000_000
     # users whose histories are also held in memory
     hot_histories: int = 65_536
+    # bounds of one atomic commit
     batch_events: int = 512
     batch_bytes: int = 1_000_000
+    # commits reach the device at least this often
     sync_ms: int = 1_000
     # events later than the clock by more than this are refused
     future_tolerance_ms: int = 86_400_000
     # item rows kept in the seen set of a user, newest first; 0 keeps all
     seen_horizon: int = 0
+    # RocksDB's block cache
     cache_bytes: int = 64 << 20
     # new events of a user gather in a small record until it holds more than this, then join the large one; a store
     # keeps the value that it was made with
@@ -85,17 +89,23 @@ class ModelConfig(_Section, frozen=True):
 
     # streaming serves; paper, sasrec and gru4rec are there to be compared with: `recurra evaluate`
     name: str = "streaming"
+    # width of vectors, and number of layers
     d_model: int = 64
     layers: int = 2
+    # of the scan: heads, channels per head, state size per channel, width of the convolution
     heads: int = 4
     head_dim: int = 32
     d_state: int = 32
     d_conv: int = 4
+    # let the model see the times of events, by a small network of this width
     time: bool = True
     time_hidden: int = 16
+    # modulate the user's vector for the time of the query
     query_time: bool = True
+    # share of values that training drops, and the constant of the norms
     dropout: float = 0.2
     norm_eps: float = 1e-12
+    # share of items that training shows as the unknown item
     unknown_rate: float = 0.02
     # length that the item vectors are searched with, so that none is preferred for its own; 0 leaves them as learnt
     item_length: float = 0.0
@@ -137,7 +147,9 @@ class ModelConfig(_Section, frozen=True):
 class StateConfig(_Section, frozen=True):
     """The slab of per-user model states."""
 
+    # users whose states are in memory, over the serving version and the next one together
     hot_users: int = 16_384
+    # "float32", or "bfloat16" at half the memory
     dtype: str = "float32"
     # where states are kept and advanced: "cpu", or "cuda" (needs the extra gpu)
     device: str = "cpu"
@@ -148,14 +160,17 @@ class StateConfig(_Section, frozen=True):
 
 
 class TrainingConfig(_Section, frozen=True):
-    """What the background trainer learns from, and when it starts."""
+    """Background training: what it learns from, and when it starts."""
 
+    # "auto" trains in the background, "off" only when asked
     mode: str = "auto"
     # a first version needs this many events in the log
     min_events: int = 2_000
     # later versions start after this many new events
     every_events: int = 4_000
+    # or, if above 0, when this much time has passed since the last training and any event came in
     every_seconds: float = 0.0
+    # of the training program: its threads, and how much it steps back for others
     threads: int = 1
     nice: int = 10
     # of its threads' time, what the training program takes at most: it rests between steps
@@ -164,16 +179,19 @@ class TrainingConfig(_Section, frozen=True):
     # the first version: at most so many passes over the log, and so many events read in all
     first_passes: int = 25
     first_tokens: int = 800_000
+    # peak learning rate of the first version
     first_rate: float = 2e-3
     # later ones: events read per new event, and the share of older windows among them
     tokens_per_event: int = 24
     replay: float = 0.5
+    # peak learning rate of later versions
     rate: float = 2e-3
-    # how a later version keeps what the live one knew: names joined by "+", and options of each by its name
+    # how a later version keeps what its parent knew: names joined by "+", and options of each by its name
     strategy: str = "replay+distill+average"
     strategy_options: dict[str, dict[str, float]] = {}
     # events of one optimiser step, padding included; fewer while the log is short
     batch_events: int = 2_048
+    # decoupled weight decay of AdamW
     weight_decay: float = 0.0
     # "cpu", "cuda", or "auto" for a GPU where there is one
     device: str = "cpu"
@@ -202,11 +220,12 @@ class TrainingConfig(_Section, frozen=True):
 class GateConfig(_Section, frozen=True):
     """When a candidate version may serve."""
 
-    # the newest events, at least so many and this share of those that live was not trained on
+    # the newest events, at least so many and this share of those that the serving version was not trained on
     holdout_events: int = 500
     holdout_share: float = 0.2
-    # publish if the lower bound of the NDCG difference is above this share of the live model's NDCG
+    # promote if the lower bound of the NDCG difference is above this share of the serving version's NDCG
     margin: float = -0.02
+    # of the one-sided interval, by resampling users so many times
     confidence: float = 0.90
     resamples: int = 1_000
     # after a switch the version before is asked about so many sampled events too; 0 never goes back by itself
@@ -252,6 +271,7 @@ class FastConfig(_Section, frozen=True):
     contexts: int = 65_536
     # last events before which the user's vector is kept, to be searched by; 0 keeps none
     error_events: int = 4_096
+    # a snapshot of the memories is written after so many events; a start reads the log after it
     snapshot_events: int = 200_000
 
 
@@ -269,6 +289,7 @@ class RetrievalConfig(_Section, frozen=True):
     exact_items: int = 50_000
     # candidates taken from each source before mixing
     candidates: int = 200
+    # share of the exact answer that a search of a larger catalogue has to find
     recall_target: float = 0.95
     # leave the items that a user had out of the user's answers, and of the negatives of the next item in training
     exclude_seen: bool = True
@@ -279,18 +300,25 @@ class RetrievalConfig(_Section, frozen=True):
 class KafkaConfig(_Section, frozen=True):
     """The Kafka source and its outputs."""
 
+    # "confluent" or "kafka-python"
     client: str = "confluent"
     # "all" or a list of partition numbers
     partitions: str | tuple[int, ...] = "all"
     # for a store without offsets: "earliest", "latest" or milliseconds since the epoch
     start: str | int = "earliest"
+    # consumer group to which offsets are reported, for lag monitors only
     group: str = "recurra"
+    # topic of item records
     catalogue_topic: str | None = None
+    # topic that gets the new list of every user with an event, of so many items
     output_topic: str | None = None
     output_k: int = 10
+    # topics of requests for lists and of their answers
     request_topic: str | None = None
     reply_topic: str | None = None
+    # topic of messages that cannot be applied; without it they go to a file in the data directory
     dead_letter_topic: str | None = None
+    # go on after events that the broker deleted before they were read
     skip_lost: bool = False
     # handed to the client as they are: sasl.*, ssl.*, security.protocol, ...
     options: dict[str, str | int | float | bool] = {}
@@ -299,6 +327,7 @@ class KafkaConfig(_Section, frozen=True):
 class ApiConfig(_Section, frozen=True):
     """The HTTP endpoint."""
 
+    # address to listen on
     host: str = "127.0.0.1"
     port: int = 8000
     # names that requests may give as their host, beside those of loopback; without any, a service that listens on
@@ -313,6 +342,7 @@ class Config(_Section, frozen=True):
     False
     """
 
+    # threads that serving may compute with
     threads: int = 1
     seed: int = 0
     events: FieldNames = FieldNames()

@@ -119,8 +119,8 @@ class Engine:
             self.sync,
             self._monitor.drift,
             self._metrics,
-            config.training.min_events,
-            config.training.every_events,
+            config.training,
+            clock,
         )
         self._repair = Repair(self.reopen)
         self._housekeeper: Housekeeper | None = None
@@ -388,6 +388,7 @@ class Engine:
         if self._store.failure is None:
             self.sync()
         self._repair.turn(failed=self._store.failure is not None)
+        self._training.wake_if_due()
         self._observe()
         if self._caches.due():
             with self._write:

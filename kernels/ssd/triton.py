@@ -31,7 +31,7 @@ class Launch(NamedTuple):
 
 
 # forward and backward. Not timed: of the launches compiled for sm_90 these need few instructions per position and spill
-# little (docs/gpu.md); `time_launches` of the simulations times them on a GPU
+# little (docs/how-to/gpu.md); `time_launches` of the simulations times them on a GPU
 _LAUNCH = (Launch(32, 2, 2), Launch(32, 2, 1))
 # longer chunks do not fit the registers when every operand is split into parts
 _LAUNCH_SPLIT = (Launch(16, 2, 1), Launch(16, 2, 1))

@@ -11,7 +11,7 @@ import pytest
 
 import recurra
 from recurra import Event, Recommendation, Record
-from recurra.engine.config import FastConfig, StoreConfig
+from recurra.engine.config import FastConfig, StoreConfig, TrainingConfig
 
 from .conftest import publish, small_config, stream, vocabulary
 
@@ -191,3 +191,35 @@ def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_trainings_start_by_time_too_where_that_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = TrainingConfig(mode="auto", min_events=50, every_events=10**6, every_seconds=0.2)
+    config = small_config(store=StoreConfig(anchor=8, sync_ms=20), training=training)
+    with recurra.open(tmp_path, config) as engine:
+        asked: list[int] = []
+
+        class Program:
+            """A training program that keeps the serving version each time."""
+
+            pid = 1
+
+            def train(self, **_: object) -> recurra.TrainReport:
+                asked.append(engine.health().events)
+                return recurra.TrainReport(verdict="kept", reason="asked")
+
+            def close(self) -> None: ...
+
+        monkeypatch.setattr(engine._training, "_new_trainer", Program)
+        engine.ingest(EVENTS[:40])
+        time.sleep(0.6)
+        assert asked == []
+        engine.ingest(EVENTS[40:100])
+        # a training may begin before the last of them is applied, and then another one follows
+        _until(lambda: asked[-1:] == [100])
+        before = len(asked)
+        # without a new event there is nothing to learn
+        time.sleep(0.6)
+        assert len(asked) == before
+        engine.ingest(EVENTS[100:101])
+        _until(lambda: asked[before:] == [101])

@@ -1,4 +1,4 @@
-"""Long users and rounded states, with real events and a model trained on others: the figures are in docs/states.md."""
+"""Long users and rounded states, with real events and a model trained on others; figures: docs/research/states.md."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -107,6 +107,6 @@ def test_initial_values() -> None:
 
 
 def test_number_of_trained_values() -> None:
-    # the table of docs/models.md
+    # the table of docs/explanation/model.md
     assert GRU4RecModel(ModelConfig(name="gru4rec"), 3_416).parameters_count == 400_512
     assert GRU4RecModel(ModelConfig(name="gru4rec", layers=1), 3_416).parameters_count == 301_440

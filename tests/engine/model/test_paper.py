@@ -298,6 +298,6 @@ def test_dropout_falls_where_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_number_of_trained_values() -> None:
-    # the table of docs/models.md
+    # the table of docs/explanation/model.md
     assert PaperModel(ModelConfig(name="paper"), 3_416).parameters_count == 508_882
     assert PaperModel(ModelConfig(name="paper", max_length=50), 3_416).parameters_count == 357_082

@@ -163,6 +163,6 @@ def test_initial_values() -> None:
 
 
 def test_number_of_trained_values() -> None:
-    # the table of docs/models.md
+    # the table of docs/explanation/model.md
     assert SASRecModel(ModelConfig(name="sasrec"), 3_416).parameters_count == 331_584
     assert SASRecModel(ModelConfig(name="sasrec", max_length=50), 12_101).parameters_count == 877_824
