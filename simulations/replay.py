@@ -192,7 +192,7 @@ class _Run:
                 self._judge(position)
             done = position + 1
             if (done - first) % look == 0:
-                self.mix_weights.append({"position": done, **msgspec.to_builtins(self._engine.mix_weights())})
+                self.mix_weights.append({"position": done, **self._mix_weights()})
             if progress is not None and (done % 100 == 0 or done == len(stream)):
                 progress(done, len(stream), self._contest.recent())
         self._learn(len(stream))
@@ -201,12 +201,17 @@ class _Run:
         """Return the parts of the JSON that the engine knows."""
         counts = self._engine.health().training
         return {
-            "mix_weights": msgspec.to_builtins(self._engine.mix_weights()),
+            "mix_weights": self._mix_weights(),
             "versions": {name: getattr(counts, name) for name in _VERSION_COUNTS},
             "drift": [alarm["position"] for alarm in self.alarms],
             "alarms": self.alarms,
             "trainings": self.trainings,
         }
+
+    def _mix_weights(self) -> dict[str, Any]:
+        # as JSON has them: lists
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self._engine.mix_weights()))
+        return found
 
     def _judge(self, position: int) -> None:
         stream = self._stream

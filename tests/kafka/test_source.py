@@ -257,7 +257,7 @@ def test_what_the_broker_has_deleted_stops_the_source_until_told_otherwise(
     assert health.lost == 50
     assert health.messages == 50
     # the gap was accepted once and for all
-    assert run(name, 200, config(client))[1]["lost"] == 50
+    assert run(name, 200, config(client))[1].lost == 50
     with recurra.open(folder, config(), read_only=True) as engine:
         (facts,) = facts_of(engine.source_info()).values()
     assert facts.lost == ((0, 100, 150),)
@@ -343,7 +343,7 @@ def test_the_catalogue_topic_has_offsets_of_its_own(address: str, topic: Any, pr
     with recurra.open(folder, config(), read_only=True) as engine:
         assert len(engine.recommend("u0", 5).titles) == 5
     produce(catalogue, [{"item": "new", "title": "New"}], partition=0)
-    assert run(name, 23, config(catalogue_topic=catalogue))[1]["messages"] == 1
+    assert run(name, 23, config(catalogue_topic=catalogue))[1].messages == 1
 
 
 def test_new_recommendations_and_replies_go_out(address: str, topic: Any, produce: Any, tmp_path: Path) -> None:
