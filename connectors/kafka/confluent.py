@@ -26,10 +26,17 @@ class ConfluentClient:
     def __init__(self, brokers: str, group: str, options: Mapping[str, Any]) -> None:
         self._common = {"bootstrap.servers": brokers, "reconnect.backoff.max.ms": 2_000, **options}
         self._group = group
+        self._admin: AdminClient | None = None
 
     def consumer(self) -> "_Consumer":
         """Return a consumer; does not wait for the broker."""
-        return _Consumer(self._common, self._group)
+        try:
+            # one for all consumers: it cannot be closed, and each has threads and descriptors of its own
+            if self._admin is None:
+                self._admin = AdminClient(dict(self._common), logger=_LOG)
+        except ck.KafkaException as error:
+            raise ConfigError(f"kafka.options: {_text(error)}") from None
+        return _Consumer(self._common, self._group, self._admin)
 
     def producer(self) -> "_Producer":
         """Return a producer; does not wait for the broker."""
@@ -37,7 +44,8 @@ class ConfluentClient:
 
 
 class _Consumer:
-    def __init__(self, common: Mapping[str, Any], group: str) -> None:
+    def __init__(self, common: Mapping[str, Any], group: str, admin: AdminClient) -> None:
+        self._admin = admin
         self._problem: str | None = None
         settings = {
             # bounds the messages that are fetched ahead, in memory
@@ -56,7 +64,6 @@ class _Consumer:
         }
         try:
             self._consumer = ck.Consumer(settings, logger=_LOG)
-            self._admin = AdminClient(dict(common), logger=_LOG)
         except ck.KafkaException as error:
             raise ConfigError(f"kafka.options: {_text(error)}") from None
 

@@ -1,11 +1,14 @@
 """Addresses and client options."""
 
+import time
+from pathlib import Path
+
 import pytest
 
-from recurra.connectors.kafka import KafkaAddress, kafka_client, parse_address
+from recurra.connectors.kafka import KafkaAddress, confluent, kafka_client, parse_address
 from recurra.connectors.kafka.options import kafka_python_options, librdkafka_options
 from recurra.engine.config import KafkaConfig
-from recurra.engine.errors import ConfigError, InputError
+from recurra.engine.errors import BrokerError, ConfigError, InputError
 
 # kafka-python reads its own files by a function that newer Pythons advise against
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
@@ -65,3 +68,26 @@ def test_unknown_clients_and_options() -> None:
         kafka_client("127.0.0.1:1", KafkaConfig(client="kafka-python", options={"fetch.wait.max.parsecs": 1}))
     with pytest.raises(ConfigError, match="parsecs"):
         kafka_client("127.0.0.1:1", KafkaConfig(options={"fetch.wait.max.parsecs": 1})).consumer()
+
+
+def test_a_broker_that_stays_away_costs_no_more_threads_and_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confluent, "_TIMEOUT_S", 0.2)
+    client = confluent.ConfluentClient("127.0.0.1:1", "group", {"log_level": 0})
+
+    def used() -> tuple[int, int]:
+        return len(list(Path("/proc/self/task").iterdir())), len(list(Path("/proc/self/fd").iterdir()))
+
+    def again() -> None:
+        consumer = client.consumer()
+        with pytest.raises(BrokerError):
+            consumer.topic("plays")
+        consumer.close()
+
+    again()
+    threads, descriptors = used()
+    for _ in range(8):
+        again()
+    time.sleep(0.5)
+    more_threads, more_descriptors = used()
+    assert more_threads <= threads + 4
+    assert more_descriptors <= descriptors + 4
