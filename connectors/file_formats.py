@@ -14,8 +14,10 @@ import polars as pl
 from ..engine.errors import BadEventError, InputError
 from ..engine.events import MAX_TIME_MS, Decoder, Event, FieldNames, Forget, input_problem, rfc_3339_ms
 
-__all__ = ["FORMATS", "Columns", "LineParser", "detect_format", "line_parser", "parquet_rows", "seconds_to_ms"]
+__all__ = ["BOM", "FORMATS", "Columns", "LineParser", "detect_format", "line_parser", "parquet_rows", "seconds_to_ms"]
 
+# a byte order mark is no part of the first line, in no format
+BOM = b"\xef\xbb\xbf"
 FORMATS = ("inter", "dat", "csv", "parquet", "jsonl")
 
 LineParser = Callable[[str], Event | Forget]
@@ -42,7 +44,7 @@ def detect_format(path: Path) -> str:
     if known is not None:
         return known
     with path.open("rb") as file:
-        head = file.read(4096)
+        head = file.read(4096).removeprefix(BOM)
     line = head.split(b"\n", 1)[0]
     for format_name, found in (
         ("parquet", head.startswith(b"PAR1")),
@@ -133,11 +135,15 @@ def seconds_to_ms(text: str) -> int:
 
 
 def _splitter(separator: str) -> Callable[[str], list[str]]:
+    # people write spaces beside commas; beside tabs they belong to the cell
+    spaced = separator != "\t"
+
     def split(line: str) -> list[str]:
         if '"' not in line:
-            return line.split(separator)
+            cells = line.split(separator)
+            return [cell.strip() for cell in cells] if spaced and " " in line else cells
         try:
-            return next(csv.reader([line], delimiter=separator, strict=True))
+            return next(csv.reader([line], delimiter=separator, skipinitialspace=spaced, strict=True))
         except csv.Error as error:
             raise BadEventError(f"not a line of a table: {error}") from None
 
@@ -183,7 +189,8 @@ def _checked(event: Event) -> Event:
 
 def _time_ms(text: str, unit: str) -> int:
     text = text.strip()
-    if "T" in text or "t" in text:
+    # a date, with a T or a space before the time of day
+    if ":" in text:
         return rfc_3339_ms(text)
     if unit != "ms":
         # an order is kept as if one second lay between two positions

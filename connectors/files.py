@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..engine.errors import BadEventError, InputError, SourceMismatchError
 from ..engine.events import Event, FieldNames, Forget
 from .dead_letter import DeadLetters
-from .file_formats import FORMATS, detect_format, line_parser, parquet_rows
+from .file_formats import BOM, FORMATS, detect_format, line_parser, parquet_rows
 
 __all__ = ["EventFile", "Segment", "open_segments", "read_events"]
 
@@ -159,10 +159,11 @@ def _rows(
             yield number, text.encode(), make
         return
     headed = kind in ("inter", "csv")
-    first = data.split(b"\n", 1)[0].rstrip(b"\r").removeprefix(b"\xef\xbb\xbf") if headed else b""
+    first = data.split(b"\n", 1)[0].rstrip(b"\r").removeprefix(BOM) if headed else b""
     parse = line_parser(kind, first.decode(errors="replace") if first else None, fields, path)
     number = data.count(b"\n", 0, start)
-    for raw in data[start:].split(b"\n"):
+    lines = data[start:].removeprefix(BOM) if start == 0 else data[start:]
+    for raw in lines.split(b"\n"):
         number += 1
         raw = raw.rstrip(b"\r")
         if raw.strip() and not (headed and number == 1):

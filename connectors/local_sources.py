@@ -13,6 +13,7 @@ from ..engine.events import Decoder
 from ..engine.results import Record, SourceHealth
 from .apply import Applier, Origin, SourceEngine
 from .dead_letter import DeadLetters
+from .file_formats import BOM
 from .files import Segment, open_segments
 
 __all__ = ["FileSource", "LineSource", "NoSource"]
@@ -162,6 +163,8 @@ class LineSource:
         records: list[Record] = []
         origins: list[Origin] = []
         for line in lines:
+            if not self._read:
+                line = line.removeprefix(BOM)
             self._read += 1
             if not line.strip():
                 continue

@@ -203,7 +203,7 @@ class TestStandardInput:
     def test_lines_are_visible_soon_and_the_end_is_said(self, tmp_path: Path, pipe: Callable[[bytes], None]) -> None:
         with running(tmp_path, "-") as service:
             service.until("reading -")
-            pipe(b'{"user":"ann","item":"m1","time":1700000000000}\n\nnonsense\n{"user":"bob","it')
+            pipe(b'\xef\xbb\xbf{"user":"ann","item":"m1","time":1700000000000}\n\nnonsense\n{"user":"bob","it')
             _until(lambda: _health(service)["events"] == 1)
             pipe(b'em":"m2","time":1700000000000}\r\n{"user":"eve","item":"m3","time":1700000000000}')
             pipe(b"")
