@@ -16,7 +16,7 @@ export PYTHONSAFEPATH := 1
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-# without compiled modules on disk every process compiles torch's sources anew, ten seconds each
+# without compiled modules on disk every process compiles torch's sources again, ten seconds each
 unexport PYTHONDONTWRITEBYTECODE
 
 # torch's own builds have other hashes than those that the lock knows

@@ -82,6 +82,15 @@ def test_a_checkout_without_links_says_so(tmp_path: Path) -> None:
     assert "ImportError: this checkout of recurra has no symbolic links" in done.stderr
 
 
+@pytest.mark.parametrize("folder", [".venv", ".venv-3.13"])
+def test_environments_are_no_part_of_the_repository(folder: str) -> None:
+    done = subprocess.run(["git", "check-ignore", f"{folder}/x.py"], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode == 128:
+        pytest.skip("this is no git checkout")
+    # else the linters would read what is installed there
+    assert done.returncode == 0
+
+
 def _commands_of(target: str) -> list[str]:
     makefile = (ROOT / "Makefile").read_text()
     body = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.M)
@@ -112,3 +121,6 @@ def test_the_workflow_runs_what_the_repository_runs_itself() -> None:
     job = workflow["jobs"]["ci"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert any(".ci/run" in step.get("run", "") for step in job["steps"])
+    night = yaml.safe_load((ROOT / ".github" / "workflows" / "night.yml").read_text())
+    assert night[True]["schedule"]
+    assert any("make test-slow" in step.get("run", "") for step in night["jobs"]["slow"]["steps"])
