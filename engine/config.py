@@ -228,7 +228,7 @@ class GateConfig(_Section, frozen=True):
     # of the one-sided interval, by resampling users so many times
     confidence: float = 0.90
     resamples: int = 1_000
-    # after a switch the version before is asked about so many sampled events too; 0 never goes back by itself
+    # after a switch the version before is asked about so many sampled events too; 0 never rolls back by itself
     shadow_events: int = 1_000
     # users whose states under the version before are held meanwhile
     shadow_users: int = 256
@@ -278,7 +278,7 @@ class FastConfig(_Section, frozen=True):
 class MixConfig(_Section, frozen=True):
     """The mixture of slow and fast scores."""
 
-    # share of events that the mixture learns from in a live engine; a replay uses 1
+    # share of events that the mixture learns from; a replay uses 1
     sample: float = 0.02
 
 

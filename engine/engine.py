@@ -112,15 +112,9 @@ class Engine:
         except BaseException:
             self._store.close()
             raise
+        drift = self._monitor.drift
         self._training = Training(
-            self._new_trainer,
-            self._switch,
-            self._store,
-            self.sync,
-            self._monitor.drift,
-            self._metrics,
-            config.training,
-            clock,
+            self._new_trainer, self._switch, self._store, self.sync, drift, self._metrics, config.training, clock
         )
         self._repair = Repair(self.reopen)
         self._housekeeper: Housekeeper | None = None
@@ -257,7 +251,7 @@ class Engine:
         return None
 
     def versions(self) -> list[VersionInfo]:
-        """Return the versions on disk, oldest first."""
+        """Return the versions that were promoted and are still kept, oldest first."""
         kept, serving = self._versions, self.version
         facts = [kept.facts(number) for number in kept.list()]
         return [
@@ -279,9 +273,9 @@ class Engine:
         return self._monitor.drift.early(self._store.next_seq)
 
     def rollback(self, number: int) -> list[VersionInfo]:
-        """Serve version ``number`` from now on; raises ``VersionError`` if it is missing or damaged.
+        """Serve version ``number`` from now on, an older one or again a newer one; returns all versions.
 
-        Returns all versions.
+        Raises ``VersionError`` if it is missing or damaged.
         """
         with self._write:
             self._check_open()
@@ -290,9 +284,13 @@ class Engine:
         if number not in self._versions.list():
             known = ", ".join(map(str, self._versions.list())) or "none"
             raise VersionError(f"there is no version {number} to roll back to (there: {known})")
+        before = self.version
         self._switch.to(number)
         self._versions.set_current(number)
-        self._training.count_rollback()
+        self._versions.clear_rolled_back(number)
+        if number < before:
+            self._versions.set_rolled_back(before, f"version {before} was rolled back to {number} by hand")
+            self._training.count_rollback()
         return self.versions()
 
     def health(self) -> Health:
@@ -336,8 +334,7 @@ class Engine:
             self._check_open()
             store = self._writable().store
             if store.failure is None:
-                # another caller was faster
-                return
+                return  # another caller was faster
             store.reopen()
         self._training.restart_trainer()
 

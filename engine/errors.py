@@ -121,7 +121,7 @@ class VersionError(RecurraError):
 
 
 class TrainingError(RecurraError):
-    """The training program failed; the live version keeps serving."""
+    """The training program failed; the serving version stays."""
 
 
 class TrainingBusyError(TrainingError):

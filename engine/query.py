@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +19,7 @@ from .fast import Context, activation, spread
 from .filters import compile_filter
 from .metrics import Metrics
 from .mix import Situation
-from .results import HistoryEntry, Recommendation, Scores
+from .results import HistoryEntry, MixWeights, Recommendation, Scores
 from .retrieval import allowed_rows, top
 from .serving.caches import ACTIVATION, ERROR_MEMORY, SLOW, Caches, ContextEntries, last_entries
 from .serving.version import ServedVersion
@@ -96,8 +97,13 @@ class Queries:
             source=ranked.source,
             titles=[self._title(row) for row in rows.tolist()],
             explain=_explained(ranked, best) if explain else None,
-            weights=self._caches.mix.weights() if explain else None,
+            weights=self._weights(ranked.situation) if explain else None,
         )
+
+    def _weights(self, situation: Situation) -> MixWeights:
+        with self._caches.lock:
+            mix = self._caches.mix
+            return msgspec.structs.replace(mix.weights(), answered=mix.chosen(situation))
 
     def similar(self, item: str, k: int) -> Recommendation:
         """Return the ``k`` items nearest to an item: by the model if it knows the item, else by co-occurrence."""

@@ -1,7 +1,8 @@
 """Recommender: the verbs that an embedded engine and a client of a service share."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from .events import Event, Forget, Item
 from .results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
@@ -42,7 +43,7 @@ class Recommender(Protocol):
         ...
 
     def versions(self) -> list[VersionInfo]:
-        """Return the versions that were promoted, oldest first."""
+        """Return the versions that were promoted and are still kept, oldest first."""
         ...
 
     def refusals(self) -> list[Refusal]:
@@ -58,5 +59,15 @@ class Recommender(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything; may be repeated."""
+        """Let go of everything; may be repeated. Other verbs raise ``ClosedError`` afterwards."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Return itself, to be closed at the end of a ``with`` block."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
         ...

@@ -65,15 +65,17 @@ class IngestReport(msgspec.Struct):
         return self.applied + self.duplicate + self.too_late + self.future + self.forgotten + self.items + self.skipped
 
 
-class MixWeights(msgspec.Struct, frozen=True, rename={"evidence": "ndcg@10", "shared": "weights"}):
+class MixWeights(msgspec.Struct, frozen=True, omit_defaults=True, rename={"evidence": "ndcg@10", "shared": "weights"}):
     """What the mixture has learnt, over all situations.
 
     ``evidence`` is the decayed NDCG@10 of every part alone and of their ``combination``; ``shared`` are the two weights
     of every part in the combination, for its scores relative to the best candidate: in logarithms, and as a share.
+    ``answered`` is the part, or ``combination``, whose scores gave an answer; None where it is not about one.
     """
 
     evidence: dict[str, float]
     shared: dict[str, tuple[float, float]]
+    answered: str | None = None
 
 
 class Recommendation(msgspec.Struct, frozen=True):

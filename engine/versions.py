@@ -151,18 +151,23 @@ class VersionStore:
             raise VersionError(f"cannot make version {number} current: {error.strerror}; nothing was changed") from None
 
     def rolled_back(self, number: int) -> str | None:
-        """Return why the engine rolled a version back by itself, None if it did not."""
+        """Return why a version was rolled back, None if it was not."""
         try:
             return (self._folder(number) / _ROLLED_BACK).read_text()
         except OSError:
             return None
 
     def set_rolled_back(self, number: int, reason: str) -> None:
-        """Note with a version why the engine rolled it back."""
+        """Note with a version why it was rolled back."""
         try:
             _replace(self._folder(number) / _ROLLED_BACK, reason.encode())
         except OSError as error:
             raise VersionError(f"cannot write to version {number}: {error.strerror}") from None
+
+    def clear_rolled_back(self, number: int) -> None:
+        """Remove the note of a version that serves again."""
+        with contextlib.suppress(OSError):
+            (self._folder(number) / _ROLLED_BACK).unlink(missing_ok=True)
 
     def refusals(self) -> Sequence[Refusal]:
         """Return the reports of the last candidates that the gate refused, oldest first."""

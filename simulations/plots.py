@@ -22,10 +22,11 @@ _BAR_HEIGHT, _GROUP_GAP = 15, 16
 _TEXT, _GRID = "#7d8694", "rgba(125, 134, 148, 0.3)"
 _CONFIG = {
     "displaylogo": False,
+    # its box would cover the lines
+    "displayModeBar": False,
     # no button that sends a plot away
     "plotlyServerURL": "",
     "responsive": True,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
 }
 
 # the variables --ink, --soft, --line and --ground are the page's
@@ -35,7 +36,6 @@ PLOT_CSS = """
 .js-plotly-plot :is(.xtick text, .ytick text) { fill: var(--soft) !important }
 .js-plotly-plot .gridlayer path { stroke: var(--line) !important }
 .js-plotly-plot .zerolinelayer path { stroke: var(--soft) !important; stroke-opacity: .6 }
-.js-plotly-plot .modebar-btn path { fill: var(--soft) !important }
 """
 
 

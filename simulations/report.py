@@ -181,7 +181,7 @@ def _members(result: Mapping[str, Any]) -> str:
     """Draw by what the mixture chooses: the decayed NDCG@10 of its members on the candidates that it ranks."""
     looks = result["timeline"].get("mix_weights", [])
     lines = {name: [look["ndcg@10"][name] for look in looks] for name in (looks[0]["ndcg@10"] if looks else ())}
-    title = "Members of the mixture: recent NDCG@10, by which one of them answers"
+    title = "Recent NDCG@10 of every part and of the combination: the best one answers"
     return _looked(result, title, {name: line for name, line in lines.items() if any(line)})
 
 

@@ -31,7 +31,7 @@ def test_what_is_named_is_there(compose: dict[str, Any]) -> None:
         for volume in service.get("volumes", []):
             assert volume.split(":")[0] in compose["volumes"]
         for port in service.get("ports", []):
-            # nothing is open to other machines unless somebody opens it
+            # nothing is open to other machines unless it is opened
             assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
 
 

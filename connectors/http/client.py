@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, overload
 import httpx
 import msgspec
 
-from ...engine.errors import ConfigError, ServiceError
+from ...engine.errors import ClosedError, ConfigError, ServiceError
 from ...engine.events import Event, Forget, Item
 from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 from . import wire
@@ -38,8 +38,9 @@ class Client:
     def ingest(self, events: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
         """Hand over events, forget requests and catalogue records; returns once they survive a crash of the service.
 
-        ``durable`` waits until they survive a power loss. Nothing of a call with a bad event is applied, unless
-        catalogue records stand between events: then each run of one kind is a separate call.
+        ``durable`` waits until they survive a power loss. Nothing of a call with a bad event is applied. Where
+        catalogue records stand between events each run of one kind is a separate request: if the connection breaks
+        between two, repeat the call.
         """
         report = IngestReport()
         for request in wire.ingest(events, durable=durable):
@@ -112,6 +113,8 @@ class Client:
         self.close()
 
     def _send(self, request: wire.Request, *, timeout_s: Any = ...) -> Any:
+        if self._http.is_closed:
+            raise ClosedError(f"the client of {self._url} is closed")
         try:
             response = self._http.request(**_arguments(request, timeout_s))
         except httpx.HTTPError as error:
@@ -210,6 +213,8 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, request: wire.Request, *, timeout_s: Any = ...) -> Any:
+        if self._http.is_closed:
+            raise ClosedError(f"the client of {self._url} is closed")
         try:
             response = await self._http.request(**_arguments(request, timeout_s))
         except httpx.HTTPError as error:
@@ -253,4 +258,6 @@ def _answer(request: wire.Request, response: httpx.Response) -> Any:
 
 def _sum(left: IngestReport, right: IngestReport) -> IngestReport:
     names = IngestReport.__struct_fields__
-    return IngestReport(**{name: getattr(left, name) + getattr(right, name) for name in names})
+    sums = {name: getattr(left, name) + getattr(right, name) for name in names}
+    sums["users"] = list(dict.fromkeys(sums["users"]))  # each user once, as in a report of one request
+    return IngestReport(**sums)

@@ -90,6 +90,8 @@ def _completed(schema: dict[str, Any]) -> dict[str, Any]:
                 responses["422"] = failure
             if key in bodies:
                 route["requestBody"] = {"required": True, "content": bodies[key]}
+            # every other status: unknown users and items, conflicts, a full disk, an error of the service
+            responses["default"] = failure
             if key in _FURTHER:
                 status, description, _ = _FURTHER[key]
                 responses[str(status.value)] = {"description": description, "content": others[key]}

@@ -22,7 +22,7 @@ from ...engine.errors import (
     UnknownUserError,
     VersionError,
 )
-from ...engine.events import MAX_TIME_MS, Event, Forget, Item, rfc_3339_ms
+from ...engine.events import MAX_TIME_MS, Event, Forget, Item, id_problem, input_problem, rfc_3339_ms
 from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 
 __all__ = [
@@ -147,7 +147,14 @@ class Request(NamedTuple):
 
 
 def ingest(events: Iterable[Event | Forget | Item], *, durable: bool) -> list[Request]:
-    """Return the requests that hand over events and forget requests, and catalogue records, in runs of one kind."""
+    """Return the requests that hand over events and forget requests, and catalogue records, in runs of one kind.
+
+    Raises ``InputError`` if one is not acceptable, before anything is sent; as an engine does.
+    """
+    events = list(events)
+    for position, value in enumerate(events):
+        if (problem := input_problem(value)) is not None:
+            raise InputError(f"event {position}: {problem}")
     requests: list[Request] = []
     run: list[dict[str, Any]] = []
     kind = "events"
@@ -165,6 +172,7 @@ def ingest(events: Iterable[Event | Forget | Item], *, durable: bool) -> list[Re
 
 def recommend(user: str, k: int, at: int | None, where: str | None, explain: bool) -> Request:
     """Ask for the next items of a user; ``at`` is in milliseconds."""
+    user = _checked_id(user, "user")
     params = {"k": str(k)}
     if at is not None:
         params["at"] = str(at)
@@ -177,16 +185,19 @@ def recommend(user: str, k: int, at: int | None, where: str | None, explain: boo
 
 def similar(item: str, k: int) -> Request:
     """Ask for the items most like one."""
+    item = _checked_id(item, "item")
     return Request("GET", f"/v1/items/{_segment(item)}/similar", Recommendation, {"k": str(k)})
 
 
 def history(user: str) -> Request:
     """Ask for the kept events of a user."""
+    user = _checked_id(user, "user")
     return Request("GET", f"/v1/users/{_segment(user)}/history", History)
 
 
 def forget(user: str) -> Request:
     """Erase a user."""
+    user = _checked_id(user, "user")
     return Request("DELETE", f"/v1/users/{_segment(user)}", Forgotten)
 
 
@@ -268,6 +279,12 @@ def _post(kind: str, records: list[dict[str, Any]], durable: bool) -> Request:
     except (TypeError, UnicodeEncodeError) as error:
         raise BadEventError(f"cannot be written as JSON: {error}") from None
     return Request("POST", f"/v1/{kind}", IngestReport, params, body)
+
+
+def _checked_id(value: str, name: str) -> str:
+    if (problem := id_problem(value, name)) is not None:
+        raise InputError(problem)
+    return value
 
 
 def _segment(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Commands as processes: the service that runs until it is told to stop, the demonstration, replays, bad files."""
+"""Commands as processes: the service that runs until it is stopped, the demonstration, replays, bad files."""
 
 import hashlib
 import json
@@ -193,7 +193,7 @@ class TestVersions:
         with safe_open(path, framework="np") as file:
             save_file(tensors, path, metadata=file.metadata())
         assert "weights.safetensors is damaged" in run.refused("rollback", "1", "--data", trained)
-        # somebody made it so on purpose, checksum and all
+        # made so on purpose, checksum and all
         ready = path.with_name("READY")
         signed = ready.read_bytes()
         facts = json.loads(signed)

@@ -32,7 +32,9 @@ def test_explain_and_time(run: Run, data: Path) -> None:
     assert len(by_text["explain"]) == len(by_text["items"])
     shown = run("recommend", "u1", "--explain", "--data", data)
     assert "popularity" in shown.out
-    assert re.search(r"NDCG@10 of late by part: .*popularity[-\w]* 0\.\d{4}", shown.out)
+    assert re.search(r"scores of: [\w-]+ ", shown.out)
+    assert re.search(r"recent NDCG@10: (nothing learnt yet|[\w-]+ [01]\.\d{4})", shown.out)
+    assert re.search(r"weights in the combination.*: .*popularity-500 [+-]\d\.\d\d [+-]\d\.\d\d", shown.out)
 
 
 def test_somebody_unknown_gets_what_is_popular(run: Run, data: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_single_wrong_field_is_noticed(tmp_path: Path, field: str) -> None:
     with Reader.open(tmp_path / "store", CONFIG.store) as store:
         segment_info = {key: info for key, info in store.source_info().items() if key.startswith("file:")}
     write(path, lines)
-    # the store is told that this is the file it has read
+    # the store believes that this is the file it has read
     with Store.open(tmp_path / "store", CONFIG.store) as store:
         ((key, _),) = segment_info.items()
         (segment,) = open_segments(path, source_info=lambda key: None)

@@ -1,4 +1,4 @@
-"""Outlets beside a source: what they are told of and what they survive."""
+"""Outlets beside a source: what they survive."""
 
 import threading
 import time

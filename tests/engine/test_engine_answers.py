@@ -167,7 +167,7 @@ def test_forgetting_leaves_nothing_of_the_user(opened: Open) -> None:
     without = opened("without")
     without.ingest(others)
     assert engine.digest() == without.digest()
-    # in a batch, and anew afterwards
+    # in a batch, and again afterwards
     engine.ingest([Event("u1", "x", AT + 1), Forget("u1"), Event("u1", "y", AT + 2)])
     assert [entry.item for entry in engine.history("u1")] == ["y"]
 

@@ -124,7 +124,7 @@ def test_states_that_cannot_be_advanced_are_folded_again(
     opened: Callable[..., recurra.Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(tmp_path / "engine", vocabulary(EVENTS))
-    # the error memory hears nothing of events at which a state was lost, until it is folded anew
+    # the error memory learns no events at which a state was lost, until it is folded again
     config = small_config(fast=FastConfig(half_lives=(50.0, 500.0), neighbours=16, error_events=0))
     engine = opened(config=config)
     engine.ingest(EVENTS[:100])

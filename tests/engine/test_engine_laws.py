@@ -89,7 +89,7 @@ def test_batches_and_restarts_change_nothing(plain: Plain, steps: list[tuple[int
 
 
 def test_few_slots_and_few_hot_histories_change_nothing(tmp_path: Path) -> None:
-    # the error memory does not hear of somebody whose state is neither hot nor short
+    # the error memory does not learn of a user whose state is neither hot nor short
     fast = FastConfig(half_lives=(50.0, 500.0), neighbours=16, error_events=0)
     plain = Plain(tmp_path / "plain", small_config(fast=fast))
     with _open(tmp_path / "few", small_config(fast=fast, states=StateConfig(hot_users=4))) as engine:

@@ -64,7 +64,7 @@ def test_every_part_is_explained_and_measured(served: recurra.Engine) -> None:
     for listed in (answer.weights.evidence, answer.weights.shared):
         assert parts <= listed.keys()
     assert parts <= served.scores("u1", AT).parts.keys()
-    # without repeats nobody asks what somebody had
+    # without repeats the items that a user had are no part
     assert "activation" not in answer.weights.shared
 
 

@@ -34,7 +34,7 @@ def _publish(store: VersionStore, items: int = 5, **changes: Any) -> int:
 
 
 def _rewrite_ready(folder: Path) -> None:
-    """Make the checksums fit what is there now, as somebody would who edits a version by hand."""
+    """Make the checksums fit what is there now, as an edit by hand would."""
     names = ("weights.safetensors", "vocabulary.json", "version.json")
     entries = {name: {"bytes": e.bytes, "sha256": e.sha256} for name in names for e in [module._entry(folder / name)]}
     (folder / "READY").write_text(json.dumps({"format": 1, "files": entries}))

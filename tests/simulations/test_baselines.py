@@ -31,7 +31,7 @@ Events = list[tuple[int, int]]
 
 
 class _Naive:
-    """The formulas as they are written, with dictionaries; ties are told apart by decayed counts."""
+    """The formulas as they are written, with dictionaries; ties are broken by decayed counts."""
 
     def __init__(self, name: str) -> None:
         self.name = name

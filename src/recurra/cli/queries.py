@@ -9,7 +9,7 @@ from .connect import ConfigFile, Data, Url, opened, require_store
 from .output import Json, Quiet, progress, say, table, write_json
 
 if TYPE_CHECKING:
-    from recurra import Recommendation
+    from recurra import MixWeights, Recommendation
 
 __all__ = ["add_to"]
 
@@ -133,11 +133,20 @@ def _print_answer(answer: "Recommendation", json: str | None) -> None:
             explained = [_number(answer.explain[rank - 1].get(part)) for part in parts] if answer.explain else []
             rows.append([rank, item, title, _number(score), *explained])
         table(rows, ("", "item", "title", "score", *parts))
-        say(f"answered by {answer.source}, version {answer.version}")
+        version = f"version {answer.version}" if answer.version else "without the model"
+        say(f"answered by {answer.source}, {version}")
         if answer.weights:
-            evidence = sorted(answer.weights.evidence.items(), key=lambda entry: -entry[1])
-            say("NDCG@10 of late by part: " + ", ".join(f"{name} {value:.4f}" for name, value in evidence))
+            _print_weights(answer.weights)
     write_json(answer, json)
+
+
+def _print_weights(weights: "MixWeights") -> None:
+    say(f"scores of: {weights.answered} (the part with the best recent NDCG@10 answers, or the combination of all)")
+    best = sorted((entry for entry in weights.evidence.items() if entry[1] > 0), key=lambda entry: -entry[1])
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in best) or "nothing learnt yet"
+    say(f"recent NDCG@10: {shown}")
+    pairs = ", ".join(f"{name} {log:+.2f} {share:+.2f}" for name, (log, share) in weights.shared.items())
+    say(f"weights in the combination, of logarithms and shares: {pairs}")
 
 
 def _number(value: float | None) -> str:

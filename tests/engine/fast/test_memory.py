@@ -88,7 +88,7 @@ def test_a_snapshot_and_the_events_after_it_equal_no_interruption(
     feed(after, early, events[stop:], [3])
     assert np.array_equal(scores(whole, histories), scores(after, early), equal_nan=True)
     if config is SMALL:
-        # nobody was evicted: every byte is the same, the order of use included
+        # no user was evicted: every byte is the same, the order of use included
         feed(before, Histories(), [], [1])
         again = FastMemory(config)
         assert again.restore(after.snapshot())

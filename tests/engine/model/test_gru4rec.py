@@ -80,7 +80,7 @@ def test_gradients_reach_every_parameter_and_row() -> None:
         assert parameter.grad.any(), name
     assert model.embedding.grad is not None
     assert bool(model.embedding.grad[:ITEMS].any(dim=1).all())
-    # nobody read the unknown item
+    # the unknown item was not read
     assert not model.embedding.grad[ITEMS].any()
 
 

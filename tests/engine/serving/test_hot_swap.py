@@ -1,4 +1,4 @@
-"""Versions change under load: nobody notices but by the number in the answer."""
+"""Versions change under load: only the number in the answer shows it."""
 
 import threading
 import time
@@ -74,7 +74,7 @@ def test_versions_change_under_load(
         assert engine.health().events == len(events)
         digest = engine.digest()
     with recurra.open(tmp_path, config, clock=EventClock(10**12)) as engine:
-        # folded anew from the histories
+        # folded again from the histories
         cold = [engine.recommend(user, 10, at=at, explain=True) for user in users]
         assert engine.digest() == digest
     for ours, theirs in zip(live, cold, strict=True):

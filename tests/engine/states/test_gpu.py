@@ -73,7 +73,7 @@ def test_steps_runs_and_anchors_are_those_of_the_cpu(
         ([3], [1], [False]),
     ]
     for slots, lengths, resets in calls:
-        # the runs lie in another order than they are asked for, after an event that nobody reads
+        # the runs lie in another order than they are asked for, after an event that is not read
         starts = 1 + np.sum(lengths) - np.cumsum(lengths)
         items = rng.integers(0, ITEMS + 1, 1 + np.sum(lengths))
         times_ms = now_ms + rng.integers(0, 10_000_000, len(items)).cumsum()

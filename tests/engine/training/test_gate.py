@@ -79,7 +79,7 @@ class _Trials(NamedTuple):
     def published(self, worse: float, trials: int) -> float:
         """Return the share of candidates that are published, each by ``worse`` (a share of parent) worse than parent.
 
-        A trial is a stretch of events of its own: users drawn anew, and of each, which version is the candidate. So
+        A trial is a separate stretch of events: users drawn again, and of each, which version is the candidate. So
         the candidate's quality is that of parent but for what is taken off, whatever the two were worth.
         """
         passed = 0

@@ -8,7 +8,7 @@ from recurra.engine.training.pace import Pace
 
 
 class Machine:
-    """A processor and a clock that move when they are told to."""
+    """A processor and a clock that move on request."""
 
     def __init__(self) -> None:
         self.computed = self.passed = 0.0

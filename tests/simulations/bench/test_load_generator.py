@@ -1,4 +1,4 @@
-"""The load generator: every call is counted once, failures are told apart, a rate is kept."""
+"""The load generator: every call is counted once, failures are distinguished, a rate is kept."""
 
 import itertools
 import threading
