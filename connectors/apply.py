@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ..engine.config import StoreConfig
 from ..engine.errors import BrokerError, ClosedError, InputError, RecurraError, StoreFullError
 from ..engine.results import IngestReport, Record, SourceHealth
 from .dead_letter import DeadLetters
@@ -104,18 +105,16 @@ class Applier:
         dead_letters: DeadLetters,
         stop: threading.Event,
         note: Callable[[str | None], None],
+        config: StoreConfig,
         *,
         on_report: Callable[[IngestReport], None] | None = None,
-        batch_events: int = 512,
-        batch_bytes: int = 1_000_000,
     ) -> None:
         self._engine = engine
         self._dead_letters = dead_letters
         self._stop = stop
         self._note = note
         self._on_report = on_report
-        self._batch_events = batch_events
-        self._batch_bytes = batch_bytes
+        self._config = config
         self.dead = 0
 
     def refuse(self, origin: Origin, reason: str) -> None:
@@ -133,7 +132,7 @@ class Applier:
         start = size = 0
         for i, origin in enumerate(origins):
             length = len(origin.payload or b"")
-            if i > start and (i - start >= self._batch_events or size + length > self._batch_bytes):
+            if i > start and (i - start >= self._config.batch_events or size + length > self._config.batch_bytes):
                 self._apply(records[start:i], origins[start:i])
                 start, size = i, 0
             size += length

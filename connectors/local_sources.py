@@ -81,14 +81,7 @@ class FileSource:
 
     def _apply(self, segment: Segment, stopped: threading.Event) -> None:
         events, lines, store = segment.events.events, segment.events.lines, self._config.store
-        applier = Applier(
-            self._engine,
-            self._dead_letters,
-            stopped,
-            self._note,
-            batch_events=store.batch_events,
-            batch_bytes=store.batch_bytes,
-        )
+        applier = Applier(self._engine, self._dead_letters, stopped, self._note, store)
         first = self._engine.offsets().get(segment.key, 0)
         self._done += first
         self._total += len(events)
@@ -122,15 +115,7 @@ class LineSource:
 
     def run(self, stopped: threading.Event) -> None:
         """Apply what the pipe holds, then wait for more: a line is visible soon after it was written."""
-        store = self._config.store
-        applier = Applier(
-            self._engine,
-            self._dead_letters,
-            stopped,
-            self._note,
-            batch_events=store.batch_events,
-            batch_bytes=store.batch_bytes,
-        )
+        applier = Applier(self._engine, self._dead_letters, stopped, self._note, self._config.store)
         self._state = "running"
         rest = b""
         while not stopped.is_set():

@@ -14,8 +14,8 @@ from .background import Housekeeper, Repair, Training
 from .clock import Clock, SystemClock
 from .config import Config
 from .devices import device_of
-from .errors import ClosedError, InputError, StoreError, VersionError
-from .events import Event, Forget, Item, id_problem, input_problem
+from .errors import ClosedError, StoreError, VersionError
+from .events import Event, Forget, Item, check_id, check_inputs
 from .ingest import Ingest, Refused
 from .metrics import Metrics
 from .model import check_streams
@@ -141,12 +141,7 @@ class Engine:
         ``StoreError`` and its kin if they could not be written. A repeat of an event changes nothing, so a call that
         failed is safe to repeat.
         """
-        records = []
-        for position, value in enumerate(events):
-            if (problem := input_problem(value)) is not None:
-                raise InputError(f"event {position}: {problem}")
-            records.append(Record(value, "", 0))
-        report = self.apply(records)
+        report = self.apply([Record(value, "", 0) for value in check_inputs(events)])
         if durable:
             self.sync()
         return report
@@ -221,8 +216,7 @@ class Engine:
 
     def forget(self, user: str) -> bool:
         """Erase everything that is kept of a user, durably; False if there was nothing."""
-        if (problem := id_problem(user, "user")) is not None:
-            raise InputError(problem)
+        check_id(user, "user")
         with self._write:
             self._check_open()
             known = user in self._store.users
@@ -295,7 +289,7 @@ class Engine:
 
     def health(self) -> Health:
         """Return the state of the engine, with its problems by part."""
-        store, drift = self._store, self._monitor.drift
+        store, drift, alarms = self._store, self._monitor.drift, self.alarms()
         housekeeping = None if self._housekeeper is None else self._housekeeper.failure
         problems = {
             "store": store.failure,
@@ -311,7 +305,7 @@ class Engine:
             items=len(store.items),
             events=store.next_seq,
             training=self._training.health(),
-            drift=DriftHealth(dict(drift.counts), next(iter(self.alarms()[-1:]), None)),
+            drift=DriftHealth(dict(drift.counts), alarms[-1] if alarms else None),
             problems=found,
         )
 

@@ -14,7 +14,7 @@ from ..kernels.jit import jit
 from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
-from .events import MAX_TIME_MS, Event, Item, id_problem
+from .events import MAX_TIME_MS, Event, Item, check_id
 from .fast import Context, activation, spread
 from .filters import compile_filter
 from .metrics import Metrics
@@ -362,8 +362,7 @@ def _distinct_allowed(rows: Int32s, allowed: Bools) -> Int32s:
 
 
 def _check(name: object, what: str, k: object) -> None:
-    if (problem := id_problem(name, what)) is not None:
-        raise InputError(problem)
+    check_id(name, what)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
         raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
 

@@ -190,6 +190,11 @@ class TrainingHealth(msgspec.Struct, frozen=True):
     last: str | None
     last_rollback: str | None
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts by their names."""
+        return {name: getattr(self, name) for name in ("trained", "promoted", "refused", "rolled_back")}
+
 
 class DriftHealth(msgspec.Struct, frozen=True):
     """Alarms of drift since the engine was opened: how many by kind, and the last one."""

@@ -90,7 +90,6 @@ class Demo:
     def summary(self) -> dict[str, Any]:
         """Return the JSON of ``recurra demo --exit``."""
         seconds = time.monotonic() - self._started_s
-        training = self._engine.health().training
         return {
             "recurra": _listed_metrics(self._judge.recurra),
             "popularity": _listed_metrics(self._judge.popularity),
@@ -98,10 +97,7 @@ class Demo:
             "judged": self._judge.recurra.events,
             "seconds": round(seconds, 1),
             "events_per_s": round(self.events / seconds, 1),
-            "versions": {
-                **{name: getattr(training, name) for name in ("trained", "promoted", "refused", "rolled_back")},
-                "serving": self._engine.version,
-            },
+            "versions": self._engine.health().training.counts | {"serving": self._engine.version},
         }
 
     def _learn(self, batch: list[Event | Item]) -> int:

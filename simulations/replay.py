@@ -35,7 +35,6 @@ PROTOCOL = "preq-v1"
 _BATCH = 4_096
 # a share of the events so far must be new before the next training: the work grows with the logarithm of the stream
 _TRAIN_SHARE = 0.02
-_VERSION_COUNTS = ("trained", "promoted", "refused", "rolled_back")
 
 # called with (events done, events in all, recent metrics of recurra) about every hundred events
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -199,10 +198,9 @@ class _Run:
 
     def result(self) -> dict[str, Any]:
         """Return the parts of the JSON that the engine knows."""
-        counts = self._engine.health().training
         return {
             "mix_weights": self._mix_weights(),
-            "versions": {name: getattr(counts, name) for name in _VERSION_COUNTS},
+            "versions": self._engine.health().training.counts,
             "drift": [alarm["position"] for alarm in self.alarms],
             "alarms": self.alarms,
             "trainings": self.trainings,

@@ -1,9 +1,12 @@
 """Fixtures that every part of the suite shares."""
 
 import gc
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,44 @@ def golden() -> Callable[[str], Path]:
         pytest.skip(f"golden vectors {name} are optional, and not in RECURRA_GOLDEN (see tests/golden/README.md)")
 
     return find
+
+
+def _broker_module() -> ModuleType:
+    path = Path(__file__).resolve().parent / "support" / "broker" / "broker.py"
+    spec = importlib.util.spec_from_file_location("recurra_test_broker", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _unavailable(reason: str) -> None:
+    if "kafka" in os.environ.get("RECURRA_REQUIRE", "").split(","):
+        pytest.fail(f"a Kafka broker is required: {reason}")
+    pytest.skip(f"no Kafka broker: {reason}")
+
+
+@pytest.fixture(scope="session")
+def own_broker() -> Iterator[Any]:
+    """A broker of our own, which tests may stop and start."""
+    if "RECURRA_TEST_KAFKA" in os.environ:
+        pytest.skip("RECURRA_TEST_KAFKA names a broker that tests may not stop")
+    module = _broker_module()
+    try:
+        broker = module.Broker()
+        broker.start()
+    except module.BrokerUnavailableError as error:
+        _unavailable(str(error))
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="session")
+def address(request: pytest.FixtureRequest) -> str:
+    """HOST:PORT of the broker that RECURRA_TEST_KAFKA names, else of our own."""
+    given = os.environ.get("RECURRA_TEST_KAFKA")
+    return given or request.getfixturevalue("own_broker").address
 
 
 def pytest_collection_finish() -> None:

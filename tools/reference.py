@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import typer
@@ -124,14 +124,15 @@ def _parameter(flag: str, words: str) -> str:
 
 
 def _http() -> Iterator[str]:
-    document = create_app(_engine_without_data()).openapi()
+    # routes are described without being called: no engine
+    without_data: Any = SimpleNamespace(registry=CollectorRegistry())
+    document = create_app(without_data).openapi()
     yield "# HTTP"
     yield (
         "The service of `recurra run` and `recurra demo`. It describes itself: `/docs` is a page to try it on, "
         "`/openapi.json` the document that this page is made from. There is no authentication and no TLS: put a proxy "
         "in front of it before you open it to others. A body has at most 8 MiB and 10,000 records."
     )
-    schemas = document["components"]["schemas"]
     tags: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
     for path, routes in document["paths"].items():
         for method, route in routes.items():
@@ -141,13 +142,8 @@ def _http() -> Iterator[str]:
         for method, path, route in found:
             yield from _route(method, path, route)
     yield "## Types"
-    for name, schema in sorted(schemas.items()):
+    for name, schema in sorted(document["components"]["schemas"].items()):
         yield from _schema(name, schema)
-
-
-def _engine_without_data() -> Any:
-    # routes are described without being called
-    return SimpleNamespace(registry=CollectorRegistry())
 
 
 def _route(method: str, path: str, route: dict[str, Any]) -> Iterator[str]:
@@ -163,15 +159,13 @@ def _route(method: str, path: str, route: dict[str, Any]) -> Iterator[str]:
         lines.append(f"- `{param['name']}` ({_type(shape)}): {words}{default}".replace(": .", "."))
     if body := route.get("requestBody"):
         lines.append(f"- body: {_type(_content_of(body))}")
-    lines += [
-        f"- answers {status}: {_type(_content_of(answer))}" for status, answer in sorted(route["responses"].items())
-    ]
+    for status, answer in sorted(route["responses"].items()):
+        lines.append(f"- answers {status}: {_type(_content_of(answer))}")
     yield "\n".join(lines)
 
 
 def _content_of(described: dict[str, Any]) -> dict[str, Any]:
-    content = described.get("content", {})
-    return next((dict(shape.get("schema", {})) for shape in content.values()), {})
+    return next((dict(shape.get("schema", {})) for shape in described.get("content", {}).values()), {})
 
 
 def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
@@ -184,7 +178,11 @@ def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
         default = "" if field in required else f"`{_plain(shape['default'])}`" if "default" in shape else "left out"
         rows.append(f"| `{field}` | {_type(shape)} | {default} |")
     if rows:
-        yield "\n".join(["| field | type | default |", "|---|---|---|", *rows])
+        yield _fields_table(rows)
+
+
+def _fields_table(rows: list[str]) -> str:
+    return "\n".join(["| field | type | default |", "|---|---|---|", *rows])
 
 
 def _type(shape: dict[str, Any]) -> str:
@@ -214,15 +212,10 @@ def _sentence(words: str) -> str:
 # --- Python
 
 
-class _Part(NamedTuple):
-    title: str
-    names: tuple[str, ...]
-
-
-_PARTS = (
-    _Part("Opening", ("open", "load_config", "Engine", "Client", "AsyncClient", "Recommender")),
-    _Part("What goes in", ("Event", "Item", "Forget", "Record")),
-)
+_PARTS = {
+    "Opening": ("open", "load_config", "Engine", "Client", "AsyncClient", "Recommender"),
+    "What goes in": ("Event", "Item", "Forget", "Record"),
+}
 
 
 def _python() -> Iterator[str]:
@@ -232,11 +225,10 @@ def _python() -> Iterator[str]:
         "speak to a service; all three have the verbs of `Recommender`. Settings are on a "
         "[page of their own](configuration.md)."
     )
-    placed = {name for part in _PARTS for name in part.names} | {"errors", "Config", "RecurraError"}
-    rest = tuple(sorted(set(recurra.__all__) - placed))
-    for part in (*_PARTS, _Part("What comes back", rest)):
-        yield f"## {part.title}"
-        for name in part.names:
+    rest = set(recurra.__all__).difference(*_PARTS.values(), ("errors", "Config", "RecurraError"))
+    for title, names in {**_PARTS, "What comes back": sorted(rest)}.items():
+        yield f"## {title}"
+        for name in names:
             yield from _public(name, getattr(recurra, name))
     yield "## Errors"
     yield _prose(inspect.getdoc(recurra.errors) or "")
@@ -271,19 +263,15 @@ def _fields(struct: type[msgspec.Struct]) -> str:
     rows = []
     for field in msgspec.structs.fields(struct):
         if field.name not in inherited:
-            default = "" if field.required else "left out" if _unset(field) else f"`{_default(field)}`"
+            default = "" if field.required else "left out" if field.default is msgspec.UNSET else f"`{_default(field)}`"
             rows.append(f"| `{field.name}` | {_union(_words_of(field.type))} | {default} |")
     if not rows:
         return f"The fields are those of [{base.__name__}](#{base.__name__.lower()})."
-    return "\n".join(["| field | type | default |", "|---|---|---|", *rows])
+    return _fields_table(rows)
 
 
 def _default(field: Any) -> Any:
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-
-
-def _unset(field: Any) -> bool:
-    return field.default is msgspec.UNSET
 
 
 def _union(kind: str) -> str:
@@ -328,7 +316,7 @@ def _short(annotated: str) -> str:
 
 def _tree(error: type[BaseException], depth: int) -> Iterator[str]:
     first = (inspect.getdoc(error) or "").partition("\n\n")[0].replace("\n", " ")
-    yield f"{'    ' * depth}- `{error.__name__}`: {_ticks(first)}"
+    yield f"{'    ' * depth}- `{error.__name__}`: {first.replace('``', '`')}"
     for child in error.__subclasses__():
         # errors that a module keeps to itself are shown as what they are derived from
         if child.__module__ == error.__module__ and not child.__name__.startswith("_"):
@@ -342,12 +330,8 @@ def _prose(doc: str) -> str:
             shown = re.sub(r"\s+# doctest: .*", "", inspect.cleandoc(paragraph))
             parts.append(f"```pycon\n{shown}\n```")
         else:
-            parts.append(_ticks(paragraph))
+            parts.append(paragraph.replace("``", "`"))
     return "\n\n".join(parts)
-
-
-def _ticks(text: str) -> str:
-    return text.replace("``", "`")
 
 
 # --- configuration

@@ -1,5 +1,6 @@
 """Wire form of the engine's verbs over HTTP: one request per verb, errors by the name of their class."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from ...engine.errors import (
     UnknownUserError,
     VersionError,
 )
-from ...engine.events import MAX_TIME_MS, Event, Forget, Item, id_problem, input_problem, rfc_3339_ms
+from ...engine.events import MAX_TIME_MS, Event, Forget, Item, check_id, check_inputs, rfc_3339_ms
 from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 
 __all__ = [
@@ -36,12 +37,10 @@ __all__ = [
     "Request",
     "Started",
     "error_of",
-    "event_record",
     "forget",
     "health",
     "history",
     "ingest",
-    "item_record",
     "recommend",
     "refusals",
     "rollback",
@@ -151,28 +150,12 @@ def ingest(events: Iterable[Event | Forget | Item], *, durable: bool) -> list[Re
 
     Raises ``InputError`` if one is not acceptable, before anything is sent; as an engine does.
     """
-    events = list(events)
-    for position, value in enumerate(events):
-        if (problem := input_problem(value)) is not None:
-            raise InputError(f"event {position}: {problem}")
-    requests: list[Request] = []
-    run: list[dict[str, Any]] = []
-    kind = "events"
-    for value in events:
-        this = "items" if isinstance(value, Item) else "events"
-        if run and this != kind:
-            requests.append(_post(kind, run, durable))
-            run = []
-        kind = this
-        run.append(item_record(value) if isinstance(value, Item) else event_record(value))
-    if run:
-        requests.append(_post(kind, run, durable))
-    return requests
+    runs = itertools.groupby(check_inputs(events), lambda value: "items" if isinstance(value, Item) else "events")
+    return [_post(kind, run, durable) for kind, run in runs]
 
 
 def recommend(user: str, k: int, at: int | None, where: str | None, explain: bool) -> Request:
     """Ask for the next items of a user; ``at`` is in milliseconds."""
-    user = _checked_id(user, "user")
     params = {"k": str(k)}
     if at is not None:
         params["at"] = str(at)
@@ -180,25 +163,22 @@ def recommend(user: str, k: int, at: int | None, where: str | None, explain: boo
         params["where"] = where
     if explain:
         params["explain"] = "true"
-    return Request("GET", f"/v1/users/{_segment(user)}/recommendations", Recommendation, params)
+    return Request("GET", f"/v1/users/{_segment(user, 'user')}/recommendations", Recommendation, params)
 
 
 def similar(item: str, k: int) -> Request:
     """Ask for the items most like one."""
-    item = _checked_id(item, "item")
-    return Request("GET", f"/v1/items/{_segment(item)}/similar", Recommendation, {"k": str(k)})
+    return Request("GET", f"/v1/items/{_segment(item, 'item')}/similar", Recommendation, {"k": str(k)})
 
 
 def history(user: str) -> Request:
     """Ask for the kept events of a user."""
-    user = _checked_id(user, "user")
-    return Request("GET", f"/v1/users/{_segment(user)}/history", History)
+    return Request("GET", f"/v1/users/{_segment(user, 'user')}/history", History)
 
 
 def forget(user: str) -> Request:
     """Erase a user."""
-    user = _checked_id(user, "user")
-    return Request("DELETE", f"/v1/users/{_segment(user)}", Forgotten)
+    return Request("DELETE", f"/v1/users/{_segment(user, 'user')}", Forgotten)
 
 
 def versions() -> Request:
@@ -239,22 +219,6 @@ def time_ms(text: str) -> int:
     return moment_ms
 
 
-def event_record(value: Event | Forget) -> dict[str, Any]:
-    """Return an event or a forget request in the form in which it travels."""
-    if isinstance(value, Forget):
-        return {"user": value.user, "forget": True}
-    record: dict[str, Any] = {"user": value.user, "item": value.item, "time": value.time_ms}
-    further = {"type": value.type, "weight": value.weight, "id": value.id}
-    return record | {name: field for name, field in further.items() if field is not None}
-
-
-def item_record(value: Item) -> dict[str, Any]:
-    """Return a catalogue record in the form in which it travels."""
-    record: dict[str, Any] = dict(value.attributes)
-    record |= {"item": value.item, "categories": list(value.categories), "available": value.available}
-    return record if value.title is None else record | {"title": value.title}
-
-
 def status_of(error: RecurraError) -> int:
     """Return the HTTP status that stands for an error."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
@@ -272,21 +236,28 @@ def error_of(status: int, body: bytes) -> RecurraError:
     return ServiceError(failure.message)
 
 
-def _post(kind: str, records: list[dict[str, Any]], durable: bool) -> Request:
+def _record(value: Event | Forget | Item) -> dict[str, Any]:
+    if isinstance(value, Forget):
+        return {"user": value.user, "forget": True}
+    if isinstance(value, Item):
+        record = {**value.attributes, "item": value.item, "categories": value.categories, "available": value.available}
+        further: dict[str, Any] = {"title": value.title}
+    else:
+        record = {"user": value.user, "item": value.item, "time": value.time_ms}
+        further = {"type": value.type, "weight": value.weight, "id": value.id}
+    return record | {name: field for name, field in further.items() if field is not None}
+
+
+def _post(kind: str, values: Iterable[Event | Forget | Item], durable: bool) -> Request:
     params = {"durable": "true"} if durable else {}
     try:
-        body = msgspec.json.encode(records)
+        body = msgspec.json.encode([_record(value) for value in values])
     except (TypeError, UnicodeEncodeError) as error:
         raise BadEventError(f"cannot be written as JSON: {error}") from None
     return Request("POST", f"/v1/{kind}", IngestReport, params, body)
 
 
-def _checked_id(value: str, name: str) -> str:
-    if (problem := id_problem(value, name)) is not None:
-        raise InputError(problem)
-    return value
-
-
-def _segment(text: str) -> str:
+def _segment(text: str, name: str) -> str:
+    check_id(text, name)
     # a dot segment would be resolved away before the request is sent
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")

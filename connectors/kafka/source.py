@@ -83,15 +83,8 @@ class KafkaSource:
 
     def run(self, stopped: threading.Event) -> None:
         """Read until ``stopped`` is set; a batch under way is then applied whole."""
-        store = self._config.store
         self._applier = applier = Applier(
-            self._engine,
-            self._dead_letters,
-            stopped,
-            self._note,
-            on_report=self._on_report,
-            batch_events=store.batch_events,
-            batch_bytes=store.batch_bytes,
+            self._engine, self._dead_letters, stopped, self._note, self._config.store, on_report=self._on_report
         )
         backoff = Backoff(stopped)
         try:

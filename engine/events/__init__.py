@@ -1,6 +1,6 @@
 """Input of an engine: events, items and forget requests, their bounds, and their decoding from JSON."""
 
-from .checks import id_problem, input_problem, rfc_3339_ms
+from .checks import check_id, check_inputs, input_problem, rfc_3339_ms
 from .decoder import Decoder
 from .types import MAX_ID_BYTES, MAX_MESSAGE_BYTES, MAX_TIME_MS, Event, FieldNames, Forget, Item
 
@@ -13,7 +13,8 @@ __all__ = [
     "FieldNames",
     "Forget",
     "Item",
-    "id_problem",
+    "check_id",
+    "check_inputs",
     "input_problem",
     "rfc_3339_ms",
 ]

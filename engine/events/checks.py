@@ -3,12 +3,12 @@
 import datetime as dt
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from ..errors import BadEventError
+from ..errors import BadEventError, InputError
 from .types import MAX_ID_BYTES, MAX_TIME_MS, Event, Forget, Item
 
 __all__ = [
@@ -16,13 +16,11 @@ __all__ = [
     "MAX_INTEGER",
     "MAX_WEIGHT",
     "check_attribute",
+    "check_id",
+    "check_inputs",
     "check_text",
-    "event_problem",
-    "forget_problem",
-    "id_problem",
     "identifier",
     "input_problem",
-    "item_problem",
     "read_time_ms",
     "read_weight",
     "rfc_3339_ms",
@@ -39,12 +37,11 @@ _RFC_3339 = re.compile(
 )
 
 
-def event_problem(event: Event) -> str | None:
-    """Return why an event built in Python is not acceptable, or None; the same bounds as for decoded messages."""
+def _event_problem(event: Event) -> str | None:
     fields: Mapping[str, Any] = msgspec.structs.asdict(event)
     try:
         for name in ("user", "item") + (("id",) if event.id is not None else ()):
-            if (problem := id_problem(fields[name], name)) is not None:
+            if (problem := _id_problem(fields[name], name)) is not None:
                 return problem
         if event.type is not None:
             if not isinstance(event.type, str):
@@ -59,26 +56,35 @@ def event_problem(event: Event) -> str | None:
     return None
 
 
+def check_inputs(values: Iterable[Event | Forget | Item]) -> list[Event | Forget | Item]:
+    """Return the values as a list; raises ``InputError`` with the position of the first that is not acceptable."""
+    checked = list(values)
+    for position, value in enumerate(checked):
+        if (problem := input_problem(value)) is not None:
+            raise InputError(f"event {position}: {problem}")
+    return checked
+
+
+def check_id(value: object, name: str) -> None:
+    """Raise ``InputError`` if a value is no id; ``name`` is the argument that it was given for."""
+    if (problem := _id_problem(value, name)) is not None:
+        raise InputError(problem)
+
+
 def input_problem(value: object) -> str | None:
     """Return why a value is no event, item or forget request that is acceptable, or None."""
     match value:
         case Event():
-            return event_problem(value)
+            return _event_problem(value)
         case Item():
-            return item_problem(value)
+            return _item_problem(value)
         case Forget():
-            return forget_problem(value)
+            return _id_problem(value.user, "user")
     return f"expected Event, Forget or Item, got {type(value).__name__}"
 
 
-def forget_problem(forget: Forget) -> str | None:
-    """Return why a forget request built in Python is not acceptable, or None."""
-    return id_problem(forget.user, "user")
-
-
-def item_problem(item: Item) -> str | None:
-    """Return why a catalogue record built in Python is not acceptable, or None; as for decoded records."""
-    if (problem := id_problem(item.item, "item")) is not None:
+def _item_problem(item: Item) -> str | None:
+    if (problem := _id_problem(item.item, "item")) is not None:
         return problem
     if item.title is not None and not isinstance(item.title, str):
         return f"field 'title' must be a string or None, got {type(item.title).__name__}"
@@ -96,8 +102,7 @@ def item_problem(item: Item) -> str | None:
     return None
 
 
-def id_problem(value: object, name: str) -> str | None:
-    """Return why a value is no id, or None; ``name`` is the field or argument that it was given for."""
+def _id_problem(value: object, name: str) -> str | None:
     if not isinstance(value, str):
         return f"field {name!r} must be a string, got {type(value).__name__}"
     try:

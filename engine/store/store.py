@@ -34,6 +34,7 @@ class Plan:
     def __init__(self, planned: Commit, commit: Callable[[bytes | None], Applied]) -> None:
         self._planned = planned
         self._commit = commit
+        self.committed = False
 
     @property
     def status(self) -> NDArray[np.uint8]:
@@ -47,7 +48,9 @@ class Plan:
         ``StoreFencedError`` or another ``StoreError`` when it could not be written; nothing of the batch was applied
         then, and the store refuses further ones until `Store.reopen`.
         """
-        return self._commit(mix)
+        applied = self._commit(mix)
+        self.committed = True
+        return applied
 
 
 class Store(Reader):
@@ -147,18 +150,11 @@ class Store(Reader):
             self._owner.check()
             now_ms = self._clock.now_ms() if now_ms is None else now_ms
             planned = self._planner.plan(batch, now_ms + self.config.future_tolerance_ms)
-            committed = False
-
-            def commit(mix: bytes | None) -> Applied:
-                nonlocal committed
-                applied = self._commit(batch, planned, mix)
-                committed = True
-                return applied
-
+            plan = Plan(planned, lambda mix: self._commit(batch, planned, mix))
             try:
-                yield Plan(planned, commit)
+                yield plan
             finally:
-                if not committed:
+                if not plan.committed:
                     self._histories.drop(planned.applied.touched.tolist())
 
     def apply(self, batch: Batch, now_ms: int | None = None) -> Applied:

@@ -46,10 +46,10 @@ def cosine(steps: int) -> Shape:
     return share
 
 
-def precision_of(context: str, device: torch.device) -> str:
+def precision_of(setting: str, device: torch.device) -> str:
     """Return the precision of the loss's products: "auto" is bfloat16 where the processor multiplies it in hardware."""
-    if context != "auto":
-        return context
+    if setting != "auto":
+        return setting
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16", False) else "float32"

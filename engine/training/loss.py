@@ -205,7 +205,7 @@ class _Part(NamedTuple):
 def _choose(items: Any, offsets: Any, chosen: Any, seen_weight: float, first: Any) -> Any:
     # first (V + 1): the negatives of item v are columns first[v]:first[v + 1]
     known = len(first) - 1
-    log_own = np.log(seen_weight) if seen_weight > 0 else -np.inf
+    log_seen = np.log(seen_weight) if seen_weight > 0 else -np.inf
     # the target for which an item was noted last, so that no pair is noted twice
     noted = np.full(known, -1)
     pairs = 0
@@ -216,7 +216,7 @@ def _choose(items: Any, offsets: Any, chosen: Any, seen_weight: float, first: An
                     if items[j] == items[t]:
                         chosen[t] = False
             if chosen[t]:
-                pairs += _note(items, offsets[w], t, seen_weight, first, noted, log_own, 0, None)
+                pairs += _note(items, offsets[w], t, seen_weight, first, noted, log_seen, 0, None)
     events = np.flatnonzero(chosen)
     noted[:] = -1
     found = (np.empty(pairs, np.int64), np.empty(pairs, np.int64), np.empty(pairs, np.float32))
@@ -224,7 +224,7 @@ def _choose(items: Any, offsets: Any, chosen: Any, seen_weight: float, first: An
     for w in range(len(offsets) - 1):
         for t in range(offsets[w], offsets[w + 1]):
             if chosen[t]:
-                end = filled + _note(items, offsets[w], t, seen_weight, first, noted, log_own, filled, found)
+                end = filled + _note(items, offsets[w], t, seen_weight, first, noted, log_seen, filled, found)
                 found[0][filled:end] = place
                 filled = end
                 place += 1
@@ -233,7 +233,7 @@ def _choose(items: Any, offsets: Any, chosen: Any, seen_weight: float, first: An
 
 @jit
 def _note(
-    items: Any, begin: int, t: int, seen_weight: float, first: Any, noted: Any, log_own: float, filled: int, found: Any
+    items: Any, begin: int, t: int, seen_weight: float, first: Any, noted: Any, log_seen: float, filled: int, found: Any
 ) -> Any:
     # count the pairs of target t, and write their columns and weights if there is room for them
     known = len(first) - 1
@@ -246,6 +246,6 @@ def _note(
         for column in range(first[item], first[item + 1]):
             if found is not None:
                 found[1][filled + pairs] = column
-                found[2][filled + pairs] = -np.inf if j == t else log_own
+                found[2][filled + pairs] = -np.inf if j == t else log_seen
             pairs += 1
     return pairs

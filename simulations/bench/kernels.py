@@ -84,15 +84,15 @@ def _bench_scan(
 ) -> dict[str, Any]:  # fmt: skip
     given, slope = scan_inputs(shape, dtype, device, rng)
     plain = {name: v.to(dtype) for name, v in given.items()}
-    negatives: dict[str, tuple[Callable[..., torch.Tensor], Tensors]] = {}
+    runs: dict[str, tuple[Callable[..., torch.Tensor], Tensors]] = {}
     if "torch" in peers:
-        negatives["torch"] = (_chunk, plain)
+        runs["torch"] = (_chunk, plain)
     if "torch compiled" in peers:
-        negatives["torch compiled"] = (torch.compile(_chunk, dynamic=False), plain)
+        runs["torch compiled"] = (torch.compile(_chunk, dynamic=False), plain)
     if "mamba-ssm" in peers:
-        negatives |= {f"mamba-ssm, chunks of {chunk}": (_mamba(chunk), given) for chunk in (64, 128, 256)}
+        runs |= {f"mamba-ssm, chunks of {chunk}": (_mamba(chunk), given) for chunk in (64, 128, 256)}
     result: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch.")}
-    for name, (run, tensors) in negatives.items():
+    for name, (run, tensors) in runs.items():
         try:
             result[name] = _both_ways(run, tensors, slope, repeats)
         except Exception as error:
@@ -103,7 +103,7 @@ def _bench_scan(
     for precision in ("tf32", "tf32x3") if dtype == torch.float32 else (None,):
         ours = _bench_ours(shape, dtype, precision or "tf32x3", given, slope, device, repeats, tune=tune)
         for way in ("forward", "both"):
-            best = min((result[name][way]["ms"] for name in negatives if isinstance(result[name], dict)), default=None)
+            best = min((result[name][way]["ms"] for name in runs if isinstance(result[name], dict)), default=None)
             ours[f"ratio_{way}"] = None if best is None else round(best / ours[way]["ms"], 2)
         result["recurra" if precision is None else f"recurra, {precision}"] = ours
     return result

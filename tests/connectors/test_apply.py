@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from recurra.connectors.apply import Applier, Origin, SourceStoppedError
+from recurra.engine.config import StoreConfig
 from recurra.engine.errors import InputError, StoreFencedError, StoreFullError
 from recurra.engine.events import Event
 from recurra.engine.results import IngestReport, Record
@@ -81,7 +82,8 @@ def batch(count: int, user: str = "u") -> tuple[list[Record], list[Origin]]:
 
 
 def applier(engine: ListEngine, letters: Letters, notes: list[str | None] | None = None, **bounds: Any) -> Applier:
-    return Applier(engine, letters, threading.Event(), (notes if notes is not None else []).append, **bounds)
+    note = (notes if notes is not None else []).append
+    return Applier(engine, letters, threading.Event(), note, StoreConfig(**bounds))
 
 
 ALL = [f"i{at}" for at in range(10)]
@@ -189,7 +191,7 @@ def test_stopping_ends_a_wait_and_drops_the_batch_whole() -> None:
 
     engine = ListEngine(full)
     with pytest.raises(SourceStoppedError):
-        Applier(engine, Letters(), stop, lambda problem: None).apply(*batch(2))
+        Applier(engine, Letters(), stop, lambda problem: None, StoreConfig()).apply(*batch(2))
     assert engine.stored == {}
 
 
@@ -208,8 +210,8 @@ def test_reports_are_handed_on() -> None:
         Letters(),
         threading.Event(),
         lambda problem: None,
+        StoreConfig(batch_events=4),
         on_report=lambda report: told.append(report.applied),
-        batch_events=4,
     )
     work.apply(*batch(10))
     assert told == [4, 4, 2]

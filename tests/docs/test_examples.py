@@ -1,18 +1,14 @@
 """Examples run as they stand, and print what they promise."""
 
-import importlib.util
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BROKER = ROOT / "tests" / "support" / "broker" / "broker.py"
 
 
 @pytest.fixture
@@ -37,33 +33,6 @@ def run(place: Path, environment: dict[str, str]) -> Callable[..., str]:
     return started
 
 
-def _broker_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recurra_example_broker", BROKER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    """Yield HOST:PORT of the broker that RECURRA_TEST_KAFKA names, else of our own."""
-    if "RECURRA_TEST_KAFKA" in os.environ:
-        yield os.environ["RECURRA_TEST_KAFKA"]
-        return
-    module = _broker_module()
-    try:
-        started = module.Broker()
-        started.start()
-    except module.BrokerUnavailableError as error:
-        if "kafka" in os.environ.get("RECURRA_REQUIRE", "").split(","):
-            pytest.fail(f"a Kafka broker is required: {error}")
-        pytest.skip(f"no Kafka broker: {error}")
-    yield started.address
-    started.close()
-
-
 def test_embedded(run: Callable[..., str]) -> None:
     lines = run("embedded.py").splitlines()
     assert lines[0] == "applied 4 events"
@@ -85,6 +54,6 @@ def test_replay(run: Callable[..., str]) -> None:
 
 
 @pytest.mark.kafka
-def test_kafka(run: Callable[..., str], broker: str) -> None:
-    text = run("kafka_topics.py", broker)
+def test_kafka(run: Callable[..., str], address: str) -> None:
+    text = run("kafka_topics.py", address)
     assert {line.split()[1] for line in text.splitlines()} == {"ann:", "bob:", "cid:"}

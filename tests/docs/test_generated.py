@@ -77,5 +77,7 @@ def test_the_glossary_has_a_line_a_term() -> None:
 
 
 def test_documents_name_no_path_of_a_machine() -> None:
+    # homes, and the folder that this checkout lies in
+    machine = re.compile(rf"\.\./shared|/home/|/root/|(?<![:\w.-]){re.escape(f'{ROOT.parent}/')}")
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        assert not re.search(r"\.\./shared|/work/|/home/", page.read_text()), page.name
+        assert not machine.search(page.read_text()), page.name

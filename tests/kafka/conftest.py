@@ -1,17 +1,16 @@
-"""A real broker, topics on it, and the service as a process of its own."""
+"""Topics on a real broker, services that read them, in this process and as one of its own."""
 
 import contextlib
-import importlib.util
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import confluent_kafka as ck
@@ -20,49 +19,17 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+import recurra
 from recurra.connectors.files import read_events
+from recurra.connectors.kafka import KafkaService
+from recurra.engine.config import Config, KafkaConfig, MixConfig, StoreConfig, TrainingConfig
 from recurra.engine.events import Event
 from recurra.engine.store import Reader
 
+CLIENTS = ("confluent", "kafka-python")
+NOW_MS = 1_700_000_000_000
+
 _NUMBERS = itertools.count()
-
-
-def _broker_module() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "support" / "broker" / "broker.py"
-    spec = importlib.util.spec_from_file_location("recurra_test_broker", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _unavailable(reason: str) -> None:
-    if "kafka" in os.environ.get("RECURRA_REQUIRE", "").split(","):
-        pytest.fail(f"a Kafka broker is required: {reason}")
-    pytest.skip(f"no Kafka broker: {reason}")
-
-
-@pytest.fixture(scope="session")
-def own_broker() -> Iterator[Any]:
-    """A broker of our own, which tests may stop and start."""
-    if "RECURRA_TEST_KAFKA" in os.environ:
-        pytest.skip("RECURRA_TEST_KAFKA names a broker that tests may not stop")
-    module = _broker_module()
-    try:
-        broker = module.Broker()
-        broker.start()
-    except module.BrokerUnavailableError as error:
-        _unavailable(str(error))
-    yield broker
-    broker.close()
-
-
-@pytest.fixture(scope="session")
-def address(request: pytest.FixtureRequest) -> str:
-    """HOST:PORT of the broker that RECURRA_TEST_KAFKA names, else of our own."""
-    given = os.environ.get("RECURRA_TEST_KAFKA")
-    return given or request.getfixturevalue("own_broker").address
 
 
 @pytest.fixture(scope="session")
@@ -223,5 +190,76 @@ def ml_100k(shared_data: Callable[[str], Path]) -> Callable[..., list[dict[str, 
             for e in events
             if isinstance(e, Event)
         ]
+
+    return read
+
+
+def config(client: str = "confluent", *, batch_events: int = 512, **kafka: object) -> Config:
+    return Config(
+        training=TrainingConfig(mode="off"),
+        mix=MixConfig(sample=0.1),
+        store=StoreConfig(batch_events=batch_events, hot_histories=256, log_events=10_000),
+        kafka=KafkaConfig(client=client, **kafka),  # type: ignore[arg-type]
+    )
+
+
+def event(number: int, user: str | None = None, **fields: object) -> dict[str, object]:
+    return {"user": user or f"u{number % 7}", "item": f"i{number % 11}", "time": NOW_MS + number * 1_000, **fields}
+
+
+class Run:
+    """A service that reads in a thread; its failure is raised when it is stopped."""
+
+    def __init__(self, engine: recurra.Engine, source: str, settings: Config, folder: Path) -> None:
+        self.service = KafkaService(engine, source, settings, folder)
+        self._engine = engine
+        self._stopped = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def until(self, done: Callable[[], bool], timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            assert self._thread.is_alive(), self._failure
+            assert time.monotonic() < deadline, (self.service.health(), self._engine.offsets())
+            time.sleep(0.05)
+
+    def until_read(self, wanted: int) -> None:
+        self.until(lambda: sum(self._engine.offsets().values()) >= wanted)
+
+    def until_ended(self, timeout_s: float = 60) -> None:
+        self._thread.join(timeout_s)
+        assert not self._thread.is_alive()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.until_ended(10)
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            self.service.run(self._stopped)
+        except Exception as error:
+            self._failure = error
+
+
+@pytest.fixture
+def run(address: str, tmp_path: Path) -> Callable[..., Any]:
+    """Open an engine, read a topic up to a number of messages, close; returns (digest, health, folder)."""
+
+    def read(
+        topic: str, wanted: int, settings: Config | None = None, name: str = "data"
+    ) -> tuple[str, recurra.SourceHealth, Path]:
+        settings = settings or config()
+        folder = tmp_path / name
+        with recurra.open(folder, settings) as engine:
+            reader = Run(engine, f"kafka://{address}/{topic}", settings, folder)
+            try:
+                reader.until_read(wanted)
+            finally:
+                reader.stop()
+            return engine.digest(), reader.service.health(), folder
 
     return read

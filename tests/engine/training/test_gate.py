@@ -77,10 +77,10 @@ class _Trials(NamedTuple):
     other: np.ndarray
 
     def published(self, worse: float, trials: int) -> float:
-        """Return the share of candidates that are published, each by ``worse`` (a share of parent) worse than parent.
+        """Return the share of candidates that are published, each worse than the parent by ``worse``, a share of it.
 
         A trial is a separate stretch of events: users drawn again, and of each, which version is the candidate. So
-        the candidate's quality is that of parent but for what is taken off, whatever the two were worth.
+        the candidate's quality is that of the parent but for what is taken off, whatever the two were worth.
         """
         passed = 0
         rows = [np.flatnonzero(self.users == user) for user in np.unique(self.users)]

@@ -108,7 +108,7 @@ def test_a_sabotaged_candidate_is_refused(stream: Stream, config: Config, first:
         harsh = _training(config, tokens_per_event=100, **changes)
         return train_round(Round(sabotaged, _ITEMS, _version(first), harsh, attempted_seq=799))
 
-    # the default holds on to parent, and so loses nothing to what is without sense
+    # the default holds on to the parent, and so loses nothing to what is without sense
     held = trained().report
     assert held.ndcg_candidate is not None
     for outcome in (trained(strategy="finetune"), trained(strategy="replay")):

@@ -78,7 +78,7 @@ class Scene:
         return self._fitted[key]
 
     def scores(self, model: StreamingModel) -> torch.Tensor:
-        """Return the log-probabilities of the items that parent knows at all old events."""
+        """Return the log-probabilities of the items that the parent knows at all old events."""
         with torch.no_grad():
             hidden = vectors_before(model.eval(), pack(self.old_log, self.old, np.arange(30)))
             return (hidden @ model.item_table()[:30].T).log_softmax(1)
@@ -249,7 +249,7 @@ def test_the_anchor_holds_the_weights(scene: Scene) -> None:
     assert moved[1] > 0.5 * moved[0]
 
 
-def test_a_strong_pull_is_bounded_by_the_live_weights(scene: Scene) -> None:
+def test_a_strong_pull_is_bounded_by_the_parents_weights(scene: Scene) -> None:
     assert distance(scene.next("anchor", pull=1e9), scene.parent) == 0
 
 
