@@ -20,6 +20,7 @@ __all__ = ["KafkaPythonClient"]
 _LOG = logging.getLogger("recurra.kafka")
 _TIMEOUT_MS = 5_000
 _FILL_MS = 20
+_CLOSE_MS = 1_000
 
 
 class KafkaPythonClient:
@@ -62,6 +63,7 @@ class _Consumer:
         self._admin = kafka.KafkaAdminClient(**_known(kafka.KafkaAdminClient, common), bootstrap_timeout_ms=_TIMEOUT_MS)
         self._consumer = kafka.KafkaConsumer(**settings)
         self._problem: str | None = None
+        self._last_report: dict[kafka.TopicPartition, kafka.OffsetAndMetadata] = {}
 
     @property
     def problem(self) -> str | None:
@@ -126,13 +128,20 @@ class _Consumer:
         places = {
             kafka.TopicPartition(*place): kafka.OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()
         }
+        self._last_report = places
         try:
             self._consumer.commit_async(places)
         except kafka.errors.KafkaError as error:
             _LOG.info("could not report offsets to the group: %s", error)
 
     def close(self) -> None:
-        self._consumer.close(autocommit=False, timeout_ms=1_000)
+        # the library drops what is under way, and its sockets with it
+        if self._last_report:
+            try:
+                self._consumer.commit(self._last_report, timeout_ms=_CLOSE_MS)
+            except kafka.errors.KafkaError as error:
+                _LOG.info("could not report the last offsets to the group: %s", error)
+        self._consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
         self._admin.close()
 
     def _take(self, batch: Polled, timeout_ms: int, max_messages: int) -> None:

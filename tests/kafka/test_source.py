@@ -13,6 +13,8 @@ from confluent_kafka.admin import AdminClient
 import recurra
 from recurra.connectors.audit import audit
 from recurra.connectors.dead_letter import read_dead_letters
+from recurra.connectors.kafka.options import kafka_client
+from recurra.engine.config import KafkaConfig
 
 from .conftest import CLIENTS, NOW_MS, Run, config, event
 
@@ -267,3 +269,17 @@ def test_the_group_is_told_the_synced_offsets(address: str, topic: Any, produce:
         reader.until(lambda: probe.committed([ck.TopicPartition(name, 0)], timeout=10)[0].offset == 100)
         probe.close()
         reader.stop()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_is_reported_last_reaches_the_group(address: str, topic: Any, client: str) -> None:
+    """The first report is also the last one here: the connection that it needs is not there yet when it is closed."""
+    name = topic(1)
+    group = f"group-{name}"
+    consumer = kafka_client(address, KafkaConfig(client=client, group=group)).consumer()
+    consumer.report({(name, 0): 7})
+    consumer.close()
+    monitor = ck.Consumer({"bootstrap.servers": address, "group.id": group})
+    (found,) = monitor.committed([ck.TopicPartition(name, 0)], timeout=10)
+    monitor.close()
+    assert found.offset == 7
