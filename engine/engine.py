@@ -292,7 +292,7 @@ class Engine:
         store, drift, alarms = self._store, self._monitor.drift, self.alarms()
         housekeeping = None if self._housekeeper is None else self._housekeeper.failure
         problems = {
-            "store": store.failure,
+            "store": store.failure or store.damage,
             "training": self._training.failure,
             "loading": self._switch.failure,
             "housekeeping": housekeeping,

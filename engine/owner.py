@@ -1,14 +1,16 @@
 """Single-writer lock: an advisory flock on the file OWNER, which names its holder and the holder's epoch."""
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from .errors import StoreError, StoreFencedError, StoreInUseError
 
-__all__ = ["Holder", "Owner", "check_free"]
+__all__ = ["Holder", "Owner", "check_free", "kept_free"]
 
 _NAME = "OWNER"
 
@@ -26,8 +28,31 @@ def check_free(directory: Path) -> None:
 
     For commands that are about to write: it needs none of the imports of the engine, which take seconds.
     """
-    if (directory / _NAME).exists():
-        Owner(directory).release()
+    with kept_free(directory):
+        pass
+
+
+@contextlib.contextmanager
+def kept_free(directory: Path) -> Iterator[None]:
+    """Keep every process from opening the store in ``directory`` for writing; writes nothing there.
+
+    Raises ``StoreInUseError`` as `check_free` does.
+    """
+    try:
+        file = os.open(directory / _NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        yield
+        return
+    except OSError as error:
+        raise StoreError(f"cannot read {directory / _NAME}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreInUseError(_in_use(directory, Owner.holder(directory))) from None
+        yield
+    finally:
+        os.close(file)
 
 
 class Owner:

@@ -29,6 +29,7 @@ PUBLIC = {
     "engine.events",
     "engine.failpoints",
     "engine.results",
+    "engine.verify",
     "engine.versions",
     "kernels.arrays",
 }

@@ -7,6 +7,7 @@ from .ids import IdMap, ItemTable
 from .log import LogChunk
 from .reader import Reader
 from .store import Plan, Store
+from .verify import Damage, verify_store
 
 __all__ = [
     "APPLIED",
@@ -16,6 +17,7 @@ __all__ = [
     "TOO_LATE",
     "Applied",
     "Batch",
+    "Damage",
     "History",
     "IdMap",
     "ItemTable",
@@ -25,4 +27,5 @@ __all__ = [
     "Store",
     "UserRecord",
     "event_hash",
+    "verify_store",
 ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import StoreError
@@ -39,17 +40,28 @@ class Blobs:
     def get(self, name: str, store_id: str, next_seq: int) -> tuple[bytes, int] | None:
         """Return a cache, None if it is missing, damaged, of another store or ahead of what the store holds."""
         try:
-            raw = (self._directory / name).read_bytes()
-        except OSError:
+            place, data = self._read(self._directory / name)
+        except (OSError, StoreError):
             return None
-        if len(raw) < _HEADER or not raw.startswith(_MAGIC):
-            return None
-        place = raw[len(_MAGIC) : _HEADER - _DIGEST]
-        data = raw[_HEADER:]
         seq = int.from_bytes(place[16:], "little")
-        if place[:16].hex() != store_id or seq > next_seq or raw[_HEADER - _DIGEST : _HEADER] != _checksum(place, data):
-            return None
-        return data, seq
+        return None if place[:16].hex() != store_id or seq > next_seq else (data, seq)
+
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """Iterate over the caches that are damaged, each with its problem."""
+        for path in sorted(self._directory.glob("*")):
+            try:
+                self._read(path)
+            except (OSError, StoreError) as error:
+                yield path, str(error)
+
+    def _read(self, path: Path) -> tuple[bytes, bytes]:
+        raw = path.read_bytes()
+        if len(raw) < _HEADER or not raw.startswith(_MAGIC):
+            raise StoreError(f"{path} is not a cache of this release")
+        place, data = raw[len(_MAGIC) : _HEADER - _DIGEST], raw[_HEADER:]
+        if raw[_HEADER - _DIGEST : _HEADER] != _checksum(place, data):
+            raise StoreError(f"the checksum of {path} is wrong")
+        return place, data
 
 
 def _checksum(place: bytes, data: bytes) -> bytes:

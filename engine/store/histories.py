@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, StoreCorruptError
+from ..errors import InputError
 from .codec import RECORD_VERSION, SEEN, base_count, varints, zigzags
 from .history_slab import Change, HistorySlab
 from .records import BASE, SEEN_ITEMS, TAIL, row_key
@@ -145,10 +145,7 @@ class Histories:
                 values[2 * i + 1] = base or b""
             bad = slab.load(slots, values)
             if bad >= 0:
-                raise StoreCorruptError(
-                    f"the history of user row {rows[bad]} is missing or malformed; restore a copy of the store "
-                    "or rebuild it from the source"
-                )
+                raise self.db.damaged(f"the history of user row {rows[bad]} is missing or malformed")
         except BaseException:
             if slab is self.slab:
                 slab.drop(rows)
@@ -157,9 +154,7 @@ class Histories:
     def _seen_record(self, row: int) -> NDArray[np.int32]:
         value = self.db.get(row_key(SEEN_ITEMS, row))
         if value is None or value[0] != RECORD_VERSION:
-            raise StoreCorruptError(
-                f"the seen record of user row {row} is missing or malformed; restore a copy of the store"
-            )
+            raise self.db.damaged(f"the seen record of user row {row} is missing or malformed")
         items: NDArray[np.int32] = varints(np.frombuffer(value, np.uint8, offset=1))
         return items
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import StoreConfig
-from ..errors import ClosedError, StoreCorruptError, StoreError, StoreFormatError
+from ..errors import ClosedError, StoreError, StoreFormatError
 from .blobs import Blobs
 from .digest import UserRecord, digest, export, record_sizes
 from .histories import Histories, History
@@ -22,13 +22,14 @@ from .records import FORMAT, LOG, MIX, check_format, decode_blob, log_key, seq_o
 from .rocks import Rocks
 from .tables import Tables
 
-__all__ = ["DATABASE", "FORMAT_FILE", "Database", "Reader", "check_format_file", "close_quietly"]
+__all__ = ["CACHES", "DATABASE", "FORMAT_FILE", "Database", "Reader", "check_format_file", "close_quietly"]
 
 # opens the database of a path with so many bytes of cache; with a third path for the notes of a reader
 Database = Callable[[Path, int, Path | None], Rocks]
 
 FORMAT_FILE = "FORMAT"
 DATABASE = "rocks"
+CACHES = "caches"
 # a writer may delete files that a reader is about to open; the next attempt sees the newer ones
 _OPEN_ATTEMPTS = 5
 
@@ -59,7 +60,7 @@ class Reader:
         self._cleanup = contextlib.ExitStack()
         self._lock = threading.RLock()
         self._closed = False
-        self._blobs = Blobs(path / "caches")
+        self._blobs = Blobs(path / CACHES)
         self._db: Rocks
         self._tables: Tables
         self._histories: Histories
@@ -139,6 +140,11 @@ class Reader:
         """Why the store refuses to write, None while it does not; a reader never writes."""
         return None
 
+    @property
+    def damage(self) -> str | None:
+        """The first damaged record that was met since the store was opened, None while there is none."""
+        return self._db.damage
+
     def offsets(self) -> dict[str, int]:
         """Return the next offset of every source."""
         with self._lock:
@@ -156,7 +162,7 @@ class Reader:
         try:
             return None if value is None else decode_blob(value)
         except ValueError as error:
-            raise StoreCorruptError(f"the state of the mixture in the store {self.path} is damaged: {error}") from None
+            raise self._db.damaged(f"the state of the mixture in the store {self.path} is damaged: {error}") from None
 
     def history(self, user_row: int, *, warm: bool = False) -> History:
         """Return a user's history, empty for a row without one; ``warm`` also keeps it in memory."""
@@ -193,7 +199,7 @@ class Reader:
             try:
                 chunk = decode_chunk(seq_of(key), value)
             except ValueError as error:
-                raise StoreCorruptError(f"the log of the store {self.path} is damaged: {error}") from None
+                raise self._db.damaged(f"the log of the store {self.path} is damaged: {error}") from None
             chosen = (chunk.seqs >= from_seq) & (chunk.user_rows >= 0)
             if chosen.any():
                 yield chunk if chosen.all() else chunk.take(chosen)

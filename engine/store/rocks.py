@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,28 +34,63 @@ _OPEN_FILES = 256
 _OTHER_FILES = 32
 # room for new tables and notes, beyond the write-ahead logs
 _MARGIN_BYTES = 2 << 20
+_LIBRARY_FILE = "rocksdict-config.json"
+# what the library writes or locks in a directory that it opens, even for reading
+_WRITTEN = frozenset({_LIBRARY_FILE, "LOCK", "LOG"})
+_LINKS = "links"
+_REPAIR = "`recurra verify` says what is damaged and what can be built again"
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 
 
 class Rocks:
-    """One open database of raw byte keys and values; tests wrap or replace it to inject faults."""
+    """One open database of raw byte keys and values; tests wrap or replace it to inject faults.
 
-    def __init__(self, path: Path, cache_bytes: int, secondary: Path | None = None) -> None:
+    ``damage`` says what was found damaged since it was opened, None while nothing was.
+    """
+
+    def __init__(self, path: Path, cache_bytes: int, secondary: Path | None = None, *, whole_log: bool = False) -> None:
+        """Open for writing, or with a directory ``secondary`` for notes only for reading, also beside a writer.
+
+        ``whole_log`` (only for reading, and without a writer beside) refuses a write-ahead log that is damaged, where
+        otherwise what comes before the damage is taken.
+        """
         self.path = path
-        access = AccessType.read_write() if secondary is None else AccessType.secondary(str(secondary))
+        self.damage: str | None = None
         self._unsynced, self._synced = WriteOptions(), WriteOptions()
         self._synced.sync = True
+        options = _options(cache_bytes, secondary is not None)
         try:
-            self._db = Rdict(str(path), _options(cache_bytes, secondary is not None), access_type=access)
+            if secondary is None:
+                place, access = path, AccessType.read_write()
+            else:
+                place, access = _mirrored(path, secondary), AccessType.secondary(str(secondary))
+            if whole_log:
+                options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+                options.set_db_log_dir(str(secondary))
+                access = AccessType.read_only(False)
+            self._db = Rdict(str(place), options, access_type=access)
         except Exception as error:
             raise store_error(error, f"cannot open the store {path.parent}") from None
+        finally:
+            # a reader holds all files open
+            if secondary is not None:
+                shutil.rmtree(secondary / _LINKS, ignore_errors=True)
+
+    def damaged(self, problem: str) -> StoreCorruptError:
+        """Note that a record is damaged, and return the error to raise."""
+        self.damage = self.damage or problem
+        return StoreCorruptError(f"{problem}; {_REPAIR}")
+
+    def sequence(self) -> int:
+        """Return the number of the last change, which grows with every record that is written or deleted."""
+        return int(self._db.latest_sequence_number())
 
     def get(self, key: bytes) -> bytes | None:
         """Return one value, None if the key is absent."""
         try:
             value: bytes | None = self._db.get(key)
         except Exception as error:
-            raise store_error(error, f"cannot read {_kind(key)}") from None
+            raise self._error(error, f"cannot read {_kind(key)}") from None
         return value
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
@@ -64,7 +100,7 @@ class Rocks:
         try:
             values: list[bytes | None] = self._db.get(keys)  # type: ignore[assignment,arg-type]
         except Exception as error:
-            raise store_error(error, f"cannot read {_kind(keys[0])}") from None
+            raise self._error(error, f"cannot read {_kind(keys[0])}") from None
         return values
 
     def write(self, puts: list[tuple[bytes, bytes]], deletes: list[bytes], *, sync: bool) -> None:
@@ -78,30 +114,42 @@ class Rocks:
         try:
             self._db.write(batch, self._synced if sync else self._unsynced)
         except Exception as error:
-            raise store_error(error, "cannot write to the store") from None
+            raise self._error(error, "cannot write to the store") from None
 
     def sync(self) -> None:
         """Bring everything written so far to the device."""
         try:
             self._db.flush_wal(True)
         except Exception as error:
-            raise store_error(error, "cannot sync the store") from None
+            raise self._error(error, "cannot sync the store") from None
 
     def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the keys with this prefix and their values in order, from ``start`` on, as of this call."""
         cursor = self._cursor(start or prefix)
-        return ((key, cursor.value()) for key in _walk(cursor, prefix))
+        return ((key, cursor.value()) for key in self._walk(cursor, prefix))
 
     def keys(self, prefix: bytes) -> Iterator[bytes]:
         """Iterate over the keys with this prefix in order, as of this call."""
-        return _walk(self._cursor(prefix), prefix)
+        return self._walk(self._cursor(prefix), prefix)
+
+    def _walk(self, cursor: RdictIter, prefix: bytes) -> Iterator[bytes]:
+        try:
+            while cursor.valid():
+                key: bytes = cursor.key()
+                if not key.startswith(prefix):
+                    return
+                yield key
+                cursor.next()
+            cursor.status()
+        except Exception as error:
+            raise self._error(error, f"cannot read {_kind(prefix)}") from None
 
     def _cursor(self, start: bytes) -> RdictIter:
         try:
             cursor = self._db.iter()
             cursor.seek(start)
         except Exception as error:
-            raise store_error(error, f"cannot read {_kind(start)}") from None
+            raise self._error(error, f"cannot read {_kind(start)}") from None
         return cursor
 
     def last(self, key: bytes) -> bytes | None:
@@ -112,7 +160,7 @@ class Rocks:
             found: bytes | None = cursor.key() if cursor.valid() else None
             cursor.status()
         except Exception as error:
-            raise store_error(error, f"cannot read {_kind(key)}") from None
+            raise self._error(error, f"cannot read {_kind(key)}") from None
         return found
 
     def compact(self) -> None:
@@ -120,7 +168,7 @@ class Rocks:
         try:
             self._db.compact_range(None, None)
         except Exception as error:
-            raise store_error(error, "cannot compact the store") from None
+            raise self._error(error, "cannot compact the store") from None
 
     def check_room(self) -> None:
         """Raise ``StoreFullError`` unless the device has room for what the write-ahead logs hold."""
@@ -145,6 +193,12 @@ class Rocks:
         except Exception as error:
             raise store_error(error, f"cannot write a checkpoint to {path}") from None
 
+    def check_tables(self) -> None:
+        """Read the indexes and filters of all table files: a scan reads only the records."""
+        for file in self._db.live_files():
+            for key in (file["start_key"], file["end_key"]):
+                self.get(key)
+
     def file_bytes(self) -> int:
         """Return the size of all live table files."""
         files: list[dict[str, Any]] = self._db.live_files()
@@ -157,18 +211,23 @@ class Rocks:
         except Exception as error:
             raise store_error(error, "cannot flush the store while closing it") from None
 
+    def _error(self, error: Exception, doing: str) -> Exception:
+        found = store_error(error, doing)
+        if isinstance(found, StoreCorruptError):
+            self.damage = self.damage or str(found)
+        return found
 
-def _walk(cursor: RdictIter, prefix: bytes) -> Iterator[bytes]:
-    try:
-        while cursor.valid():
-            key: bytes = cursor.key()
-            if not key.startswith(prefix):
-                return
-            yield key
-            cursor.next()
-        cursor.status()
-    except Exception as error:
-        raise store_error(error, f"cannot read {_kind(prefix)}") from None
+
+def _mirrored(path: Path, notes: Path) -> Path:
+    """Make a directory of links to the database's files: the library writes into the directory that it opens."""
+    mirror = notes / _LINKS
+    shutil.rmtree(mirror, ignore_errors=True)
+    mirror.mkdir(parents=True)
+    for file in path.iterdir():
+        if file.name not in _WRITTEN:
+            (mirror / file.name).symlink_to(file.absolute())
+    shutil.copyfile(path / _LIBRARY_FILE, mirror / _LIBRARY_FILE)
+    return mirror
 
 
 def _options(cache_bytes: int, secondary: bool) -> Options:
@@ -177,7 +236,7 @@ def _options(cache_bytes: int, secondary: bool) -> Options:
     # a torn or damaged write-ahead log gives the state at an earlier batch boundary, never a hole
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     options.set_paranoid_checks(True)
-    # a secondary must hold its files open, because the writer deletes them
+    # a reader must hold its files open, because the writer deletes them
     options.set_max_open_files(-1 if secondary else _open_files())
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(3)
@@ -232,7 +291,7 @@ def store_error(error: Exception, doing: str) -> Exception:
     if any(sign in text for sign in _FULL):
         return StoreFullError(f"{doing}: {text}; free some space, nothing of the batch was applied")
     if "Corruption" in text or "checksum mismatch" in text:
-        return StoreCorruptError(f"{doing}, the data is damaged: {text}; restore a copy or rebuild it from the source")
+        return StoreCorruptError(f"{doing}, the data is damaged: {text}; {_REPAIR}")
     if "LOCK" in text and ("lock hold by" in text or "unavailable" in text):
         return StoreInUseError(f"{doing}: another process holds it")
     return StoreError(f"{doing}: {text}")

@@ -1,6 +1,7 @@
 """The durable truth of one engine: a directory with one database, written by one process."""
 
 import contextlib
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,12 +21,15 @@ from ..owner import Owner
 from .batch import Applied, Batch
 from .commit import Commit, Planner
 from .log import LogWriter
+from .mark import Mark, MarkFile, losses
 from .reader import DATABASE, FORMAT_FILE, Database, Reader, check_format_file, close_quietly
 from .records import FORMAT, LOG, MIX, Counters, encode_blob, seq_of
 from .rocks import Rocks
 from .tables import Tables
 
 __all__ = ["Plan", "Store"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Plan:
@@ -73,6 +77,7 @@ class Store(Reader):
         self._clock = clock
         self._monotonic = monotonic
         self._failure: BaseException | None = None
+        self._mark = MarkFile(path)
         super().__init__(path, config, database, None)
 
     # a writer needs a clock, a reader a place for notes: neither is opened through the other's type
@@ -110,6 +115,9 @@ class Store(Reader):
         tables = Tables(self.path, self.config.anchor)
         db = self._load(tables)
         try:
+            found = Mark(tables.counters.store_id, db.sequence(), tables.counters.next_seq)
+            if (loss := self._mark.compare(found)) is not None:
+                _LOG.error("%s: %s", self.path, loss)
             tables.counters = msgspec.structs.replace(tables.counters, epoch=tables.counters.epoch + 1)
             db.write(tables.first_records(tables.counters), [], sync=True)
             self._owner.claim(tables.counters.epoch, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -120,8 +128,9 @@ class Store(Reader):
         self._attach(db, tables)
         self._log = LogWriter(self.config.log_events, starts)
         self._planner = Planner(db, tables, self._histories, self._log)
-        self._last_sync = self._monotonic()
-        self._synced_offsets = dict(tables.offsets)
+        self._lost = losses(self.path)
+        # opening has synced
+        self._note_sync()
         self._failure = None
         failpoint("store.opened")
 
@@ -135,6 +144,12 @@ class Store(Reader):
     def failure(self) -> str | None:
         """Why the store refuses to write, None while it does not; `reopen` tries again."""
         return None if self._failure is None else str(self._failure) or type(self._failure).__name__
+
+    @property
+    def damage(self) -> str | None:
+        """What is damaged or was lost: the first damaged record met, or synced changes that are missing."""
+        found = super().damage
+        return found if found or not self._lost else str(self._lost[-1])
 
     @contextlib.contextmanager
     def plan(self, batch: Batch, now_ms: int | None = None) -> Iterator[Plan]:
@@ -214,6 +229,7 @@ class Store(Reader):
     def _note_sync(self) -> None:
         self._last_sync = self._monotonic()
         self._synced_offsets = dict(self._tables.offsets)
+        self._mark.write(Mark(self.store_id, self._db.sequence(), self.next_seq))
         failpoint("store.synced")
 
     def synced_offsets(self) -> dict[str, int]:
@@ -266,6 +282,7 @@ class Store(Reader):
             try:
                 if self._failure is None:
                     self._db.sync()
+                    self._note_sync()
             finally:
                 super().close()
                 self._owner.release()

@@ -121,18 +121,25 @@ class Tables:
         for key, value in db.scan(USER, row_key(USER, first)):
             self.users.put(row_of(key), self._decoded("a user id", decode_text, value))
         self.users.grow(self.counters.users)
+        expected = self.counters.users - self.counters.forgets
+        if self.users.active != expected:
+            raise self._corrupt(f"{expected} users are expected, {self.users.active} are there")
 
     def _read_items(self, db: Rocks, first: int) -> None:
+        found = first
         for key, value in db.scan(ITEM, row_key(ITEM, first)):
             self.items.store(row_of(key), self._decoded("an item record", decode_item, value))
-        if len(self.items) != self.counters.items:
-            raise self._corrupt(f"{self.counters.items} items are expected, {len(self.items)} are there")
+            found += 1
+        if not found == len(self.items) == self.counters.items:
+            raise self._corrupt(f"{self.counters.items} items are expected, {found} are there")
 
     def _read_small(self, db: Rocks) -> None:
-        for key, value in db.scan(TYPE, row_key(TYPE, len(self.types))):
+        found = len(self.types)
+        for key, value in db.scan(TYPE, row_key(TYPE, found)):
             self.types.put(row_of(key), self._decoded("an event type", decode_text, value))
-        if len(self.types) != self.counters.types:
-            raise self._corrupt(f"{self.counters.types} event types are expected, {len(self.types)} are there")
+            found += 1
+        if not found == len(self.types) == self.counters.types:
+            raise self._corrupt(f"{self.counters.types} event types are expected, {found} are there")
         for key, value in db.scan(OFFSET):
             self.offsets[key[1:].decode()] = self._decoded("an offset", decode_number, value)
         for key, value in db.scan(SOURCE):

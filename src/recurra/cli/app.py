@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import bench, demo, doctor, evaluate, queries, replay, run, versions
+from . import bench, demo, doctor, evaluate, queries, replay, run, verify, versions
 from .logs import Notes
 
 __all__ = ["main"]
@@ -47,7 +47,7 @@ def _root(
     del version
 
 
-for part in (demo, run, replay, evaluate, queries, versions, doctor):
+for part in (demo, run, replay, evaluate, queries, versions, verify, doctor):
     part.add_to(app)
 app.add_typer(bench.app, name="bench")
 
