@@ -1,5 +1,6 @@
 """The engine as a service: a source of events, training in the background, the HTTP endpoint, until it is stopped."""
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -36,6 +37,8 @@ def run_service(
     or standard input ends the service stays up and answers. Raises ``RecurraError`` if it cannot start, or if the
     source needs a person to continue; everything applied until then is kept.
     """
+    # the process is the service's own, so that this hides the files of libraries too
+    os.umask(config.store.hidden_bits)
     with ExitStack() as stack:
         # the address first: it costs nothing, and another service may have it
         listener = None if api is None else Listener(*api)

@@ -1,5 +1,6 @@
 """The configuration: one tree of frozen values, read from TOML, every field with its default."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -79,6 +80,18 @@ class StoreConfig(_Section, frozen=True):
     # new events of a user gather in a small record until it holds more than this, then join the large one; a store
     # keeps the value that it was made with
     tail_events: int = 16
+    # permissions that the engine's directories and files do not have, as for the shell's umask: "077" shows them to
+    # nobody else, "027" to the group
+    umask: str = "077"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-7]{3,4}", self.umask):
+            raise ConfigError(f'store.umask must be three octal digits such as "077", got {self.umask!r}')
+
+    @property
+    def hidden_bits(self) -> int:
+        """``umask`` as a number."""
+        return int(self.umask, 8)
 
 
 class ModelConfig(_Section, frozen=True):

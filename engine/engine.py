@@ -37,7 +37,7 @@ from .results import (
 )
 from .serving.caches import Caches
 from .serving.switch import Switch
-from .store import Reader, Store
+from .store import Reader, Store, make_directory
 from .training import Trainer
 from .versions import VersionStore
 
@@ -98,6 +98,8 @@ class Engine:
         store = Reader.open(store_path, kept) if read_only else Store.open(store_path, kept, clock=clock)
         self._store: Reader = store
         try:
+            if not read_only:
+                make_directory(self.path / "models", kept.hidden_bits)
             self._versions = VersionStore(self.path / "models")
             self._caches = Caches(self._store, config, self._metrics)
             self._caches.recover()

@@ -63,7 +63,7 @@ class Owner:
         self.epoch = 0
         try:
             # python's descriptors are not inherited, so a child cannot keep the lock of a dead parent
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StoreError(f"cannot open the store {directory}: {error.strerror}") from None
         try:

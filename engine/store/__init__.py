@@ -2,6 +2,7 @@
 
 from .batch import APPLIED, DUPLICATE, FUTURE, LATE, TOO_LATE, Applied, Batch, event_hash
 from .digest import UserRecord
+from .directory import make_directory
 from .histories import History
 from .ids import IdMap, ItemTable
 from .log import LogChunk
@@ -27,5 +28,6 @@ __all__ = [
     "Store",
     "UserRecord",
     "event_hash",
+    "make_directory",
     "verify_store",
 ]

@@ -20,6 +20,7 @@ from ..failpoints import TWO_WRITES, failpoint
 from ..owner import Owner
 from .batch import Applied, Batch
 from .commit import Commit, Planner
+from .directory import make_directory
 from .log import LogWriter
 from .mark import Mark, MarkFile, losses
 from .reader import DATABASE, FORMAT_FILE, Database, Reader, check_format_file, close_quietly
@@ -99,7 +100,7 @@ class Store(Reader):
         """
         path, config = Path(path), config or StoreConfig()
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_directory(path, config.hidden_bits)
         except OSError as error:
             raise StoreError(f"cannot create the store {path}: {error.strerror}") from None
         owner = Owner(path)
@@ -248,7 +249,7 @@ class Store(Reader):
         with self._lock:
             db = self._open_db()
             try:
-                directory.mkdir(parents=True)
+                directory.mkdir(parents=True, mode=0o777 & ~self.config.hidden_bits)
                 (directory / FORMAT_FILE).write_text(f"{FORMAT}\n")
             except OSError as error:
                 raise StoreError(f"cannot write a checkpoint to {directory}: {error.strerror}") from None

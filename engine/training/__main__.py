@@ -58,6 +58,7 @@ def _send(replies: BinaryIO, reply: Reply) -> None:
 
 
 def _answer(request: Request, data: Path, replies: BinaryIO) -> Reply:
+    os.umask(request.store.hidden_bits)
     sent = 0.0
     pace = Pace(request.training.share * request.training.threads)
 

@@ -29,6 +29,7 @@ COMMANDS = [
     "digest",
     "audit",
     "doctor",
+    "verify",
     "bench encode",
     "bench step",
     "bench ingest",

@@ -1,5 +1,6 @@
 """Connection of a command: ``--data DIR`` opens a store, ``--url URL`` speaks to a service."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ def opened(
     path = require_store(data)
     settings = recurra.load_config(config)
     if write:
+        os.umask(settings.store.hidden_bits)
         check_free(path / "store")
     # a command does what it is asked, and starts nothing beside it
     training = msgspec.structs.replace(settings.training, mode="off")

@@ -1,5 +1,6 @@
 """Commands of the service: run, init."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,10 @@ def init(
         raise ConfigError(f"{path} is there already; --force replaces it")
     from .template import config_text
 
-    path.write_text(config_text())
+    # passwords will be written into it
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(config_text())
     say(f"wrote {path}; start with: recurra run --config {path}")
 
 

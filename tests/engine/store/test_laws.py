@@ -19,7 +19,13 @@ from recurra.engine.store import Batch, Store
 
 NOW_MS = 1_000
 TOLERANCE_MS = 50
-SMALL = {"anchor": 4, "tail_events": 2, "hot_histories": 4, "batch_events": 4, "future_tolerance_ms": TOLERANCE_MS}
+SMALL: dict[str, Any] = {
+    "anchor": 4,
+    "tail_events": 2,
+    "hot_histories": 4,
+    "batch_events": 4,
+    "future_tolerance_ms": TOLERANCE_MS,
+}
 
 laws = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

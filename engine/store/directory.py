@@ -1,0 +1,21 @@
+"""Directories that other users of the machine cannot read: histories are about people."""
+
+import contextlib
+from pathlib import Path
+
+__all__ = ["make_directory"]
+
+
+def make_directory(path: Path, umask: int) -> None:
+    """Create a directory and its missing parents without the permissions in ``umask``; take them from one of ours.
+
+    The parents that were there keep theirs. Raises ``OSError`` if it cannot be created.
+    """
+    if not path.parent.is_dir():
+        make_directory(path.parent, umask)
+    path.mkdir(mode=0o777 & ~umask, exist_ok=True)
+    mode = path.stat().st_mode & 0o777
+    if mode & umask:
+        # on a directory of another user the engine cannot, and what is in it was theirs to show
+        with contextlib.suppress(PermissionError):
+            path.chmod(mode & ~umask)
