@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints requirements.lock \
 	$(if $(TORCH),--torch-backend=$(TORCH) --no-verify-hashes)
 
-.PHONY: coverage demo docs test test-slow test-gpu bench-gpu evaluate-gpu check format lock clean
+.PHONY: coverage demo docs test test-night test-gpu bench-gpu evaluate-gpu check format lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -32,8 +32,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(RUN) pytest $(TESTS)
 
-test-slow: $(VENV)/.installed-dev
-	$(RUN) pytest -m slow $(TESTS)
+# hours: the slow tests, and those of kills, seeds and inputs by the hundred
+test-night: $(VENV)/.installed-dev
+	RECURRA_NIGHT=1 $(RUN) pytest -m "slow or night" --timeout 7200 $(TESTS)
 
 # parity on a CUDA device, with the extra gpu; `make test-gpu RUN='python3 -m' GPU_READY=` takes what is installed
 GPU_READY ?= $(VENV)/.installed-gpu

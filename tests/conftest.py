@@ -2,8 +2,13 @@
 
 import gc
 import importlib.util
+import json
 import os
-from collections.abc import Callable, Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,6 +82,80 @@ def address(request: pytest.FixtureRequest) -> str:
     """HOST:PORT of the broker that RECURRA_TEST_KAFKA names, else of our own."""
     given = os.environ.get("RECURRA_TEST_KAFKA")
     return given or request.getfixturevalue("own_broker").address
+
+
+class Forked:
+    """A command as a process, with what the tests need of ``subprocess.Popen``."""
+
+    def __init__(self, ask: Callable[..., Any], pid: int) -> None:
+        self._ask = ask
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._ask(poll=self.pid)["status"]
+        return self.returncode
+
+    def wait(self, timeout_s: float) -> int:
+        deadline = time.monotonic() + timeout_s
+        while (status := self.poll()) is None:
+            assert time.monotonic() < deadline, f"process {self.pid} has not ended within {timeout_s:g} s"
+            time.sleep(0.01)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class Forker:
+    """Starts commands of recurra in a fraction of a second: one process has imported everything, and forks them."""
+
+    def __init__(self) -> None:
+        program = Path(__file__).resolve().parent / "support" / "forker.py"
+        self._process = subprocess.Popen(
+            [sys.executable, str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
+        self._answer()
+
+    def start(self, arguments: Sequence[str | Path], log: Path, **environment: str) -> Forked:
+        """Start ``recurra ARGUMENTS``; its output is appended to ``log``."""
+        argv = [str(argument) for argument in arguments]
+        return Forked(self._ask, self._ask(argv=argv, env=environment, log=str(log))["pid"])
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _ask(self, **request: object) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def forker() -> Iterator[Forker]:
+    found = Forker()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def at_night() -> bool:
+    """Whether there are hours: kills, seeds and inputs by the hundred where a pull request gets tens."""
+    return os.environ.get("RECURRA_NIGHT") == "1"
 
 
 def pytest_collection_finish() -> None:

@@ -123,4 +123,4 @@ def test_the_workflow_runs_what_the_repository_runs_itself() -> None:
     assert any(".ci/run" in step.get("run", "") for step in job["steps"])
     night = yaml.safe_load((ROOT / ".github" / "workflows" / "night.yml").read_text())
     assert night[True]["schedule"]
-    assert any("make test-slow" in step.get("run", "") for step in night["jobs"]["slow"]["steps"])
+    assert any("make test-night" in step.get("run", "") for step in night["jobs"]["night"]["steps"])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..clock import Clock, SystemClock
 from ..config import StoreConfig
 from ..errors import ClosedError, StoreError
-from ..failpoints import TWO_WRITES, failpoint
+from ..failpoints import failpoint, pause_between_writes
 from ..owner import Owner
 from .batch import Applied, Batch
 from .commit import Commit, Planner
@@ -197,9 +197,10 @@ class Store(Reader):
 
     def _write(self, commit: Commit, sync: bool) -> None:
         failpoint("store.before_commit")
-        if TWO_WRITES:
+        if (pause_s := pause_between_writes()) is not None:
             self._db.write(commit.offset_puts, [], sync=sync)
             failpoint("store.between_writes")
+            time.sleep(pause_s)
             self._db.write(commit.puts, commit.deletes, sync=sync)
         else:
             self._db.write(commit.puts + commit.offset_puts, commit.deletes, sync=sync)

@@ -4,8 +4,6 @@ import contextlib
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -79,41 +77,34 @@ def produce(address: str) -> Callable[..., None]:
 class Service:
     """``recurra run`` as a process; its directory outlives it."""
 
-    def __init__(self, data: Path, source: str, options: Sequence[str]) -> None:
+    def __init__(self, forker: Any, data: Path, source: str, options: Sequence[str]) -> None:
         self.data = data
         self.source = source
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
+        self._forker = forker
+        self._process: Any = None
         self._log = data.with_suffix(".log")
 
     def start(self, **environment: str) -> None:
         """Start it; ``environment`` arms failpoints."""
-        command = [sys.executable, "-m", "recurra.cli", "run", "--data", str(self.data), "--source", self.source]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--api", "off", *self._options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONSAFEPATH": "1", **environment},
-            )
+        self._log.touch()
+        command = ["run", "--data", self.data, "--source", self.source, "--api", "off", *self._options]
+        self._process = self._forker.start(command, self._log, **environment)
 
     def kill(self) -> None:
-        assert self._process is not None
         self._process.kill()
         self._process.wait(30)
 
     def terminate(self) -> tuple[int, float]:
         """Ask it to stop; returns the exit status and how many seconds it took."""
-        assert self._process is not None
         asked = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(60), time.monotonic() - asked
 
     def wait(self, timeout_s: float = 120) -> int:
         """Wait until it ends by itself."""
-        assert self._process is not None
-        return self._process.wait(timeout_s)
+        status: int = self._process.wait(timeout_s)
+        return status
 
     @property
     def running(self) -> bool:
@@ -167,11 +158,11 @@ def stored_messages(data: Path) -> int:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def service(forker: Any, tmp_path: Path) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
 
     def make(source: str, *options: str, name: str = "data") -> Service:
-        made.append(Service(tmp_path / name, source, options or ("--train", "off")))
+        made.append(Service(forker, tmp_path / name, source, options or ("--train", "off")))
         return made[-1]
 
     yield make
