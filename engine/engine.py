@@ -37,7 +37,7 @@ from .results import (
 )
 from .serving.caches import Caches
 from .serving.switch import Switch
-from .store import Reader, Store, make_directory
+from .store import Database, Reader, Rocks, Store, make_directory
 from .training import Trainer
 from .versions import VersionStore
 
@@ -80,7 +80,10 @@ class Engine:
     ['m2']
     """
 
-    def __init__(self, path: str | Path, config: Config, *, clock: Clock, read_only: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, config: Config, *, clock: Clock, read_only: bool = False, database: Database = Rocks
+    ) -> None:
+        """Use `open`; ``database`` opens the store's database (tests inject faults there)."""
         check_streams(config.model)
         device_of(config.states.device, name="states.device")
         device_of(config.training.device, name="training.device")
@@ -95,7 +98,10 @@ class Engine:
         self._closed = False
         store_path = self.path / "store"
         kept = config.store
-        store = Reader.open(store_path, kept) if read_only else Store.open(store_path, kept, clock=clock)
+        if read_only:
+            store = Reader.open(store_path, kept, database=database)
+        else:
+            store = Store.open(store_path, kept, clock=clock, database=database)
         self._store: Reader = store
         try:
             if not read_only:

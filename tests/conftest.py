@@ -128,8 +128,19 @@ class Forker:
 
     def start(self, arguments: Sequence[str | Path], log: Path, **environment: str) -> Forked:
         """Start ``recurra ARGUMENTS``; its output is appended to ``log``."""
+        return self._start(None, arguments, log, environment)
+
+    def run(
+        self, code: str, arguments: Sequence[str | Path], log: Path, timeout_s: float = 120, **environment: str
+    ) -> int:
+        """Run Python code as a program, and return its status as of ``subprocess``."""
+        return self._start(code, arguments, log, environment).wait(timeout_s)
+
+    def _start(
+        self, code: str | None, arguments: Sequence[str | Path], log: Path, environment: dict[str, str]
+    ) -> Forked:
         argv = [str(argument) for argument in arguments]
-        return Forked(self._ask, self._ask(argv=argv, env=environment, log=str(log))["pid"])
+        return Forked(self._ask, self._ask(code=code, argv=argv, env=environment, log=str(log))["pid"])
 
     def close(self) -> None:
         self._process.communicate()

@@ -6,7 +6,8 @@ from .directory import make_directory
 from .histories import History
 from .ids import IdMap, ItemTable
 from .log import LogChunk
-from .reader import Reader
+from .reader import Database, Reader
+from .rocks import Rocks
 from .store import Plan, Store
 from .verify import Damage, verify_store
 
@@ -19,12 +20,14 @@ __all__ = [
     "Applied",
     "Batch",
     "Damage",
+    "Database",
     "History",
     "IdMap",
     "ItemTable",
     "LogChunk",
     "Plan",
     "Reader",
+    "Rocks",
     "Store",
     "UserRecord",
     "event_hash",

@@ -223,14 +223,16 @@ class Planner:
 
 def _with_records(old: StoredItem, records: list[tuple[int, Item]], event: int | None, batch: Batch) -> StoredItem:
     record, first_ms, first_record = old.record, old.first_ms, old.first_record
-    for position, newer in sorted(records, key=lambda entry: entry[0]):
+    # stable: of records at one position the last one counts
+    records = sorted(records, key=lambda entry: entry[0])
+    for position, newer in records:
         if event is not None and position > event:
             break
         record = newer
     if event is not None:
         first_ms, first_record = int(batch.times_ms[event]), record
     if records:
-        record = max(records, key=lambda entry: entry[0])[1]
+        record = records[-1][1]
     return StoredItem(old.item, first_ms, record, first_record)
 
 

@@ -1,12 +1,11 @@
 """Killed right after each numbered step of the commit order, the engine loses nothing and counts nothing twice."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 import recurra
@@ -39,9 +38,9 @@ with recurra.open(path, msgspec.json.decode(open(config).read(), type=Config), c
 class Child:
     """Runs the child over one directory until it ends, or is killed at a named step."""
 
-    def __init__(self, folder: Path) -> None:
-        import msgspec
-
+    def __init__(self, folder: Path, forker: Any) -> None:
+        self._forker = forker
+        self._log = folder / "log"
         self.path = folder / "engine"
         publish(self.path, vocabulary(EVENTS))
         self._source, self._config = folder / "events.jsonl", folder / "config.json"
@@ -49,11 +48,10 @@ class Child:
         self._config.write_bytes(msgspec.json.encode(small_config()))
 
     def run(self, failpoint: str = "", **environment: str) -> int:
-        command = [sys.executable, "-c", _CHILD, str(self.path), str(self._source), str(self._config)]
-        variables = {**os.environ, "RECURRA_FAILPOINT": failpoint, "PYTHONSAFEPATH": "1", **environment}
-        done = subprocess.run(command, env=variables, capture_output=True, timeout=120, check=False)
-        assert done.returncode in (0, -9), done.stderr.decode()
-        return done.returncode
+        arguments = [self.path, self._source, self._config]
+        status: int = self._forker.run(_CHILD, arguments, self._log, RECURRA_FAILPOINT=failpoint, **environment)
+        assert status in (0, -9), self._log.read_text()
+        return status
 
 
 def _outcome(engine: recurra.Engine) -> tuple[str, dict[str, int], int, list[Recommendation]]:
@@ -81,11 +79,12 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, i
 )
 def test_killed_after_a_step(
     tmp_path: Path,
+    forker: Any,
     opened: Callable[..., recurra.Engine],
     expected: tuple[str, dict[str, int], int, list[Recommendation]],
     failpoint: str,
 ) -> None:
-    child = Child(tmp_path)
+    child = Child(tmp_path, forker)
     assert child.run(failpoint) == -9
     assert child.run() == 0
     engine = opened()
@@ -97,10 +96,11 @@ def test_killed_after_a_step(
 
 def test_killed_again_and_again_while_it_recovers(
     tmp_path: Path,
+    forker: Any,
     opened: Callable[..., recurra.Engine],
     expected: tuple[str, dict[str, int], int, list[Recommendation]],
 ) -> None:
-    child = Child(tmp_path)
+    child = Child(tmp_path, forker)
     assert child.run("engine.advanced:12") == -9
     for _ in range(2):
         assert child.run("engine.recovered") == -9
@@ -110,11 +110,12 @@ def test_killed_again_and_again_while_it_recovers(
 
 def test_offsets_and_histories_in_two_writes_would_be_noticed(
     tmp_path: Path,
+    forker: Any,
     opened: Callable[..., recurra.Engine],
     expected: tuple[str, dict[str, int], int, list[Recommendation]],
 ) -> None:
     # the deliberately broken build: the suite proves nothing if this passes the comparison
-    child = Child(tmp_path)
+    child = Child(tmp_path, forker)
     assert child.run("store.between_writes:4", RECURRA_BREAK="two-writes") == -9
     assert child.run(RECURRA_BREAK="two-writes") == 0
     assert _outcome(opened())[:3] != expected[:3]

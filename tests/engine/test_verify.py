@@ -4,10 +4,9 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,10 +187,9 @@ with recurra.open(sys.argv[1], config) as engine:
 
 
 @pytest.fixture
-def killed(tmp_path: Path) -> Path:
+def killed(forker: Any, tmp_path: Path) -> Path:
     """Make a directory whose engine was killed after durable events, all in its write-ahead log."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "data")], check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert forker.run(PROGRAM, [tmp_path / "data"], tmp_path / "log") == -signal.SIGKILL
     return tmp_path / "data"
 
 

@@ -3,8 +3,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +171,7 @@ def test_a_new_owner_of_the_store_stops_the_publication(store: VersionStore) -> 
     [("versions.written", 1, [1]), ("versions.named", 1, [1, 2]), ("versions.switched", 2, [1, 2])],
 )
 def test_a_kill_while_publishing_leaves_a_whole_current_version(
-    store: VersionStore, point: str, current: int, complete: list[int]
+    store: VersionStore, forker: Any, tmp_path: Path, point: str, current: int, complete: list[int]
 ) -> None:
     _publish(store)
     code = (
@@ -184,9 +182,7 @@ def test_a_kill_while_publishing_leaves_a_whole_current_version(
         "VersionStore(sys.argv[1]).publish(model, ['a', 'b'], parent=1, cutoff_seq=1, store_id='s',\n"
         "    report=lambda number: TrainReport(verdict='promoted', reason=''), guard=lambda: None)\n"
     )
-    environment = {**os.environ, "RECURRA_FAILPOINT": point, "PYTHONSAFEPATH": "1"}
-    ended = subprocess.run([sys.executable, "-c", code, str(store.path)], env=environment, check=False)
-    assert ended.returncode == -signal.SIGKILL
+    assert forker.run(code, [store.path], tmp_path / "log", RECURRA_FAILPOINT=point) == -signal.SIGKILL
     assert (store.current(), store.list()) == (current, complete)
     store.load(store.current())
     # the next publication clears up and goes on
@@ -204,7 +200,7 @@ def test_old_versions_are_pruned_but_never_the_current_one(store: VersionStore) 
     assert store.load(2).number == 2
 
 
-def test_only_one_process_may_publish(store: VersionStore) -> None:
+def test_only_one_process_may_publish(store: VersionStore, forker: Any, tmp_path: Path) -> None:
     with store.lock():
         code = (
             "import sys; from recurra.engine.versions import VersionStore\n"
@@ -213,10 +209,8 @@ def test_only_one_process_may_publish(store: VersionStore) -> None:
             "    with VersionStore(sys.argv[1]).lock(): print('got it')\n"
             "except TrainingError as error: print(error)\n"
         )
-        said = subprocess.run(
-            [sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, check=True
-        ).stdout
-        assert f"process {os.getpid()} trains versions" in said
+        assert forker.run(code, [store.path], tmp_path / "log") == 0
+        assert f"process {os.getpid()} trains versions" in (tmp_path / "log").read_text()
     with store.lock():
         pass
 

@@ -1,5 +1,6 @@
 """The service is killed while it reads; an auditor then finds nothing missing and nothing twice."""
 
+import functools
 import os
 import random
 import threading
@@ -55,7 +56,7 @@ class Feed:
     def __init__(self, produce: Any, name: str, count: int, seed: int, partitions: int = 4) -> None:
         self.sent = 0
         self._events = messages(count, seed=seed)
-        self._send = lambda part: produce(name, part, partitions=partitions)
+        self._send = functools.partial(produce, name, partitions=partitions)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

@@ -1,8 +1,8 @@
-"""A program that has everything imported and forks commands of recurra: a start then takes no imports.
+"""A program that has everything imported and forks processes: a start then takes no imports.
 
-It answers one JSON line for each on its standard input: ``{"argv": [...], "env": {...}, "log": PATH}`` starts a command
-and gives its ``pid``, ``{"poll": PID}`` gives its ``status`` as of subprocess (None while it runs). Nothing here may
-start a thread before it forks.
+It answers one JSON line for each on its standard input. ``{"argv": [...], "env": {...}, "log": PATH}`` starts a command
+of recurra, with ``"code"`` that Python code, and gives its ``pid``; ``{"poll": PID}`` gives its ``status`` as of
+subprocess (None while it runs). Nothing here may start a thread before it forks.
 """
 
 import json
@@ -28,7 +28,12 @@ def child(request: dict[str, Any]) -> None:
     failpoints.arm()
     status = 1
     try:
-        main(request["argv"])
+        if request["code"] is None:
+            main(request["argv"])
+        else:
+            sys.argv = ["-c", *request["argv"]]
+            exec(request["code"], {"__name__": "__main__"})
+        status = 0
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:

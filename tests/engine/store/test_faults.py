@@ -1,6 +1,5 @@
 """Kills after every step, cut and damaged files, full disks, lost ownership."""
 
-import os
 import random
 import runpy
 import shutil
@@ -34,9 +33,19 @@ CONFIG = StoreConfig(anchor=8, tail_events=4, hot_histories=16, batch_events=16,
 Opener = Callable[..., Store]
 
 
-def work(directory: Path, *more: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(WORKER), str(directory), str(BATCHES), *more]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=120)
+Work = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def work(forker: Any, tmp_path: Path) -> Work:
+    """Run the worker as a process; returns its status and what it printed."""
+    code, log = f"import runpy\nrunpy.run_path({str(WORKER)!r}, run_name='__main__')", tmp_path / "log"
+
+    def run(directory: Path, *more: str, **environment: str) -> tuple[int, str]:
+        status = forker.run(code, [directory, str(BATCHES), *more], log, **environment)
+        return status, log.read_text()
+
+    return run
 
 
 def batch(number: int) -> Batch:
@@ -73,24 +82,23 @@ def finished(worker: dict[str, Any], directory: Path) -> str:
     ],
 )
 def test_killed_after_each_step(
-    tmp_path: Path, worker: dict[str, Any], expected: str, failpoint: str, kills: int
+    work: Work, tmp_path: Path, worker: dict[str, Any], expected: str, failpoint: str, kills: int
 ) -> None:
     for _ in range(kills):
-        killed = work(tmp_path / "s", RECURRA_FAILPOINT=failpoint)
-        assert killed.returncode == -signal.SIGKILL
+        assert work(tmp_path / "s", RECURRA_FAILPOINT=failpoint)[0] == -signal.SIGKILL
     assert finished(worker, tmp_path / "s") == expected
 
 
-def test_the_broken_build_is_noticed(tmp_path: Path, worker: dict[str, Any], expected: str) -> None:
-    killed = work(tmp_path / "s", RECURRA_BREAK="two-writes", RECURRA_FAILPOINT="store.between_writes:20")
-    assert killed.returncode == -signal.SIGKILL
+def test_the_broken_build_is_noticed(work: Work, tmp_path: Path, worker: dict[str, Any], expected: str) -> None:
+    status, _ = work(tmp_path / "s", RECURRA_BREAK="two-writes", RECURRA_FAILPOINT="store.between_writes:20")
+    assert status == -signal.SIGKILL
     assert finished(worker, tmp_path / "s") != expected
 
 
-def test_a_full_disk_stops_writing_until_it_is_reopened(tmp_path: Path, expected: str) -> None:
-    done = work(tmp_path / "s", str(50_000))
-    assert done.returncode == 0, done.stderr
-    full, refused, still_full, readable, reopened, digest = done.stdout.splitlines()
+def test_a_full_disk_stops_writing_until_it_is_reopened(work: Work, tmp_path: Path, expected: str) -> None:
+    status, said = work(tmp_path / "s", str(50_000))
+    assert status == 0, said
+    full, refused, still_full, readable, reopened, digest = said.splitlines()
     assert "free some space, nothing of the batch was applied" in full
     assert refused.startswith("the store refuses to write until it is reopened, because: cannot write")
     assert still_full.startswith("cannot reopen the store")
