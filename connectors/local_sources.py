@@ -1,5 +1,6 @@
 """The sources that end: a file, and JSON lines on a pipe."""
 
+import contextlib
 import os
 import select
 import threading
@@ -49,19 +50,26 @@ class FileSource:
 
     def run(self, stopped: threading.Event) -> None:
         """Apply every part of the file that the store does not have yet."""
+        with contextlib.closing(self._dead_letters):
+            self._read(stopped)
+
+    def _read(self, stopped: threading.Event) -> None:
         known = self._engine.source_info()
 
         def info(key: str) -> dict[str, object] | None:
             return msgspec.json.decode(known[key], type=dict[str, object]) if key in known else None
 
+        applier = Applier(self._engine, self._dead_letters, stopped, self._note, self._config.store)
         self._state = "running"
+        # parsing a part of the file writes the letters of its bad lines, which may have to wait for room
         for segment in open_segments(
-            self._path, source_info=info, fields=self._config.events, dead_letters=self._dead_letters
+            self._path, source_info=info, fields=self._config.events, dead_letters=_Waiting(applier)
         ):
+            self._note(None)
             if segment.key not in known:
                 self._engine.set_source_info(segment.key, msgspec.json.encode(segment.info), offset=0)
             self._refused += segment.events.refused
-            self._apply(segment, stopped)
+            self._apply(applier, segment, stopped)
         self._state = "stopped" if stopped.is_set() else "ended"
         if self._refused and not self._total:
             self._problem = f"all {self._refused} lines of {self._path} were refused; the dead letters say why"
@@ -79,9 +87,8 @@ class FileSource:
             refused=self._refused,
         )
 
-    def _apply(self, segment: Segment, stopped: threading.Event) -> None:
+    def _apply(self, applier: Applier, segment: Segment, stopped: threading.Event) -> None:
         events, lines, store = segment.events.events, segment.events.lines, self._config.store
-        applier = Applier(self._engine, self._dead_letters, stopped, self._note, store)
         first = self._engine.offsets().get(segment.key, 0)
         self._done += first
         self._total += len(events)
@@ -99,6 +106,22 @@ class FileSource:
         self._problem = problem
 
 
+class _Waiting:
+    """Dead letters that are waited for until they can be kept."""
+
+    def __init__(self, applier: Applier) -> None:
+        self._applier = applier
+
+    def write(self, source: str, position: int, payload: bytes | None, reason: str) -> None:
+        self._applier.refuse(Origin(source, position, payload), reason)
+
+    def flush(self) -> None:
+        self._applier.settle()
+
+    def close(self) -> None:
+        pass
+
+
 class LineSource:
     """Reads JSON lines from a pipe, one event each; what was read is not read again after a restart."""
 
@@ -110,11 +133,15 @@ class LineSource:
         self._decoder = Decoder(config.events)
         self._state = "starting"
         self._problem: str | None = None
-        self._read = 0
+        self._lines = 0
         self._refused = 0
 
     def run(self, stopped: threading.Event) -> None:
         """Apply what the pipe holds, then wait for more: a line is visible soon after it was written."""
+        with contextlib.closing(self._dead_letters):
+            self._follow(stopped)
+
+    def _follow(self, stopped: threading.Event) -> None:
         applier = Applier(self._engine, self._dead_letters, stopped, self._note, self._config.store)
         self._state = "running"
         rest = b""
@@ -140,7 +167,7 @@ class LineSource:
             connected=self._problem is None,
             state=self._state,
             problem=self._problem,
-            events=self._read,
+            events=self._lines,
             refused=self._refused,
         )
 
@@ -148,12 +175,12 @@ class LineSource:
         records: list[Record] = []
         origins: list[Origin] = []
         for line in lines:
-            if not self._read:
+            if not self._lines:
                 line = line.removeprefix(BOM)
-            self._read += 1
+            self._lines += 1
             if not line.strip():
                 continue
-            origin = Origin("stdin", self._read, line)
+            origin = Origin("stdin", self._lines, line)
             try:
                 records.append(Record(self._decoder.event(line.rstrip(b"\r")), "", 0))
                 origins.append(origin)

@@ -243,7 +243,8 @@ class Engine:
 
         Without ``wait`` it goes on in the background: None is returned, and `health` says how it ended.
         ``active_users`` bounds how many states are folded before the switch (None: as many as are hot); the rest is
-        folded when touched. Raises ``TrainingError`` or ``VersionError``; the version that serves then stays.
+        folded when touched. Raises ``TrainingError``, ``VersionError`` or ``StoreError``; the version that serves
+        then stays.
         """
         self._check_open()
         self._writable()

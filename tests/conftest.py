@@ -1,9 +1,11 @@
 """Fixtures that every part of the suite shares."""
 
+import contextlib
 import gc
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +169,48 @@ def forker() -> Iterator[Forker]:
 def at_night() -> bool:
     """Whether there are hours: kills, seeds and inputs by the hundred where a pull request gets tens."""
     return os.environ.get("RECURRA_NIGHT") == "1"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 48 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture(scope="session")
+def fill_up() -> Callable[..., Path]:
+    """Fill a small file system to its last byte, with the file that is returned."""
+
+    def fill(place: Path) -> Path:
+        ballast = place / "ballast"
+        # smaller and smaller, so that not even a small record finds room
+        with ballast.open("ab", buffering=0) as file:
+            for size in (65_536, 4_096, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(b"x" * size) == size:
+                        pass
+        return ballast
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def fault_shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the library that makes writes and syncs of a process fail; see tests/support/faults/faults.c."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler for the library that makes a disk fail")
+    source = Path(__file__).resolve().parent / "support" / "faults" / "faults.c"
+    library = tmp_path_factory.mktemp("faults") / "faults.so"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
 
 
 def pytest_collection_finish() -> None:

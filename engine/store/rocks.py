@@ -117,11 +117,12 @@ class Rocks:
             raise self._error(error, "cannot write to the store") from None
 
     def sync(self) -> None:
-        """Bring everything written so far to the device."""
+        """Bring everything written so far to the device; raises for a flush or compaction that failed before, too."""
         try:
             self._db.flush_wal(True)
         except Exception as error:
             raise self._error(error, "cannot sync the store") from None
+        self._check_background("cannot sync the store")
 
     def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the keys with this prefix and their values in order, from ``start`` on, as of this call."""
@@ -169,6 +170,8 @@ class Rocks:
             self._db.compact_range(None, None)
         except Exception as error:
             raise self._error(error, "cannot compact the store") from None
+        # the library does not say whether it failed
+        self._check_background("cannot compact the store")
 
     def check_room(self) -> None:
         """Raise ``StoreFullError`` unless the device has room for what the write-ahead logs hold."""
@@ -210,6 +213,11 @@ class Rocks:
             self._db.close()
         except Exception as error:
             raise store_error(error, "cannot flush the store while closing it") from None
+
+    def _check_background(self, doing: str) -> None:
+        if self._db.property_int_value("rocksdb.background-errors"):
+            self.check_room()
+            raise StoreError(f"{doing}: a flush or a compaction has failed; {self.path / 'LOG'} says why")
 
     def _error(self, error: Exception, doing: str) -> Exception:
         found = store_error(error, doing)

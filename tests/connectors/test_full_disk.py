@@ -4,33 +4,23 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
+import recurra
 from recurra.connectors.audit import audit
+from recurra.connectors.dead_letter import FileDeadLetters, read_dead_letters
+from recurra.connectors.local_sources import FileSource
 from recurra.engine.config import Config
 
 NOW_MS = 1_700_000_000_000
+# of the small disk
 SIZE_MB = 48
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a small file system."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted here (needs root)")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 @contextlib.contextmanager
@@ -55,15 +45,6 @@ def _service(data: Path, source: str) -> Iterator[tuple[subprocess.Popen[str], h
             process.wait(30)
 
 
-def _fill(place: Path) -> Path:
-    ballast = place / "ballast"
-    with ballast.open("ab") as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 65_536)
-            file.flush()
-    return ballast
-
-
 def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
@@ -75,10 +56,10 @@ def _events(number: int, count: int = 500) -> list[dict[str, Any]]:
     return [{"user": f"u{i}", "item": f"i{number % 50}", "time": NOW_MS + number} for i in range(count)]
 
 
-def test_a_service_with_http_alone_goes_on_when_there_is_room(small_disk: Path) -> None:
+def test_a_service_with_http_alone_goes_on_when_there_is_room(small_disk: Path, fill_up: Callable[..., Path]) -> None:
     with _service(small_disk / "data", "none") as (process, http):
         assert http.post("/v1/events", json=_events(0)).status_code == 200
-        ballast = _fill(small_disk)
+        ballast = fill_up(small_disk)
         number = 0
         answer = http.post("/v1/events", json=_events(0))
         while answer.status_code == 200:
@@ -138,3 +119,32 @@ def test_a_file_source_waits_for_room_and_loses_nothing(small_disk: Path, tmp_pa
         assert applied < http.get("/health").json()["events"] == 100 * 400
     found = audit(data, str(path), Config())
     assert found.ok, found
+
+
+def test_a_source_waits_for_room_for_its_dead_letters(
+    small_disk: Path, fill_up: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "events.jsonl"
+    bad = "x" * 3_000
+    path.write_text("".join(f"{json.dumps(event)}\n{bad}{number}\n" for number, event in enumerate(_events(0, 40))))
+    letters = small_disk / "dead-letters.jsonl"
+    stopped = threading.Event()
+    with recurra.open(tmp_path / "data", Config()) as engine:
+        source = FileSource(engine, path, Config(), FileDeadLetters(letters))
+        ballast = fill_up(small_disk)
+        reading = threading.Thread(target=source.run, args=(stopped,))
+        reading.start()
+        try:
+            _until(lambda: "dead letters cannot be kept" in str(source.health().problem))
+            assert not source.health().connected
+            time.sleep(0.5)
+            # nothing has moved past a line that could not be kept
+            assert engine.health().events == 0
+            ballast.unlink()
+            _until(lambda: source.health().state == "ended")
+        finally:
+            stopped.set()
+            reading.join()
+        assert engine.health().events == 40
+    kept = {letter["payload"] for letter in read_dead_letters(letters)}
+    assert kept == {f"{bad}{number}".encode() for number in range(40)}

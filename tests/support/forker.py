@@ -66,9 +66,10 @@ def load() -> None:
     import recurra.connectors.kafka.confluent
     import recurra.connectors.kafka.kafka_python
     import recurra.connectors.service
-    import recurra.engine.engine
-    import recurra.engine.monitoring.drift  # noqa: F401
+    import recurra.engine.engine  # noqa: F401
+    from recurra.engine.monitoring.drift import preload
 
+    preload()
     torch.set_num_threads(1)
     # most of the first call of a compiled function is what numba imports for it
     numba.njit(lambda number: number + 1)(1)
