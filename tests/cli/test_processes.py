@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -56,6 +57,24 @@ def test_run_until_sigterm_and_the_second_is_refused(tmp_path: Path, run_process
         out, err = process.communicate()
         assert out == ""
         assert err.strip().endswith("stopped")
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_service(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    arguments = ["run", "--data", tmp_path / "data", "--api", "127.0.0.1:0", "--train", "off"]
+    with subprocess.Popen(command(arguments), stderr=write, env=environment()) as process:
+        os.close(write)
+        with os.fdopen(read, "rb", buffering=0) as log:
+            assert log.read(20)
+        # nobody reads on
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "data" / "store" / "OWNER").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
 
 
 def test_the_address_is_taken(tmp_path: Path, run_process: Run) -> None:

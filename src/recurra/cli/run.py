@@ -1,5 +1,6 @@
 """Commands of the service: run, init."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated
@@ -88,4 +89,6 @@ def _address(text: str | None, host: str, port: int) -> tuple[str, int] | None:
 
 
 def _log(text: str) -> None:
-    typer.echo(f"{timestamp()} {text}", err=True)
+    # a log on a full disk, or a pipe that nobody reads any more, must not end the service
+    with contextlib.suppress(OSError):
+        typer.echo(f"{timestamp()} {text}", err=True)
