@@ -21,7 +21,7 @@ from .audit_model import Expected, Fact, Ledger, decode, id_hash, single
 from .files import open_segments
 from .kafka import facts_of, kafka_client, parse_address
 
-__all__ = ["AuditReport", "audit"]
+__all__ = ["AuditReport", "audit", "compare", "facts"]
 
 _PATIENCE_S = 30.0
 
@@ -56,15 +56,16 @@ def audit(
     ledger = Ledger(config.store.anchor)
     latest_ms = time.time_ns() // 1_000_000 + config.store.future_tolerance_ms
     with Reader.open(Path(data) / "store", config.store) as store:
-        for done, total, fact in _facts(store, source, config):
+        for done, total, fact in facts(store, source, config):
             if fact is not None and fact.time_ms <= latest_ms:
                 ledger.apply(fact)
             if progress is not None and done % 1_000 == 0:
                 progress(done, total)
-        return _compared(store.export(), ledger, whole_seen=config.store.seen_horizon == 0)
+        return compare(store.export(), ledger, whole_seen=config.store.seen_horizon == 0)
 
 
-def _compared(records: Iterator[UserRecord], ledger: Ledger, *, whole_seen: bool) -> AuditReport:
+def compare(records: Iterator[UserRecord], ledger: Ledger, *, whole_seen: bool) -> AuditReport:
+    """Compare records of a store with those that a ledger holds; ``whole_seen``: seen sets must be complete."""
     expected = dict(ledger.users)
     missing = repeated = 0
     wrong: list[str] = []
@@ -100,7 +101,11 @@ def _difference(record: UserRecord, user: Expected) -> str:
     return "the seen sets differ"
 
 
-def _facts(store: Reader, source: str, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
+def facts(store: Reader, source: str, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
+    """Iterate over what the source has up to the stored offsets: (messages read, of how many, fact or None).
+
+    A fact of None is a message that must not be applied. Raises as `audit`.
+    """
     if source.startswith("kafka://"):
         return _topic_facts(store, source, config)
     return _file_facts(store, Path(source), config)

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
+
 from ..engine.config import Config
 from ..engine.engine import Engine, open
+from ..engine.results import SourceHealth
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
 from .http import Listener, allowed_hosts, create_app
 from .kafka import KafkaService
 from .local_sources import FileSource, LineSource, NoSource
+from .sampling import SamplingAudit
 
 __all__ = ["run_service"]
 
@@ -48,6 +52,8 @@ def run_service(
         health = engine.health()
         say(f"store {data}: {health.users} users, {health.events} events, {_serving(engine)}")
         reader = _open_source(source, engine, config, Path(data))
+        if config.audit.every_seconds > 0 and source not in ("none", "-"):
+            reader = _Audited(reader, SamplingAudit(Path(data), source, config, engine.registry))
         runner = _Runner(reader, stopped)
         # once the listener is closed, nothing waits for what the source would still bring
         stack.callback(runner.join)
@@ -60,6 +66,23 @@ def run_service(
         say(f"reading {source}" if source != "none" else "waiting for events over HTTP")
         _watch(runner, engine, stopped, say)
     say("stopped")
+
+
+class _Audited:
+    """A source with an audit of sampled users beside it, whose outcome is in the source's health."""
+
+    def __init__(self, source: Source, audit: SamplingAudit) -> None:
+        self._source = source
+        self._audit = audit
+
+    def run(self, stopped: threading.Event) -> None:
+        # the source may end; what it has read is audited until the service stops
+        threading.Thread(target=self._audit.run, args=(stopped,), name="recurra-audit", daemon=True).start()
+        self._source.run(stopped)
+
+    def health(self) -> SourceHealth:
+        health, audit = self._source.health(), self._audit.health()
+        return msgspec.structs.replace(health, audit=audit, problem=health.problem or audit.problem)
 
 
 class _Runner:

@@ -12,6 +12,7 @@ __all__ = [
     "MODEL_NAMES",
     "STRATEGY_NAMES",
     "ApiConfig",
+    "AuditConfig",
     "Config",
     "DriftConfig",
     "FastConfig",
@@ -337,6 +338,21 @@ class KafkaConfig(_Section, frozen=True):
     options: dict[str, str | int | float | bool] = {}
 
 
+class AuditConfig(_Section, frozen=True):
+    """Audit of sampled users in the background of `recurra run`, against a source that still has everything."""
+
+    # seconds between two audits; 0 is off
+    every_seconds: float = 0.0
+    # users of a sample, about
+    users: int = 64
+    # an audit reads the whole source, at most so fast
+    messages_per_second: float = 2_000.0
+
+    def __post_init__(self) -> None:
+        if self.every_seconds < 0 or self.users < 1 or self.messages_per_second <= 0:
+            raise ConfigError("audit: every_seconds must not be negative, users and messages_per_second be above 0")
+
+
 class ApiConfig(_Section, frozen=True):
     """The HTTP endpoint."""
 
@@ -369,6 +385,7 @@ class Config(_Section, frozen=True):
     mix: MixConfig = MixConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     kafka: KafkaConfig = KafkaConfig()
+    audit: AuditConfig = AuditConfig()
     api: ApiConfig = ApiConfig()
 
 

@@ -217,6 +217,19 @@ class RequestsHealth(msgspec.Struct, frozen=True):
     problem: str | None
 
 
+class AuditHealth(msgspec.Struct, frozen=True):
+    """The last audit of sampled users in the background: ``clean``, ``wrong`` or ``impossible``; None before the first.
+
+    ``users`` were compared, ``wrong_users`` differed from the source; ``reason`` says why an audit was impossible.
+    """
+
+    outcome: str | None
+    users: int
+    wrong_users: int
+    problem: str | None
+    reason: str | None = None
+
+
 class SourceHealth(msgspec.Struct, frozen=True, kw_only=True):
     """A source of events: ``connected`` says whether events can come in, ``problem`` why not.
 
@@ -240,6 +253,7 @@ class SourceHealth(msgspec.Struct, frozen=True, kw_only=True):
     lag: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     output: OutletHealth | msgspec.UnsetType = msgspec.UNSET
     requests: RequestsHealth | msgspec.UnsetType = msgspec.UNSET
+    audit: AuditHealth | msgspec.UnsetType = msgspec.UNSET
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -56,9 +56,12 @@ class Truth(Protocol):
         """Return all item rows a user ever had, ascending."""
 
 
-def export(reader: Truth) -> Iterator[UserRecord]:
-    """Iterate over all users in order of their rows; commits in between are seen by the users that come after."""
-    rows = [row for _, row in reader.users.items()]
+def export(reader: Truth, chosen: Callable[[str], bool] | None = None) -> Iterator[UserRecord]:
+    """Iterate over the ``chosen`` users (None: all) in order of their rows.
+
+    Commits in between are seen by the users that come after.
+    """
+    rows = [row for user, row in reader.users.items() if chosen is None or chosen(user)]
     kinds: list[str | None] = [None, *(name for name, _ in reader.types.items())]
     for first in range(0, len(rows), _CHUNK_USERS):
         part = rows[first : first + _CHUNK_USERS]

@@ -204,9 +204,9 @@ class Reader:
             if chosen.any():
                 yield chunk if chosen.all() else chunk.take(chosen)
 
-    def export(self) -> Iterator[UserRecord]:
-        """Iterate over all users by external ids (`digest.export`)."""
-        return export(self)
+    def export(self, chosen: Callable[[str], bool] | None = None) -> Iterator[UserRecord]:
+        """Iterate over the ``chosen`` users, or all, by external ids (`digest.export`)."""
+        return export(self, chosen)
 
     def digest(self) -> str:
         """Return the SHA-256 of all user records by external ids (`digest.digest`)."""

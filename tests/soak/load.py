@@ -98,7 +98,7 @@ class Queries:
         self.seconds: list[float] = []
         self._producer, self._topic, self._url = producer, topic, url
         self._rate, self._rng = rate, random.Random(seed)
-        self._version = 0
+        self._version = self._rolled_back = 0
         self._lengths: dict[str, int] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queries")
@@ -127,8 +127,8 @@ class Queries:
         if not users:
             return
         user = self._rng.choice(users)
-        offsets = http.get(f"{url}/health").json()["source"]["offsets"]
-        passed = offsets.get(f"{self._topic}/{self._producer.partition(user)}", 0)
+        health = http.get(f"{url}/health").json()
+        passed = health["source"]["offsets"].get(f"{self._topic}/{self._producer.partition(user)}", 0)
         began = time.monotonic()
         response = http.get(f"{url}/v1/users/{user}/recommendations")
         self.seconds.append(time.monotonic() - began)
@@ -140,9 +140,13 @@ class Queries:
         again = set(had) & set(answer["items"])
         if again:
             self.wrong.append(f"{user} had {sorted(again)} before offset {passed}, and gets it again")
-        if answer["version"] < self._version:
-            self.wrong.append(f"version {answer['version']} after {self._version}")
-        self._version = max(self._version, answer["version"])
+        # without a version only the memories answer; a version that was worse is taken back
+        version, back = answer["version"], health["training"]["rolled_back"]
+        if version == 0 and answer["source"] == "mix":
+            self.wrong.append(f"an answer of the model, and of no version: {answer}")
+        if 0 < version < self._version and back == self._rolled_back:
+            self.wrong.append(f"version {version} after {self._version}")
+        self._version, self._rolled_back = version or self._version, back
         if had:
             kept = [event["item"] for event in http.get(f"{url}/v1/users/{user}/history").json()["events"]]
             if len(kept) < min(len(had), 256):
