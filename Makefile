@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints requirements.lock \
 	$(if $(TORCH),--torch-backend=$(TORCH) --no-verify-hashes)
 
-.PHONY: coverage demo docs test test-night test-gpu bench-gpu evaluate-gpu check format lock clean
+.PHONY: coverage demo docs soak test test-night test-gpu bench-gpu evaluate-gpu check format lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -35,6 +35,13 @@ test: $(VENV)/.installed-dev
 # hours: the slow tests, and those of kills, seeds and inputs by the hundred
 test-night: $(VENV)/.installed-dev
 	RECURRA_NIGHT=1 $(RUN) pytest -m "slow or night" --timeout 7200 $(TESTS)
+
+# a service under load and faults for so long; SEED repeats one
+MINUTES ?= 120
+SEED ?= 1
+
+soak: $(VENV)/.installed-dev
+	$(VENV)/bin/python tests/soak/soak.py --minutes $(MINUTES) --seed $(SEED)
 
 # parity on a CUDA device, with the extra gpu; `make test-gpu RUN='python3 -m' GPU_READY=` takes what is installed
 GPU_READY ?= $(VENV)/.installed-gpu

@@ -11,6 +11,7 @@ import msgspec
 
 from ..engine.config import Config
 from ..engine.engine import Engine, open
+from ..engine.errors import ConfigError
 from ..engine.results import SourceHealth
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
@@ -158,5 +159,7 @@ def _open_source(source: str, engine: Engine, config: Config, data: Path) -> Sou
         return KafkaService(engine, source, config, data)
     dead_letters = FileDeadLetters(data / "dead-letters.jsonl")
     if source == "-":
+        if sys.stdin is None:
+            raise ConfigError("--source - reads standard input, but it is closed")
         return LineSource(engine, sys.stdin.fileno(), config, dead_letters)
     return FileSource(engine, source, config, dead_letters)

@@ -1,6 +1,7 @@
 """Compilation on the first call, without the interpreter's lock, with the machine code kept on disk."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 from numba import njit
 
 __all__ = ["fast_jit", "inline_jit", "jit"]
+
+_log = logging.getLogger("recurra")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,13 +37,27 @@ def inline_jit(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _compile(function: Callable[P, R], **options: Any) -> Callable[P, R]:
-    compiled: Callable[P, R] = njit(cache=True, nogil=True, **options)(function)
+    try:
+        compiled: Callable[P, R] = njit(cache=True, nogil=True, **options)(function)
+    except RuntimeError as error:
+        # numba found no directory that it may write to
+        _warn_once("no locator available" if "locator" in str(error) else str(error))
+        return njit(nogil=True, **options)(function)  # type: ignore[no-any-return]
     stored = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if stored is not None:
         root = Path(__file__).parents[1]
         part = Path(function.__code__.co_filename).relative_to(root).parts[0]
         stored._source_stamp = _digest(root / "kernels") + _digest(root / part)
     return compiled
+
+
+@cache
+def _warn_once(problem: str) -> None:
+    _log.warning(
+        "compiled functions cannot be kept on disk, so that every start takes minutes (%s): "
+        "set NUMBA_CACHE_DIR to a directory that can be written to",
+        problem,
+    )
 
 
 @cache

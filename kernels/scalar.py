@@ -101,7 +101,7 @@ def prefetch(array: Any, begin: int, end: int) -> None:
         _prefetch(array, (i % 4 * quarter + i // 4) * line)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def exp(x: Any) -> Any:
     """e to the ``x``, float32."""
     x = min(max(x, np.float32(-87.0)), np.float32(87.0))
@@ -119,13 +119,13 @@ def exp(x: Any) -> Any:
     return p * _float_of_bits(np.int32((k + np.int32(127)) << np.int32(23)))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def sigmoid(x: Any) -> Any:
     """The logistic function, float32."""
     return np.float32(1.0) / (np.float32(1.0) + exp(-x))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def softplus(x: Any) -> Any:
     """log(1 + e^x), float32, relative error below 3e-7: max(x, 0) + log1p(t), t = e^-|x|, by the series of artanh."""
     t = exp(-abs(x))

@@ -1,10 +1,10 @@
 """Coverage of the catalogue and novelty of the lists of ten."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from ..kernels.arrays import Float64s, Int32s
+from ..kernels.jit import jit
 from .baselines.arrays import grown
 
 __all__ = ["LENGTH", "Counts", "Lists", "top_items", "top_listed"]
@@ -71,7 +71,7 @@ def top_items(scores: Float64s, excluded: Int32s) -> Int32s:
     return top
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _top(scores: Float64s, excluded: Int32s) -> Int32s:
     out_of_play = np.zeros(len(scores), dtype=np.bool_)
     for place in range(len(excluded)):

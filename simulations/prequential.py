@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from ..kernels.arrays import Bools, Int32s
+from ..kernels.jit import jit
 
 __all__ = [
     "MISS",
@@ -176,7 +176,7 @@ def _count_before(codes: Int32s) -> NDArray[np.int64]:
     return before
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _more_popular(item_before: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the share of the items so far that have more events than the event's item, which had ``item_before``."""
     shares = np.ones(len(item_before))
@@ -190,7 +190,7 @@ def _more_popular(item_before: NDArray[np.int64]) -> NDArray[np.float64]:
     return shares
 
 
-@njit(cache=True, nogil=True)
+@jit
 def rank_among_known(scores: NDArray[np.float64], item: int, excluded: Int32s) -> int:
     """Return the rank of ``item`` among the items 0 .. len(scores) - 1 without those ``excluded`` (each named once)."""
     score = scores[item]
@@ -205,7 +205,7 @@ def rank_among_known(scores: NDArray[np.float64], item: int, excluded: Int32s) -
     return rank
 
 
-@njit(cache=True, nogil=True)
+@jit
 def rank_dense(scores: NDArray[np.float32], allowed: Bools, row: int) -> int:
     """Return the rank of ``row`` among the ``allowed`` rows; ``MISS`` when it is not one of them."""
     if row < 0 or row >= len(allowed) or not allowed[row]:
@@ -221,7 +221,7 @@ def rank_dense(scores: NDArray[np.float32], allowed: Bools, row: int) -> int:
     return rank
 
 
-@njit(cache=True, nogil=True)
+@jit
 def rank_listed(rows: Int32s, scores: NDArray[np.float64], allowed: Bools, row: int) -> int:
     """Return the rank of ``row`` when only ``rows`` have ``scores``: all that are not listed are below all that are."""
     if row < 0 or row >= len(allowed) or not allowed[row]:

@@ -32,6 +32,7 @@ PUBLIC = {
     "engine.verify",
     "engine.versions",
     "kernels.arrays",
+    "kernels.jit",
 }
 
 

@@ -20,19 +20,19 @@ def threshold(rate: float) -> np.uint32:
     return np.uint32(round(rate * 2**32))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _mixed(x: Any) -> Any:
     x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
     x = np.uint32((x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
     return np.uint32(x ^ (x >> np.uint32(16)))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _row_key(key: Any, t: Any) -> Any:
     return _mixed(np.uint32(key + np.uint32(t) * np.uint32(0x9E3779B1)))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _kept(row_key: Any, c: Any, below: Any, scale: Any) -> Any:
     # what a value is multiplied by
     bits = _mixed(np.uint32(row_key + np.uint32(c) * np.uint32(0x9E3779B1)))

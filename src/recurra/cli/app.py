@@ -1,6 +1,7 @@
 """The commands, and what happens to their errors."""
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 it failed and said why, 2 it was not understood, 130 interrupted."""
     gc.set_threshold(_COLLECT_AFTER)
     notes = Notes.install()
+    for stream in (sys.stdout, sys.stderr):
+        # a title that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=arguments, prog_name="recurra")
     except KeyboardInterrupt:

@@ -45,10 +45,12 @@ def write_json(value: Any, target: str | None) -> None:
     import msgspec
 
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    # JSON is UTF-8 whatever the locale says
+    data = text.encode() + b"\n"
     if target == "-":
-        typer.echo(text)
+        typer.echo(data, nl=False)
     else:
-        Path(target).write_text(text + "\n")
+        Path(target).write_bytes(data)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The commented configuration file: every section, field, comment and default as engine/config.py states them."""
+"""The commented configuration file: every section, field, comment and default as engine/config states them."""
 
 import inspect
 import re
