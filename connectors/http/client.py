@@ -54,9 +54,9 @@ class Client:
         answer: Recommendation = self._send(wire.recommend(user, k, at, where, explain))
         return answer
 
-    def similar(self, item: str, k: int = 10) -> Recommendation:
+    def similar(self, item: str, k: int = 10, *, where: str | None = None) -> Recommendation:
         """Return the items most like ``item``."""
-        answer: Recommendation = self._send(wire.similar(item, k))
+        answer: Recommendation = self._send(wire.similar(item, k, where))
         return answer
 
     def history(self, user: str) -> list[HistoryEntry]:
@@ -154,9 +154,9 @@ class AsyncClient:
         answer: Recommendation = await self._send(wire.recommend(user, k, at, where, explain))
         return answer
 
-    async def similar(self, item: str, k: int = 10) -> Recommendation:
+    async def similar(self, item: str, k: int = 10, *, where: str | None = None) -> Recommendation:
         """As ``Client.similar``."""
-        answer: Recommendation = await self._send(wire.similar(item, k))
+        answer: Recommendation = await self._send(wire.similar(item, k, where))
         return answer
 
     async def history(self, user: str) -> list[HistoryEntry]:

@@ -11,6 +11,7 @@ import msgspec
 from ...engine import errors
 from ...engine.errors import (
     BadEventError,
+    BusyError,
     ClosedError,
     InputError,
     RecurraError,
@@ -60,6 +61,7 @@ _STATUS: tuple[tuple[type[RecurraError], int], ...] = (
     (InputError, 422),
     (StoreFullError, 507),
     (StoreError, 503),
+    (BusyError, 503),
     (ClosedError, 503),
     (TrainingBusyError, 409),
     (TrainingError, 500),
@@ -166,9 +168,10 @@ def recommend(user: str, k: int, at: int | None, where: str | None, explain: boo
     return Request("GET", f"/v1/users/{_segment(user, 'user')}/recommendations", Recommendation, params)
 
 
-def similar(item: str, k: int) -> Request:
+def similar(item: str, k: int, where: str | None) -> Request:
     """Ask for the items most like one."""
-    return Request("GET", f"/v1/items/{_segment(item, 'item')}/similar", Recommendation, {"k": str(k)})
+    params = {"k": str(k)} | ({} if where is None else {"where": where})
+    return Request("GET", f"/v1/items/{_segment(item, 'item')}/similar", Recommendation, params)
 
 
 def history(user: str) -> Request:

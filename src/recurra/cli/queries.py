@@ -15,6 +15,7 @@ __all__ = ["add_to"]
 
 User = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
 K = Annotated[int, typer.Option("-k", metavar="N", help="How many items.")]
+Where = Annotated[str | None, typer.Option(metavar="EXPR", help="Only items whose attributes match.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def recommend(
     user: User,
     k: K = 10,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="Answer for this time: ms or RFC 3339.")] = None,
-    where: Annotated[str | None, typer.Option(metavar="EXPR", help="Only items whose attributes match.")] = None,
+    where: Where = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each part of the engine gave.")] = False,
     data: Data = None,
     url: Url = None,
@@ -50,6 +51,7 @@ def recommend(
 def similar(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="The item's id.")],
     k: K = 10,
+    where: Where = None,
     data: Data = None,
     url: Url = None,
     config: ConfigFile = None,
@@ -57,7 +59,7 @@ def similar(
 ) -> None:
     """Print the items most like one."""
     with opened(data, url, config) as engine:
-        answer = engine.similar(item, k)
+        answer = engine.similar(item, k, where=where)
     _print_answer(answer, json)
 
 
@@ -135,6 +137,8 @@ def _print_answer(answer: "Recommendation", json: str | None) -> None:
         table(rows, ("", "item", "title", "score", *parts))
         version = f"version {answer.version}" if answer.version else "without the model"
         say(f"answered by {answer.source}, {version}")
+        for note in answer.notes:
+            say(f"note: {note}")
         if answer.weights:
             _print_weights(answer.weights)
     write_json(answer, json)
