@@ -95,6 +95,11 @@ class Client:
         answer: list[VersionInfo] = self._send(wire.rollback(number))
         return answer
 
+    def digest(self) -> str:
+        """Return the SHA-256 over the canonical records of all users; takes minutes for millions of them."""
+        answer: wire.Digest = self._send(wire.digest(), timeout_s=None)
+        return answer.digest
+
     def health(self) -> Health:
         """Return the state of the service, with that of its source."""
         answer: Health = self._send(wire.health())
@@ -194,6 +199,11 @@ class AsyncClient:
         """As ``Client.rollback``."""
         answer: list[VersionInfo] = await self._send(wire.rollback(number))
         return answer
+
+    async def digest(self) -> str:
+        """As ``Client.digest``."""
+        answer: wire.Digest = await self._send(wire.digest(), timeout_s=None)
+        return answer.digest
 
     async def health(self) -> Health:
         """As ``Client.health``."""

@@ -47,6 +47,7 @@ _ANSWERS: dict[tuple[str, str], Any] = {
     ("get", "/livez"): wire.Liveness,
     ("get", "/readyz"): wire.Readiness,
     ("get", "/v1/live"): wire.PageFigures,
+    ("get", "/v1/digest"): wire.Digest,
 }
 # answers with another status than 200 and 422
 _FURTHER: dict[tuple[str, str], tuple[HTTPStatus, str, Any]] = {

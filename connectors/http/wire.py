@@ -29,6 +29,7 @@ from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation
 
 __all__ = [
     "DemoFigures",
+    "Digest",
     "Failure",
     "Forgotten",
     "History",
@@ -37,6 +38,7 @@ __all__ = [
     "Readiness",
     "Request",
     "Started",
+    "digest",
     "error_of",
     "forget",
     "health",
@@ -93,6 +95,12 @@ class Started(msgspec.Struct, frozen=True):
     """Answer to a request to train that does not wait."""
 
     started: bool = True
+
+
+class Digest(msgspec.Struct, frozen=True):
+    """SHA-256 over the canonical records of all users."""
+
+    digest: str
 
 
 class Liveness(msgspec.Struct, frozen=True):
@@ -204,6 +212,11 @@ def train(*, wait: bool) -> Request:
     return Request("POST", "/v1/train", TrainReport if wait else Started, {"wait": "true" if wait else "false"})
 
 
+def digest() -> Request:
+    """Ask for the digest of all users' records."""
+    return Request("GET", "/v1/digest", Digest)
+
+
 def health() -> Request:
     """Ask for the state of the service."""
     return Request("GET", "/health", Health)
@@ -252,7 +265,8 @@ def _record(value: Event | Forget | Item) -> dict[str, Any]:
 
 
 def _post(kind: str, values: Iterable[Event | Forget | Item], durable: bool) -> Request:
-    params = {"durable": "true"} if durable else {}
+    # the service may have other names for the fields
+    params = {"names": "standard"} | ({"durable": "true"} if durable else {})
     try:
         body = msgspec.json.encode([_record(value) for value in values])
     except (TypeError, UnicodeEncodeError) as error:
