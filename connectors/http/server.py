@@ -20,15 +20,12 @@ from .guard import LOOPBACK, Guard
 from .lanes import Lanes
 from .limits import Limits
 from .observed import Observed
-from .openapi import describe
+from .openapi import MAX_EVENTS, describe
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
 __all__ = ["LiveView", "create_app"]
-
-# more events than this in one request would hold up the other writers for too long
-MAX_EVENTS = 10_000
 
 # a list of so many bytes may become many times as many when it is decoded
 _LARGE_BYTES = 1 << 20
