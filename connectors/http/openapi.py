@@ -97,12 +97,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "user": {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES, **_ID},
     "item": {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES, **_ID},
     "k": {"type": "integer", "minimum": 1, "maximum": MAX_K, "default": 10},
-    "at": {
-        "anyOf": [
-            {"type": "integer", "minimum": 0, "maximum": MAX_TIME_MS},
-            {"type": "string", "format": "date-time"},
-        ]
-    },
+    "at": {"type": "string", "minLength": 1, "format": "moment"},
     "where": {"type": "string", "minLength": 1, "maxLength": 10_000, "format": "filter"},
 }
 # what an attribute of an item may be
@@ -113,7 +108,7 @@ _ATTRIBUTE: dict[str, Any] = {
         {"type": "null"},
         {"type": "boolean"},
         {"type": "integer", "minimum": 1 - 2**63, "maximum": 2**63 - 1},
-        {"type": "number", "minimum": -1e300, "maximum": 1e300},
+        {"type": "number"},
         {"type": "string"},
         {"type": "array", "items": {"$ref": "#/components/schemas/Attribute"}},
         {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Attribute"}},

@@ -1,6 +1,7 @@
 """Commands over what the engine knows: recommend, similar, history, forget, digest, audit."""
 
 import datetime as dt
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,15 +86,29 @@ def forget(user: User, data: Data = None, url: Url = None, config: ConfigFile = 
     say(f"erased the history, the seen set and the log entries of {user}", json)
 
 
-def digest(data: Data = None, json: Json = None) -> None:
+def digest(data: Data = None, url: Url = None, json: Json = None) -> None:
     """Print a SHA-256 over the records of all users, the same for the same events however they came."""
-    from recurra.engine.store import Reader
-
-    with Reader.open(require_store(data) / "store") as store:
-        value = store.digest()
+    value = _digest_of_store(data) if url is None else _digest_of_service(data, url)
     if json is None:
         say(value)
     write_json({"digest": value}, json)
+
+
+def _digest_of_store(data: Path | None) -> str:
+    from recurra.engine.store import Reader
+
+    with Reader.open(require_store(data) / "store") as store:
+        return store.digest()
+
+
+def _digest_of_service(data: Path | None, url: str) -> str:
+    import recurra
+    from recurra.engine.errors import ConfigError
+
+    if data is not None:
+        raise ConfigError("--data and --url exclude each other: give one of them")
+    with recurra.Client(url) as client:
+        return client.digest()
 
 
 def audit(

@@ -15,7 +15,7 @@ from schemathesis import GenerationMode
 
 import recurra
 from recurra.connectors.http import create_app
-from recurra.engine.events import MAX_ID_BYTES
+from recurra.engine.events import MAX_ID_BYTES, MAX_TIME_MS
 
 from .conftest import START_MS, Service
 from .test_guard import call
@@ -35,10 +35,9 @@ schemathesis.openapi.format(
     # a client resolves dot segments before it sends
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=MAX_ID_BYTES // 4).filter(lambda text: text.strip(".")),
 )
-schemathesis.openapi.format(
-    "date-time",
-    st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2200, 1, 1)).map(lambda moment: f"{moment.isoformat()}Z"),
-)
+MOMENTS = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2200, 1, 1)).map(lambda moment: f"{moment.isoformat()}Z")
+schemathesis.openapi.format("date-time", MOMENTS)
+schemathesis.openapi.format("moment", MOMENTS | st.integers(0, MAX_TIME_MS).map(str))
 
 
 @pytest.fixture(scope="module")
