@@ -1,5 +1,6 @@
 """The engine as a service: a source of events, training in the background, the HTTP endpoint, until it is stopped."""
 
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -42,6 +43,9 @@ def run_service(
             stack.callback(api.close)
             api.start()
         engine = stack.enter_context(open(data, config))
+        # what was read stays: looking through all of it for cycles would hold up everyone for up to a second
+        gc.collect()
+        gc.freeze()
         health = engine.health()
         say(f"store {data}: {health.users} users, {health.events} events, {_serving(engine)}")
         reader = _open_source(source, engine, config, Path(data))

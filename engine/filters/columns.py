@@ -1,7 +1,7 @@
 """Columns of item attributes: every distinct value once, and for every item the number of its value."""
 
 import ast
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from ..events import Item
 from .expression import COMPARISONS
 from .texts import Texts
 
-__all__ = ["Breathe", "Column", "attributes_of", "compare", "pieces", "value_of"]
+__all__ = ["Breathe", "Column", "attributes_of", "compare", "value_of"]
 
 # called between pieces of work; raises to give it up
 Breathe = Callable[[], None]
@@ -58,17 +58,13 @@ def compare(op: type[ast.cmpop], left: Any, right: Any) -> bool:
         return False
 
 
-def pieces(values: Sequence[Any], breathe: Breathe) -> Iterator[Sequence[Any]]:
-    """Iterate over parts of ``values``, with a breath before each."""
-    for start in range(0, len(values), _PIECE):
-        breathe()
-        yield values[start : start + _PIECE]
-
-
 def _each(test: Callable[[Any], bool], values: Sequence[Any], breathe: Breathe) -> Bools:
     """Return the outcome of a test of every value."""
-    found = [test(value) for part in pieces(values, breathe) for value in part]
-    return np.array(found, np.bool_)
+    found = np.zeros(len(values), np.bool_)
+    for start in range(0, len(values), _PIECE):
+        breathe()
+        found[start : start + _PIECE] = [test(value) for value in values[start : start + _PIECE]]
+    return found
 
 
 class _Group:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...kernels.arrays import Bools, Int32s
-from .columns import Breathe, Column, compare, pieces
+from .columns import Breathe, Column, compare
 from .expression import literal
 
 __all__ = ["evaluate"]
@@ -15,6 +15,8 @@ __all__ = ["evaluate"]
 _FALSE_TRUE = (False, True)
 # pairs of values of two sides that are few enough to take all of them; of more, the items' own
 _TABLE = 1 << 12
+# items that are looked at one by one between two breaths
+_PIECE = 512
 
 
 class _Side(NamedTuple):
@@ -28,6 +30,15 @@ class _Side(NamedTuple):
 
 class _Literal(NamedTuple):
     value: Any
+
+
+class _List(NamedTuple):
+    """A list of the values of sides, made for some items at a time: as many lists as items would burden the memory."""
+
+    sides: "list[_Any]"
+
+
+_Any = _Side | _Literal | _List
 
 
 def evaluate(tree: ast.expr, columns: Callable[[str], Column | None], count: int, breathe: Breathe) -> Bools:
@@ -59,12 +70,11 @@ class _Evaluation:
                 checks = [self._compare(type(op), sides[i], sides[i + 1]) for i, op in enumerate(ops)]
                 return np.array(np.logical_and.reduce(checks), np.bool_)
         side = self._side(node)
-        if isinstance(side, _Literal):
-            return np.full(self._count, bool(side.value))
-        truths = [bool(value) for value in side.values] if side.column is None else side.column.truths
-        return np.array(truths, np.bool_)[side.codes]
+        if isinstance(side, _Side) and side.column is not None:
+            return np.array(side.column.truths, np.bool_)[side.codes]
+        return np.full(self._count, bool(side.sides if isinstance(side, _List) else self._some(side, 0, 1)[0]))
 
-    def _side(self, node: ast.expr) -> _Side | _Literal:
+    def _side(self, node: ast.expr) -> _Any:
         if literal(node):
             return _Literal(_value(node))
         match node:
@@ -72,54 +82,38 @@ class _Evaluation:
                 column = self._columns(name)
                 return _Literal(None) if column is None else _Side(column.values, column.codes(self._count), column)
             case ast.List(elts=elements) | ast.Tuple(elts=elements):
-                return self._list([self._side(element) for element in elements])
+                return _List([self._side(element) for element in elements])
         return _Side(_FALSE_TRUE, self.truth(node).astype(np.int32))
 
-    def _list(self, sides: list[_Side | _Literal]) -> _Side | _Literal:
-        joined: _Side | _Literal = _Literal([])
-        for side in sides:
-            joined = self._each_pair(lambda start, value: [*start, value], joined, side)
-        return joined
-
-    def _compare(self, op: type[ast.cmpop], left: _Side | _Literal, right: _Side | _Literal) -> Bools:
+    def _compare(self, op: type[ast.cmpop], left: _Any, right: _Any) -> Bools:
         breathe = self._breathe
+        if isinstance(left, _Literal) and isinstance(right, _Literal):
+            return np.full(self._count, compare(op, left.value, right.value))
         if isinstance(left, _Side) and isinstance(right, _Literal) and left.column is not None:
             return left.column.left_of(op, right.value, breathe)[left.codes]
         if isinstance(left, _Literal) and isinstance(right, _Side) and right.column is not None:
             if op in (ast.In, ast.NotIn):
                 return right.column.right_of(op, left.value, breathe)[right.codes]
             return right.column.left_of(_MIRROR[op], left.value, breathe)[right.codes]
-        found = self._each_pair(lambda one, other: compare(op, one, other), left, right)
-        if isinstance(found, _Literal):
-            return np.full(self._count, found.value)
-        return np.array(found.values, np.bool_)[found.codes]
-
-    def _each_pair(
-        self, join: Callable[[Any, Any], Any], left: _Side | _Literal, right: _Side | _Literal
-    ) -> _Side | _Literal:
-        """Apply a function of two values to their pairs."""
-        if isinstance(left, _Literal) and isinstance(right, _Literal):
-            return _Literal(join(left.value, right.value))
-        if isinstance(left, _Literal):
-            assert isinstance(right, _Side)
-            return _Side(self._map(lambda value: join(left.value, value), right.values), right.codes)
-        if isinstance(right, _Literal):
-            return _Side(self._map(lambda value: join(value, right.value), left.values), left.codes)
-        width = len(right.values)
-        if len(left.values) * width <= _TABLE:
-            ones, others = np.divmod(np.arange(len(left.values) * width), width)
-            codes = left.codes * np.int32(width) + right.codes
-        else:
-            ones, others, codes = left.codes, right.codes, np.arange(self._count, dtype=np.int32)
-        lefts, rights = left.values, right.values
-        pairs = list(zip(ones.tolist(), others.tolist(), strict=True))
-        return _Side(self._map(lambda pair: join(lefts[pair[0]], rights[pair[1]]), pairs), codes)
-
-    def _map(self, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
-        found: list[Any] = []
-        for part in pieces(values, self._breathe):
-            found += map(function, part)
+        if isinstance(left, _Side) and isinstance(right, _Side) and len(left.values) * len(right.values) <= _TABLE:
+            pairs = [[compare(op, one, other) for other in right.values] for one in left.values]
+            return np.array(pairs, np.bool_)[left.codes, right.codes]
+        found = np.zeros(self._count, np.bool_)
+        for start in range(0, self._count, _PIECE):
+            breathe()
+            stop = min(start + _PIECE, self._count)
+            both = zip(self._some(left, start, stop), self._some(right, start, stop), strict=True)
+            found[start:stop] = [compare(op, one, other) for one, other in both]
         return found
+
+    def _some(self, side: _Any, start: int, stop: int) -> Sequence[Any]:
+        """Return the values of a side for items ``start`` to ``stop``."""
+        if isinstance(side, _Literal):
+            return [side.value] * (stop - start)
+        if isinstance(side, _Side):
+            return [side.values[code] for code in side.codes[start:stop].tolist()]
+        columns = [self._some(part, start, stop) for part in side.sides]
+        return [list(values) for values in zip(*columns, strict=True)]
 
 
 _MIRROR: dict[type[ast.cmpop], type[ast.cmpop]] = {
