@@ -31,7 +31,7 @@ _PREPARE = 10
 _ALWAYS = ("available", "categories", "item", "title")
 _SHOWN = 20
 _LOOK_S = 0.02
-# between two pieces of work the interpreter is left to other threads for so long
+# between two pieces of work the interpreter is left to other threads for as long as a piece took, and so long at least
 _REST_S = 0.0001
 
 
@@ -185,14 +185,18 @@ class _Index:
 
 def _breath(limit_s: float, gone: Callable[[], bool] | None, rest_s: float = _REST_S) -> Breathe:
     """Return what stops work that takes longer than ``limit_s``, or that nobody waits for, and lets others run."""
-    deadline = time.monotonic() + limit_s
+    woke = time.monotonic()
+    deadline = woke + limit_s
 
     def breathe() -> None:
+        nonlocal woke
         if gone is not None and gone():
             raise BusyError("the filter was given up: its client has gone")
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise BusyError(f"the filter took more than {limit_s:g} s; ask again later, or for less")
         if rest_s:
-            time.sleep(rest_s)
+            time.sleep(max(rest_s, min(now - woke, limit_s / 10)))
+            woke = time.monotonic()
 
     return breathe
