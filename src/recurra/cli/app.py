@@ -48,7 +48,7 @@ def _root(
 
 for part in (demo, run, replay, evaluate, queries, versions, doctor):
     part.add_to(app)
-app.add_typer(bench.app, name="bench")
+app.add_typer(bench.app, name="bench", short_help=bench.app.info.help)
 for group in (app, bench.app):
     for command in group.registered_commands:
         # a list of commands would cut a first sentence that it has to shorten
