@@ -1,5 +1,6 @@
 """The engine as a service: a source of events, training in the background, the HTTP endpoint, until it is stopped."""
 
+import gc
 import os
 import sys
 import threading
@@ -32,24 +33,27 @@ def run_service(
     config: Config,
     *,
     source: str,
-    api: tuple[str, int] | None,
+    api: Listener | None,
     stopped: threading.Event,
     say: Callable[[str], None],
 ) -> None:
     """Run until ``stopped`` is set; ``say`` gets a line for everything that a person should know.
 
     ``source`` is ``kafka://HOST:PORT/TOPIC``, a file, ``-`` for JSON lines on standard input, or ``none``. When a file
-    or standard input ends the service stays up and answers. Raises ``RecurraError`` if it cannot start, or if the
-    source needs a person to continue; everything applied until then is kept.
+    or standard input ends the service stays up and answers. ``api`` is closed at the end; from its start it answers
+    that the process lives, and everything else when the engine has recovered. Raises ``RecurraError`` if it cannot
+    start, or if the source needs a person to continue; everything applied until then is kept.
     """
     # the process is the service's own, so that this hides the files of libraries too
     os.umask(config.store.hidden_bits)
     with ExitStack() as stack:
-        # the address first: it costs nothing, and another service may have it
-        listener = None if api is None else Listener(*api)
-        if listener is not None:
-            stack.callback(listener.close)
+        if api is not None:
+            stack.callback(api.close)
+            api.start()
         engine = stack.enter_context(open(data, config))
+        # what was read stays: looking through all of it for cycles would hold up everyone for up to a second
+        gc.collect()
+        gc.freeze()
         health = engine.health()
         say(f"store {data}: {health.users} users, {health.events} events, {_serving(engine)}")
         reader = _open_source(source, engine, config, Path(data))
@@ -58,11 +62,11 @@ def run_service(
         runner = _Runner(reader, stopped)
         # once the listener is closed, nothing waits for what the source would still bring
         stack.callback(runner.join)
-        if listener is not None:
-            stack.callback(listener.close)
-            hosts = allowed_hosts(listener.host, config.api.hosts)
-            listener.start(create_app(engine, source=reader.health, hosts=hosts))
-            say(f"serving {listener.url}")
+        if api is not None:
+            stack.callback(api.close)
+            hosts = allowed_hosts(api.host, config.api.hosts)
+            api.start(create_app(engine, source=reader.health, hosts=hosts))
+            say(f"serving {api.url}")
         runner.start()
         say(f"reading {source}" if source != "none" else "waiting for events over HTTP")
         _watch(runner, engine, stopped, say)

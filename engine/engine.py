@@ -1,7 +1,7 @@
 """Engine: store, caches, training and answers behind one thread-safe object."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, overload
@@ -189,24 +189,33 @@ class Engine:
             self._writable().ingest.note_source(source, info, offset)
 
     def recommend(
-        self, user: str, k: int = 10, *, at: int | None = None, where: str | None = None, explain: bool = False
+        self,
+        user: str,
+        k: int = 10,
+        *,
+        at: int | None = None,
+        where: str | None = None,
+        explain: bool = False,
+        gone: Callable[[], bool] | None = None,
     ) -> Recommendation:
         """Return the best ``k`` items for a user, without those the user had and those not available.
 
-        ``at`` is the time of the query in ms (now if None); ``where`` limits the items by their attributes, for
-        example ``"'Drama' in categories"``. Unknown users get popular items. Fewer than ``k`` items
-        come back only if fewer are allowed. Raises ``InputError`` for a bad ``k`` or filter.
+        ``at`` is the time of the query in ms (now if None); ``where`` limits the items: ``"'Drama' in categories"``.
+        Unknown users get popular items. Fewer than ``k`` items come back only if fewer are allowed. ``gone`` is asked
+        now and then whether to give a filter up. Raises ``InputError`` and, for a slow filter, ``BusyError``.
         """
         self._check_open()
         with self._metrics.query_seconds.time():
-            answer = self._queries.recommend(user, k, at_ms=at, where=where, explain=explain)
+            answer = self._queries.recommend(user, k, at_ms=at, where=where, explain=explain, gone=gone)
         self._metrics.answers.labels(answer.source).inc()
         return answer
 
-    def similar(self, item: str, k: int = 10) -> Recommendation:
-        """Return the ``k`` items nearest to an item; raises ``UnknownItemError``."""
+    def similar(
+        self, item: str, k: int = 10, *, where: str | None = None, gone: Callable[[], bool] | None = None
+    ) -> Recommendation:
+        """Return the ``k`` items nearest to an item; see `recommend`. Raises ``UnknownItemError``."""
         self._check_open()
-        return self._queries.similar(item, k)
+        return self._queries.similar(item, k, where=where, gone=gone)
 
     def history(self, user: str) -> list[HistoryEntry]:
         """Return the kept events of a user, oldest first; raises ``UnknownUserError``."""

@@ -21,6 +21,7 @@ RecurraError
 ├── TrainingError
 │   └── TrainingBusyError
 ├── ServiceError
+├── BusyError
 └── ClosedError
 ```
 
@@ -30,6 +31,7 @@ Every message says what was expected, what was given and, where there is somethi
 __all__ = [
     "BadEventError",
     "BrokerError",
+    "BusyError",
     "ClosedError",
     "ConfigError",
     "InputError",
@@ -130,6 +132,10 @@ class TrainingBusyError(TrainingError):
 
 class ServiceError(RecurraError):
     """The HTTP service could not be reached, or answered with something that is not its own."""
+
+
+class BusyError(RecurraError):
+    """There is more to do than can be done at once, or the request took more than its share; ask again later."""
 
 
 class ClosedError(RecurraError):

@@ -1,9 +1,8 @@
 """Queries, the read path: candidates of every source, mixed and ranked, without the user's own items."""
 
 import logging
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,9 +13,9 @@ from ..kernels.jit import jit
 from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
-from .events import MAX_TIME_MS, Event, Item, check_id
+from .events import MAX_TIME_MS, Event, check_id
 from .fast import Context, activation, spread
-from .filters import compile_filter
+from .filters import Masks, Selection
 from .metrics import Metrics
 from .mix import Situation
 from .results import HistoryEntry, MixWeights, Recommendation, Scores
@@ -34,8 +33,6 @@ MAX_K = 10_000
 _EXPECTED = 10
 # share of the candidates that the error memory brings
 _MINOR = 4
-# masks of filters are kept for this many expressions
-_MASKS = 64
 
 
 _NO_ROWS: Int32s = np.empty(0, np.int32)
@@ -75,19 +72,30 @@ class Queries:
         self._clock = clock
         self._config = config
         self._metrics = metrics
-        self._masks: OrderedDict[str, tuple[object, Bools]] = OrderedDict()
+        self._masks = Masks(lambda: store.items, config.retrieval.filter_ms / 1000)
         # the mixture learns from an event that a replay has just asked about: one scoring serves both
         self._last: tuple[tuple[object, ...], Ranked] | None = None
 
-    def recommend(self, user: str, k: int, *, at_ms: int | None, where: str | None, explain: bool) -> Recommendation:
+    def recommend(
+        self,
+        user: str,
+        k: int,
+        *,
+        at_ms: int | None,
+        where: str | None,
+        explain: bool,
+        gone: Callable[[], bool] | None = None,
+    ) -> Recommendation:
         """Return the best ``k`` items for a user; see ``Engine.recommend``."""
         _check(user, "user", k)
         if at_ms is not None and (
             isinstance(at_ms, bool) or not isinstance(at_ms, int) or not 0 <= at_ms <= MAX_TIME_MS
         ):
             raise InputError(f"at must be an integer from 0 to {MAX_TIME_MS} (milliseconds), got {at_ms!r:.40}")
+        # before the user is read: a filter may have to wait for its turn
+        selection = None if where is None else self._masks.select(where, gone)
         who = self._user(user)
-        ranked = self._rank(who, self._now(at_ms), self._allowed(who, where), k)
+        ranked = self._rank(who, self._now(at_ms), self._allowed(who, selection), k)
         best = top(ranked.mix, k)
         rows = ranked.rows[best]
         return Recommendation(
@@ -98,6 +106,7 @@ class Queries:
             titles=[self._title(row) for row in rows.tolist()],
             explain=_explained(ranked, best) if explain else None,
             weights=self._weights(ranked.situation) if explain else None,
+            notes=[] if selection is None else selection.notes,
         )
 
     def _weights(self, situation: Situation) -> MixWeights:
@@ -105,22 +114,27 @@ class Queries:
             mix = self._caches.mix
             return msgspec.structs.replace(mix.weights(), answered=mix.chosen(situation))
 
-    def similar(self, item: str, k: int) -> Recommendation:
+    def similar(
+        self, item: str, k: int, *, where: str | None = None, gone: Callable[[], bool] | None = None
+    ) -> Recommendation:
         """Return the ``k`` items nearest to an item: by the model if it knows the item, else by co-occurrence."""
         _check(item, "item", k)
         row = self._store.items.row(item)
         if row is None:
             raise UnknownItemError(f"item {item!r} is not known: no event and no catalogue record of it was applied")
+        selection = None if where is None else self._masks.select(where, gone)
+        allowed = self._selected(selection)
+        allowed[row : row + 1] = False
         with self._caches.lock:
             serving = self._caches.serving
             if serving is not None and row < serving.items.known.size and serving.items.known[row]:
-                allowed = _searchable(self._store.items.available, serving.items.known)
-                allowed[row] = False
-                rows, scores = serving.items.similar(row, k, allowed)
-                return self._list(rows, scores, serving.number, "model")
-            rows, scores = self._caches.fast.similar(row, k)
-            rows_ok = self._store.items.available[rows]
-            return self._list(rows[rows_ok], scores[rows_ok], 0, "memory")
+                rows, scores = serving.items.similar(row, k, _searchable(allowed, serving.items.known))
+                found = self._list(rows, scores, serving.number, "model")
+            else:
+                rows, scores = self._caches.fast.similar(row, k if selection is None else allowed.size)
+                kept = np.flatnonzero(_of(allowed, rows))[:k]
+                found = self._list(rows[kept], scores[kept], 0, "memory")
+        return found if selection is None else msgspec.structs.replace(found, notes=selection.notes)
 
     def history(self, user: str) -> list[HistoryEntry]:
         """Return the kept events of a user, oldest first."""
@@ -294,30 +308,22 @@ class Queries:
             serving.drop(who.row)
             return None
 
-    def _allowed(self, who: _User, where: str | None) -> Bools:
+    def _allowed(self, who: _User, selection: Selection | None) -> Bools:
         """Return a fresh mask over all items: available, matching the filter, not the user's own."""
-        allowed = self._store.items.available.copy()
-        if where is not None:
-            # items that came in since the mask was made match no filter yet
-            mask = self._mask(where)[: allowed.size]
-            allowed[: mask.size] &= mask
-            allowed[mask.size :] = False
+        allowed = self._selected(selection)
         if self._config.retrieval.exclude_seen:
             allowed[who.seen[who.seen < allowed.size]] = False
         return allowed
 
-    def _mask(self, where: str) -> Bools:
-        items = self._store.items
-        state = (len(items), self._store.item_changes)
-        kept = self._masks.get(where)
-        if kept is None or kept[0] != state:
-            test = compile_filter(where)
-            rows = range(len(items))
-            mask = np.fromiter((test(_attributes(items.id(row), items.record(row))) for row in rows), np.bool_)
-            kept = self._masks[where] = (state, mask)
-            if len(self._masks) > _MASKS:
-                self._masks.popitem(last=False)
-        return kept[1]
+    def _selected(self, selection: Selection | None) -> Bools:
+        """Return a fresh mask over all items: available, matching the filter."""
+        allowed = self._store.items.available.copy()
+        if selection is not None:
+            # items that came in since the mask was made match no filter yet
+            mask = selection.mask[: allowed.size]
+            allowed[: mask.size] &= mask
+            allowed[mask.size :] = False
+        return allowed
 
     def _now(self, at_ms: int | None) -> int:
         return self._clock.now_ms() if at_ms is None else at_ms
@@ -338,6 +344,11 @@ def _searchable(allowed: Bools, known: Bools) -> Bools:
     """Limit a mask over all items to those that the index has and the version knows; either may be of earlier."""
     size = min(allowed.size, known.size)
     return allowed[:size] & known[:size]
+
+
+def _of(allowed: Bools, rows: Int32s) -> Bools:
+    """Return which rows are allowed; one that came in since the mask was made is not."""
+    return np.array(allowed[np.minimum(rows, allowed.size - 1)] & (rows < allowed.size), np.bool_)
 
 
 def _union(found: list[Int32s], allowed: Bools) -> Int32s:
@@ -365,18 +376,6 @@ def _check(name: object, what: str, k: object) -> None:
     check_id(name, what)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
         raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
-
-
-def _attributes(item: str | None, record: Item | None) -> Mapping[str, Any]:
-    if record is None:
-        return {"item": item, "categories": [], "available": True}
-    return {
-        **record.attributes,
-        "item": record.item,
-        "title": record.title,
-        "categories": record.categories,
-        "available": record.available,
-    }
 
 
 def _explained(ranked: Ranked, best: npt.NDArray[np.int64]) -> list[dict[str, float | None]]:

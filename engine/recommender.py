@@ -26,8 +26,8 @@ class Recommender(Protocol):
         """Return the best ``k`` items for a user, as of ``at`` ms (None: now), limited by the filter ``where``."""
         ...
 
-    def similar(self, item: str, k: int = 10) -> Recommendation:
-        """Return the ``k`` items nearest to an item; raises ``UnknownItemError``."""
+    def similar(self, item: str, k: int = 10, *, where: str | None = None) -> Recommendation:
+        """Return the ``k`` items nearest to an item, limited by ``where``; raises ``UnknownItemError``."""
         ...
 
     def history(self, user: str) -> list[HistoryEntry]:

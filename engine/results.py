@@ -84,7 +84,8 @@ class Recommendation(msgspec.Struct, frozen=True):
     ``version`` is the model version that answered (0 = none), ``source`` the rung that did: ``mix`` (model and
     memories), ``memory`` (no model for this answer), ``popular`` (nothing known of the user), ``catalogue`` (no events
     at all yet). ``explain`` holds, for every item, the score of each part, and ``weights``
-    what the mixture makes of them.
+    what the mixture makes of them. ``notes`` say what is odd about the question: a filter over an attribute that no
+    item has.
     """
 
     items: list[str]
@@ -94,6 +95,7 @@ class Recommendation(msgspec.Struct, frozen=True):
     titles: list[str | None] = []
     explain: list[dict[str, float | None]] | None = None
     weights: MixWeights | None = None
+    notes: list[str] = []
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):

@@ -13,7 +13,11 @@ import recurra
 
 VERBS = sorted(name for name in vars(recurra.Recommender) if not name.startswith("_"))
 # what an engine or a client offers beyond the shared verbs may have further parameters of its own
-FURTHER = {("Engine", "train"): {"active_users"}}
+FURTHER = {
+    ("Engine", "train"): {"active_users"},
+    ("Engine", "recommend"): {"gone"},
+    ("Engine", "similar"): {"gone"},
+}
 
 
 def _signature(owner: Any, verb: str) -> inspect.Signature:

@@ -125,7 +125,7 @@ def _parameter(flag: str, words: str) -> str:
 
 def _http() -> Iterator[str]:
     # routes are described without being called: no engine
-    without_data: Any = SimpleNamespace(registry=CollectorRegistry())
+    without_data: Any = SimpleNamespace(registry=CollectorRegistry(), config=recurra.Config())
     document = create_app(without_data).openapi()
     yield "# HTTP"
     yield (

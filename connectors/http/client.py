@@ -54,9 +54,9 @@ class Client:
         answer: Recommendation = self._send(wire.recommend(user, k, at, where, explain))
         return answer
 
-    def similar(self, item: str, k: int = 10) -> Recommendation:
+    def similar(self, item: str, k: int = 10, *, where: str | None = None) -> Recommendation:
         """Return the items most like ``item``."""
-        answer: Recommendation = self._send(wire.similar(item, k))
+        answer: Recommendation = self._send(wire.similar(item, k, where))
         return answer
 
     def history(self, user: str) -> list[HistoryEntry]:
@@ -94,6 +94,11 @@ class Client:
         """Serve version ``number`` again; returns all versions."""
         answer: list[VersionInfo] = self._send(wire.rollback(number))
         return answer
+
+    def digest(self) -> str:
+        """Return the SHA-256 over the canonical records of all users; takes minutes for millions of them."""
+        answer: wire.Digest = self._send(wire.digest(), timeout_s=None)
+        return answer.digest
 
     def health(self) -> Health:
         """Return the state of the service, with that of its source."""
@@ -154,9 +159,9 @@ class AsyncClient:
         answer: Recommendation = await self._send(wire.recommend(user, k, at, where, explain))
         return answer
 
-    async def similar(self, item: str, k: int = 10) -> Recommendation:
+    async def similar(self, item: str, k: int = 10, *, where: str | None = None) -> Recommendation:
         """As ``Client.similar``."""
-        answer: Recommendation = await self._send(wire.similar(item, k))
+        answer: Recommendation = await self._send(wire.similar(item, k, where))
         return answer
 
     async def history(self, user: str) -> list[HistoryEntry]:
@@ -194,6 +199,11 @@ class AsyncClient:
         """As ``Client.rollback``."""
         answer: list[VersionInfo] = await self._send(wire.rollback(number))
         return answer
+
+    async def digest(self) -> str:
+        """As ``Client.digest``."""
+        answer: wire.Digest = await self._send(wire.digest(), timeout_s=None)
+        return answer.digest
 
     async def health(self) -> Health:
         """As ``Client.health``."""

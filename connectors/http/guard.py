@@ -5,6 +5,7 @@ whose ``Origin`` or ``Sec-Fetch-Site`` says so, bodies of the types that forms s
 service's (DNS rebinding). It adds the headers that keep a browser from guessing types and from framing the page.
 """
 
+import asyncio
 import re
 from collections.abc import Collection
 from http import HTTPStatus
@@ -15,11 +16,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import wire
+from .limits import SCARCE, Limits
 
-__all__ = ["LOOPBACK", "Guard", "allowed_hosts"]
+__all__ = ["LOOPBACK", "PROTECTION", "Guard", "allowed_hosts"]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
+# what keeps a browser from guessing types, from telling others, and from framing an answer
+PROTECTION = (
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("content-security-policy", "frame-ancestors 'none'"),
+)
+
+_HEALTH = ("/livez", "/readyz", "/health")
 _READS = ("GET", "HEAD", "OPTIONS")
 # a form can send these without asking first; the third one, urlencoded, is also what curl -d says
 _FORM_TYPES = ("text/plain", "multipart/form-data")
@@ -40,9 +50,10 @@ def allowed_hosts(bound: str, configured: Collection[str]) -> frozenset[str] | N
 class Guard:
     """ASGI middleware; ``hosts`` are the names that requests may give, None for any."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, limits: Limits) -> None:
         self._app = app
         self._hosts = hosts
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on and add the headers to its answer."""
@@ -53,10 +64,11 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["x-content-type-options"] = "nosniff"
-                headers["referrer-policy"] = "no-referrer"
-                headers.setdefault("content-security-policy", "frame-ancestors 'none'")
-            await send(message)
+                for name, value in PROTECTION:
+                    headers.setdefault(name, value)
+            # a client that does not read would hold its connection, and the answer, for ever
+            async with asyncio.timeout(self._limits.answer_s):
+                await send(message)
 
         refused = self._refusal(scope)
         if refused is None:
@@ -65,11 +77,18 @@ class Guard:
         status, reason = refused
         body = msgspec.json.encode(wire.Failure("ServiceError", reason))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        # the body of the request, if it has one, is not read
+        headers.append((b"connection", b"close"))
         await send_with_headers({"type": "http.response.start", "status": int(status), "headers": headers})
         await send_with_headers({"type": "http.response.body", "body": body})
 
     def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
         headers = Headers(scope=scope)
+        if SCARCE in scope.get("state", {}) and scope["path"] not in _HEALTH:
+            return HTTPStatus.SERVICE_UNAVAILABLE, "the service has too many connections; ask again later"
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # proxies disagree on which of the two counts
+            return HTTPStatus.BAD_REQUEST, "a request may not have both Content-Length and Transfer-Encoding"
         host = _name(headers.get("host", ""))
         if self._hosts is not None and host not in self._hosts:
             return HTTPStatus.MISDIRECTED_REQUEST, f"the host {host!r} is not served here; see [api] hosts"

@@ -6,15 +6,43 @@ import threading
 import time
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...engine.errors import ConfigError, ServiceError
+from .limits import Limits, protocol
 
 __all__ = ["Listener"]
 
 _START_S = 10.0
 # open connections get this long to finish when the service stops
 _STOP_S = 3
+# a long filter, written in a URL
+_HEADER_BYTES = 64 << 10
+
+
+class _Front:
+    """ASGI application that passes requests on to another one, and while there is none says that it is starting."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await _starting(scope["path"])(scope, receive, send)
+
+
+def _starting(path: str) -> JSONResponse:
+    headers = {"x-content-type-options": "nosniff", "content-security-policy": "frame-ancestors 'none'"}
+    if path == "/livez":
+        return JSONResponse({"status": "ok"}, headers=headers)
+    headers |= {"retry-after": "1", "connection": "close"}
+    reason = "engine: recovering, the service is starting"
+    if path == "/readyz":
+        return JSONResponse({"status": "not ready", "reasons": [reason]}, 503, headers)
+    return JSONResponse({"error": "BusyError", "message": reason}, 503, headers)
 
 
 class Listener:
@@ -23,7 +51,7 @@ class Listener:
     Raises ``ConfigError`` if the address is not free, before anything else is set up. ``port`` 0 takes a free one.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, limits: Limits = Limits()) -> None:  # noqa: B008  # a constant
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # with the protocol named, the event loop turns Nagle's algorithm off: it would hold answers back for 40 ms
         self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -36,6 +64,8 @@ class Listener:
             reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
             raise ConfigError(f"cannot serve HTTP at {host}:{port}: {reason}; choose another address") from None
         self.host, self.port = host, self._socket.getsockname()[1]
+        self._limits = limits
+        self._front = _Front()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -47,10 +77,23 @@ class Listener:
         )
         return f"http://{name}:{self.port}"
 
-    def start(self, app: FastAPI) -> None:
-        """Serve ``app``; returns when requests are answered."""
+    def start(self, app: ASGIApp | None = None) -> None:
+        """Serve ``app``; returns when requests are answered.
+
+        None answers that the process lives and is not ready yet; a second call brings the application.
+        """
+        self._front.app = app
+        if self._server is not None:
+            return
         config = uvicorn.Config(
-            app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=_STOP_S
+            self._front,
+            http=protocol(self._limits),
+            ws="none",
+            h11_max_incomplete_event_size=_HEADER_BYTES,
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=_STOP_S,
         )
         self._server = server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -3,34 +3,36 @@
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
-from anyio.to_thread import run_sync
-from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.exceptions import HTTPException
 
-from ...engine.errors import BadEventError, InputError, RecurraError
+from ...engine.errors import BadEventError, BusyError
 from ...engine.events import Decoder, Event, Forget, Item
 from ...engine.results import Health, SourceHealth
 from . import wire
+from .bodies import Bodies, TooLargeError
+from .failures import add_failures, as_json, only_known_parameters
 from .guard import LOOPBACK, Guard
+from .lanes import Lanes
+from .limits import Limits
 from .observed import Observed
-from .openapi import describe
+from .openapi import MAX_EVENTS, describe
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
-__all__ = ["MAX_BODY_BYTES", "LiveView", "create_app"]
+__all__ = ["LiveView", "create_app"]
 
-MAX_BODY_BYTES = 8 << 20
-# more events than this in one request would hold up the other writers for too long
-MAX_EVENTS = 10_000
-
-_PAGE = Path(__file__).with_name("page.html")
+# a list of so many bytes may become many times as many when it is decoded
+_LARGE_BYTES = 1 << 20
+_PAGES = {"/": Path(__file__).with_name("page.html"), "/docs": Path(__file__).with_name("docs.html")}
+_PAGE_POLICY = (
+    "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
+)
 
 
 class LiveView(Protocol):
@@ -57,9 +59,12 @@ class _Id(Convertor[str]):
 
 register_url_convertor("id", _Id())
 
-
-class _TooLargeError(InputError):
-    """The request's body is larger than the service accepts."""
+K = Annotated[int, Query(description="how many items")]
+Where = Annotated[str | None, Query(description="filter over item attributes: 'Drama' in categories")]
+Durable = Annotated[bool, Query(description="answer when a power loss cannot undo it")]
+Names = Annotated[
+    Literal["configured", "standard"], Query(description="names of the fields: those of `[events]`, or user, item, ...")
+]
 
 
 def create_app(
@@ -68,6 +73,7 @@ def create_app(
     live: LiveView | None = None,
     source: Callable[[], SourceHealth] | None = None,
     hosts: frozenset[str] | None = LOOPBACK,
+    limits: Limits = Limits(),  # noqa: B008  # a constant
 ) -> FastAPI:
     """Return the ASGI application that serves ``engine``.
 
@@ -79,87 +85,102 @@ def create_app(
         title="recurra",
         description="Recommendations that reflect a user's last event.",
         version="1",
-        swagger_ui_parameters={"defaultModelsExpandDepth": -1},
+        dependencies=[Depends(only_known_parameters)],
+        # FastAPI's own pages load scripts from elsewhere
+        docs_url=None,
+        redoc_url=None,
     )
-    _add_failures(app)
-    _add_writing(app, engine)
-    _add_reading(app, engine)
-    _add_versions(app, engine)
-    _add_status(app, engine, live, source)
+    lanes = Lanes()
+    add_failures(app)
+    _add_writing(app, engine, lanes, Bodies(limits))
+    _add_reading(app, engine, lanes)
+    _add_versions(app, engine, lanes)
+    _add_status(app, engine, lanes, live, source)
+    _add_pages(app)
     describe(app)
     app.add_middleware(Observed, registry=engine.registry)
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Guard, hosts=hosts, limits=limits)
     return app
 
 
-def _add_writing(app: FastAPI, engine: "Engine") -> None:
-    decoder = Decoder()
+def _add_writing(app: FastAPI, engine: "Engine", lanes: Lanes, bodies: Bodies) -> None:
+    decoders = {"configured": Decoder(engine.config.events), "standard": Decoder()}
 
     async def ingest(request: Request, durable: bool, decode: Callable[[bytes], Event | Forget | Item]) -> Response:
-        body = await _body(request)
-
-        def apply() -> Response:
-            return _json(engine.ingest(_decoded(body, decode), durable=durable))
-
-        return await run_sync(apply)
+        async with bodies.read(request) as body:
+            lane = lanes.writes if len(body) < _LARGE_BYTES else lanes.large_writes
+            return as_json(await lane.run(lambda: engine.ingest(_decoded(body, decode), durable=durable)))
 
     @app.post("/v1/events", tags=["events"], summary="Apply one event or a list of events")
-    async def events(request: Request, durable: bool = False) -> Response:
-        """Nothing of the list is applied if one of it is bad. `durable` waits until a power loss cannot undo it."""
-        return await ingest(request, durable, decoder.event)
+    async def events(request: Request, durable: Durable = False, names: Names = "configured") -> Response:
+        """Nothing of the list is applied if one of it is bad."""
+        return await ingest(request, durable, decoders[names].event)
 
     @app.post("/v1/items", tags=["items"], summary="Apply one catalogue record or a list of them")
-    async def items(request: Request, durable: bool = False) -> Response:
-        return await ingest(request, durable, decoder.item)
+    async def items(request: Request, durable: Durable = False, names: Names = "configured") -> Response:
+        """Nothing of the list is applied if one of it is bad."""
+        return await ingest(request, durable, decoders[names].item)
 
     @app.delete("/v1/users/{user:id}", tags=["users"], summary="Erase everything that is kept of a user")
-    def forget(user: str) -> Response:
-        return _json(wire.Forgotten(user, engine.forget(user)))
+    async def forget(user: str) -> Response:
+        return as_json(wire.Forgotten(user, await lanes.writes.run(lambda: engine.forget(user))))
 
 
-def _add_reading(app: FastAPI, engine: "Engine") -> None:
+def _add_reading(app: FastAPI, engine: "Engine", lanes: Lanes) -> None:
+    async def ask(request: Request, where: str | None, work: Callable[[Callable[[], bool] | None], Any]) -> Response:
+        if where is None:
+            return as_json(await lanes.queries.run(lambda: work(None)))
+        return as_json(await lanes.filters.run_wanted(request, work))
+
     @app.get("/v1/users/{user:id}/recommendations", tags=["users"], summary="The user's next items")
-    def recommend(
+    async def recommend(
+        request: Request,
         user: str,
-        k: Annotated[int, Query(description="how many items")] = 10,
+        k: K = 10,
         at: Annotated[str | None, Query(description="time to answer for: milliseconds or RFC 3339")] = None,
-        where: Annotated[str | None, Query(description="filter over item attributes: 'Drama' in categories")] = None,
+        where: Where = None,
         explain: Annotated[bool, Query(description="add the score of each part")] = False,
     ) -> Response:
         at_ms = None if at is None else wire.time_ms(at)
-        return _json(engine.recommend(user, k, at=at_ms, where=where, explain=explain))
+        return await ask(
+            request, where, lambda gone: engine.recommend(user, k, at=at_ms, where=where, explain=explain, gone=gone)
+        )
 
     @app.get("/v1/users/{user:id}/history", tags=["users"], summary="The user's kept events, oldest first")
-    def history(user: str) -> Response:
-        return _json(wire.History(user, engine.history(user)))
+    async def history(user: str) -> Response:
+        return as_json(wire.History(user, await lanes.queries.run(lambda: engine.history(user))))
 
     @app.get("/v1/items/{item:id}/similar", tags=["items"], summary="The items most like one")
-    def similar(item: str, k: Annotated[int, Query(description="how many items")] = 10) -> Response:
-        return _json(engine.similar(item, k))
+    async def similar(request: Request, item: str, k: K = 10, where: Where = None) -> Response:
+        return await ask(request, where, lambda gone: engine.similar(item, k, where=where, gone=gone))
 
 
-def _add_versions(app: FastAPI, engine: "Engine") -> None:
+def _add_versions(app: FastAPI, engine: "Engine", lanes: Lanes) -> None:
     @app.get("/v1/versions", tags=["versions"], summary="All versions that were promoted")
-    def versions() -> Response:
-        return _json(engine.versions())
+    async def versions() -> Response:
+        return as_json(await lanes.versions.run(engine.versions))
 
     @app.get("/v1/refusals", tags=["versions"], summary="The last candidates that the gate refused")
-    def refusals() -> Response:
-        return _json(engine.refusals())
+    async def refusals() -> Response:
+        return as_json(await lanes.versions.run(engine.refusals))
 
     @app.post("/v1/versions/{number}/rollback", tags=["versions"], summary="Serve another version")
-    def rollback(number: int) -> Response:
-        return _json(engine.rollback(number))
+    async def rollback(number: int) -> Response:
+        return as_json(await lanes.versions.run(lambda: engine.rollback(number)))
 
     @app.post("/v1/train", tags=["versions"], summary="Train a version now")
-    def train(wait: Annotated[bool, Query(description="answer when training has ended")] = False) -> Response:
+    async def train(wait: Annotated[bool, Query(description="answer when training has ended")] = False) -> Response:
         """A version that passes its gate serves at once. Without `wait`, `/health` says how it went."""
-        report = engine.train(wait=wait)
-        return _json(wire.Started(), HTTPStatus.ACCEPTED) if report is None else _json(report)
+        report = await lanes.training.run(lambda: engine.train(wait=wait))
+        return as_json(wire.Started(), HTTPStatus.ACCEPTED) if report is None else as_json(report)
 
 
 def _add_status(
-    app: FastAPI, engine: "Engine", live: LiveView | None, source: Callable[[], SourceHealth] | None
+    app: FastAPI,
+    engine: "Engine",
+    lanes: Lanes,
+    live: LiveView | None,
+    source: Callable[[], SourceHealth] | None,
 ) -> None:
     def state() -> Health:
         health = engine.health()
@@ -172,75 +193,54 @@ def _add_status(
         return msgspec.structs.replace(health, source=now)
 
     @app.get("/health", tags=["status"], summary="State of the service, with its problems")
-    def health() -> Response:
-        return _json(state())
+    async def health() -> Response:
+        return as_json(await lanes.status.run(state))
 
     @app.get("/livez", tags=["status"], summary="Whether the process answers")
-    def livez() -> Response:
-        return _json(wire.Liveness())
+    async def livez() -> Response:
+        return as_json(wire.Liveness())
 
     @app.get("/readyz", tags=["status"], summary="Whether the service takes in events and answers queries")
-    def readyz() -> Response:
-        now = state()
-        reasons = [f"{part}: {problem}" for part, problem in now.problems.items()]
-        if now.source is not msgspec.UNSET and not now.source.connected and now.source.problem is None:
-            reasons.append(f"source: {now.source.state}, not connected yet")
+    async def readyz() -> Response:
+        try:
+            reasons = _reasons(await lanes.status.run(state))
+        except BusyError:
+            reasons = ["service: its state could not be read in time"]
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        return _json(wire.Readiness("not ready" if reasons else "ok", reasons), status)
+        return as_json(wire.Readiness("not ready" if reasons else "ok", reasons), status)
 
     @app.get("/metrics", tags=["status"], summary="Metrics in Prometheus' text format")
-    def metrics() -> Response:
-        return Response(generate_latest(engine.registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics() -> Response:
+        text = await lanes.status.run(lambda: generate_latest(engine.registry))
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/digest", tags=["status"], summary="SHA-256 over the records of all users")
+    async def digest() -> Response:
+        """The same for the same events, however they came. It reads every user: minutes for millions of them."""
+        return as_json(wire.Digest(await lanes.digest.run(engine.digest)))
 
     @app.get("/v1/live", tags=["status"], summary="The figures of the live page")
-    def live_figures() -> Response:
-        return _json(wire.PageFigures.of(state(), None if live is None else live.snapshot()))
+    async def live_figures() -> Response:
+        def figures() -> wire.PageFigures:
+            return wire.PageFigures.of(state(), None if live is None else live.snapshot())
 
-    @app.get("/", include_in_schema=False)
-    def page() -> Response:
-        policy = "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-        policy += "; frame-ancestors 'none'"
-        return Response(_PAGE.read_bytes(), media_type="text/html", headers={"content-security-policy": policy})
+        return as_json(await lanes.status.run(figures))
 
 
-def _add_failures(app: FastAPI) -> None:
-    def failed(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RecurraError)
-        return _json(wire.Failure(type(error).__name__, str(error)), wire.status_of(error))
+def _add_pages(app: FastAPI) -> None:
+    async def page(request: Request) -> Response:
+        text = _PAGES[request.url.path].read_bytes()
+        return Response(text, media_type="text/html", headers={"content-security-policy": _PAGE_POLICY})
 
-    def too_large(_request: Request, error: Exception) -> Response:
-        return _json(wire.Failure("InputError", str(error)), HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-
-    def invalid(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
-        return _json(wire.Failure("InputError", "; ".join(problems)), HTTPStatus.UNPROCESSABLE_ENTITY)
-
-    def missing(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        message = f"{request.method} {request.url.path}: {error.detail}; the API is described at /docs"
-        return _json(wire.Failure("ServiceError", message), error.status_code)
-
-    def broken(_request: Request, _error: Exception) -> Response:
-        message = "the service failed on this request; its log says why"
-        return _json(wire.Failure("ServiceError", message), HTTPStatus.INTERNAL_SERVER_ERROR)
-
-    app.add_exception_handler(_TooLargeError, too_large)
-    app.add_exception_handler(RecurraError, failed)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, missing)
-    app.add_exception_handler(Exception, broken)
+    for path in _PAGES:
+        app.get(path, include_in_schema=False)(page)
 
 
-async def _body(request: Request) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise _TooLargeError(f"the request's body is larger than {MAX_BODY_BYTES} bytes; send it in parts")
-        chunks.append(chunk)
-    return b"".join(chunks)
+def _reasons(now: Health) -> list[str]:
+    reasons = [f"{part}: {problem}" for part, problem in now.problems.items()]
+    if now.source is not msgspec.UNSET and not now.source.connected and now.source.problem is None:
+        reasons.append(f"source: {now.source.state}, not connected yet")
+    return reasons
 
 
 def _decoded(body: bytes, decode: Callable[[bytes], Event | Forget | Item]) -> list[Event | Forget | Item]:
@@ -251,7 +251,7 @@ def _decoded(body: bytes, decode: Callable[[bytes], Event | Forget | Item]) -> l
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadEventError(f"not a JSON list: {error}") from None
     if len(parts) > MAX_EVENTS:
-        raise _TooLargeError(f"the request has {len(parts)} records, more than {MAX_EVENTS}; send them in parts")
+        raise TooLargeError(f"the request has {len(parts)} records, more than {MAX_EVENTS}; send them in parts")
     values: list[Event | Forget | Item] = []
     for index, part in enumerate(parts):
         try:
@@ -259,7 +259,3 @@ def _decoded(body: bytes, decode: Callable[[bytes], Event | Forget | Item]) -> l
         except BadEventError as error:
             raise BadEventError(f"record {index} of the list (counted from 0): {error}; nothing was applied") from None
     return values
-
-
-def _json(value: Any, status: int = HTTPStatus.OK) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -11,6 +11,7 @@ import msgspec
 from ...engine import errors
 from ...engine.errors import (
     BadEventError,
+    BusyError,
     ClosedError,
     InputError,
     RecurraError,
@@ -28,6 +29,7 @@ from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation
 
 __all__ = [
     "DemoFigures",
+    "Digest",
     "Failure",
     "Forgotten",
     "History",
@@ -36,6 +38,7 @@ __all__ = [
     "Readiness",
     "Request",
     "Started",
+    "digest",
     "error_of",
     "forget",
     "health",
@@ -60,6 +63,7 @@ _STATUS: tuple[tuple[type[RecurraError], int], ...] = (
     (InputError, 422),
     (StoreFullError, 507),
     (StoreError, 503),
+    (BusyError, 503),
     (ClosedError, 503),
     (TrainingBusyError, 409),
     (TrainingError, 500),
@@ -91,6 +95,12 @@ class Started(msgspec.Struct, frozen=True):
     """Answer to a request to train that does not wait."""
 
     started: bool = True
+
+
+class Digest(msgspec.Struct, frozen=True):
+    """SHA-256 over the canonical records of all users."""
+
+    digest: str
 
 
 class Liveness(msgspec.Struct, frozen=True):
@@ -166,9 +176,10 @@ def recommend(user: str, k: int, at: int | None, where: str | None, explain: boo
     return Request("GET", f"/v1/users/{_segment(user, 'user')}/recommendations", Recommendation, params)
 
 
-def similar(item: str, k: int) -> Request:
+def similar(item: str, k: int, where: str | None) -> Request:
     """Ask for the items most like one."""
-    return Request("GET", f"/v1/items/{_segment(item, 'item')}/similar", Recommendation, {"k": str(k)})
+    params = {"k": str(k)} | ({} if where is None else {"where": where})
+    return Request("GET", f"/v1/items/{_segment(item, 'item')}/similar", Recommendation, params)
 
 
 def history(user: str) -> Request:
@@ -199,6 +210,11 @@ def rollback(number: int) -> Request:
 def train(*, wait: bool) -> Request:
     """Train a version now."""
     return Request("POST", "/v1/train", TrainReport if wait else Started, {"wait": "true" if wait else "false"})
+
+
+def digest() -> Request:
+    """Ask for the digest of all users' records."""
+    return Request("GET", "/v1/digest", Digest)
 
 
 def health() -> Request:
@@ -249,7 +265,8 @@ def _record(value: Event | Forget | Item) -> dict[str, Any]:
 
 
 def _post(kind: str, values: Iterable[Event | Forget | Item], durable: bool) -> Request:
-    params = {"durable": "true"} if durable else {}
+    # the service may have other names for the fields
+    params = {"names": "standard"} | ({"durable": "true"} if durable else {})
     try:
         body = msgspec.json.encode([_record(value) for value in values])
     except (TypeError, UnicodeEncodeError) as error:

@@ -100,3 +100,5 @@ class RetrievalConfig(Section, frozen=True):
     exclude_seen: bool = True
     # modulate the user's vector for the time of the query
     query_time: bool = True
+    # a filter (`where`) waits so long for its turn, and may take so long; then the query is refused
+    filter_ms: int = 2_000

@@ -89,6 +89,20 @@ class ItemTable(IdMap):
         self._records: dict[int, tuple[Item | None, Item | None]] = {}
         self._first_ms = np.full(1024, -1, np.int64)
         self._available = np.ones(1024, np.bool_)
+        # when a row came in or got another record, in changes
+        self._changed = np.zeros(1024, np.int64)
+        self.changes = 0
+
+    def changed_since(self, change: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows that came in or got another record after change number ``change``, and their numbers.
+
+        In order of the numbers; a row that changed several times is there once, with the last one.
+        """
+        changed = self._changed[: len(self)]
+        rows = np.flatnonzero(changed > change)
+        numbers = changed[rows]
+        order = np.argsort(numbers, kind="stable")
+        return rows[order], numbers[order]
 
     @property
     def first_ms(self) -> NDArray[np.int64]:
@@ -122,12 +136,19 @@ class ItemTable(IdMap):
 
     def store(self, row: int, item: StoredItem) -> None:
         """Set one row after its commit, or when loading."""
-        self.put(row, item.item)
         if row >= len(self._first_ms):
             more = max(len(self._first_ms), row + 1 - len(self._first_ms))
             self._first_ms = np.concatenate([self._first_ms, np.full(more, -1, np.int64)])
             self._available = np.concatenate([self._available, np.ones(more, np.bool_)])
+            self._changed = np.concatenate([self._changed, np.zeros(more, np.int64)])
+        came_in = row >= len(self)
+        renewed = item.record is not None and item.record is not self.record(row)
+        self.put(row, item.item)
         self._first_ms[row] = item.first_ms
         if item.record is not None:
             self._available[row] = item.record.available
             self._records[row] = (item.record, item.first_record)
+        if came_in or renewed:
+            # after the record, so that a query which sees the change sees the record too
+            self._changed[row] = self.changes + 1
+            self.changes += 1

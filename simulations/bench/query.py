@@ -1,12 +1,9 @@
 """``recurra bench query``: how fast recommendations are answered, in process or over HTTP."""
 
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,6 +20,7 @@ from ...engine.errors import InputError, ServiceError
 from ...engine.events import Event
 from .fixtures import publish_random
 from .load_generator import Load, drive
+from .service import running_service
 
 __all__ = ["bench_query"]
 
@@ -32,8 +30,6 @@ _START_MS = 1_735_689_600_000
 _SPAN_MS = 20 * 86_400_000
 # queries whose time on the processor is taken
 _CPU_QUERIES = 2_000
-# a service that is being started must answer by then
-_START_S = 60.0
 
 
 def bench_query(
@@ -64,7 +60,7 @@ def bench_query(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recurra-bench-")))
             _fill(folder, items, seed)
             if http:
-                url = stack.enter_context(_service(folder))
+                url, _ = stack.enter_context(running_service(folder))
                 asks = [stack.enter_context(Client(url)).recommend for _ in range(number)]
             else:
                 asks = [stack.enter_context(Engine(folder, _config(seed), clock=_clock())).recommend] * number
@@ -153,33 +149,3 @@ def _fill(folder: Path, items: int, seed: int) -> None:
         )
         engine.ingest(events)
     publish_random(folder, items, seed, cutoff_seq=count)
-
-
-@contextmanager
-def _service(folder: Path) -> Iterator[str]:
-    """Run the service on a free port of this machine until the end of the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "recurra.cli", "run", "--data", str(folder), "--source", "none"]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*command, "--api", address, "--train", "off"], stdout=log, stderr=log)
-        try:
-            _wait_for(f"http://{address}", process)
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + _START_S
-    with Client(url, timeout_s=2.0) as client:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                client.health()
-            except ServiceError:
-                time.sleep(0.1)
-            else:
-                return
-    raise ServiceError(f"the service at {url} did not start (exit status {process.poll()})")

@@ -34,6 +34,7 @@ COMMANDS = [
     "bench step",
     "bench ingest",
     "bench query",
+    "bench hostile",
     "bench train",
     "bench kernels",
     "bench continual",
@@ -50,6 +51,18 @@ def test_all_commands_are_listed(run: Run) -> None:
     done = run("--help")
     listed = set(re.findall(r"^  (\w+)  ", done.out.split("Commands:")[1], re.M))
     assert listed == {name.split()[0] for name in COMMANDS}
+
+
+@pytest.mark.parametrize("group", [[], ["bench"]])
+def test_no_line_of_the_list_is_cut(run: Run, group: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert "..." not in run(*group, "--help").out.split("Commands:")[1]
+
+
+def test_a_shell_completes_commands() -> None:
+    asked = environment() | {"_RECURRA_COMPLETE": "complete_bash", "COMP_WORDS": "recurra re", "COMP_CWORD": "1"}
+    done = subprocess.run(command([]), capture_output=True, text=True, timeout=60, env=asked)
+    assert done.stdout.split() == ["replay", "recommend"]
 
 
 def test_help_does_not_load_the_engine() -> None:

@@ -133,6 +133,15 @@ class TestOverHttp:
             by_url = run(*arguments, "--url", url, "--json", "-")
             assert by_url.json == run(*arguments, "--data", data, "--json", "-").json
 
+    def test_digest_is_that_of_the_directory(self, run: Run, data: Path, url: str) -> None:
+        assert run("digest", "--url", url).out == run("digest", "--data", data).out
+        assert "exclude each other" in run.refused("digest", "--url", url, "--data", data)
+
+    def test_a_filter_of_similar_items(self, run: Run, data: Path, url: str) -> None:
+        ask = ("similar", "m1", "--where", "brnd == 'Nike'")
+        for place in (("--url", url), ("--data", data)):
+            assert "note: no item has an attribute 'brnd'" in run(*ask, *place).out
+
     def test_writing_verbs_name_the_holder(self, run: Run, data: Path, url: str) -> None:
         for arguments in (["forget", "u1"], ["rollback", "1"], ["train", "--once"]):
             sentence = run.refused(*arguments, "--data", data)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 import recurra
+from recurra.connectors.http import Listener
 from recurra.connectors.service import run_service
 from recurra.engine import errors
 from recurra.engine.config import TrainingConfig
@@ -35,7 +36,8 @@ class Running:
     def _run(self) -> None:
         data, config, source = self._arguments
         try:
-            run_service(data, config, source=source, api=("127.0.0.1", 0), stopped=self._stopped, say=self.said.append)
+            api = Listener("127.0.0.1", 0)
+            run_service(data, config, source=source, api=api, stopped=self._stopped, say=self.said.append)
         except Exception as error:
             self.failure = error
 

@@ -26,7 +26,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
@@ -50,7 +49,11 @@ def _root(
 
 for part in (demo, run, replay, evaluate, queries, versions, verify, doctor):
     part.add_to(app)
-app.add_typer(bench.app, name="bench")
+app.add_typer(bench.app, name="bench", short_help=bench.app.info.help)
+for group in (app, bench.app):
+    for command in group.registered_commands:
+        # a list of commands would cut a first sentence that it has to shorten
+        command.short_help = (command.callback.__doc__ or "").partition("\n")[0] if command.callback else None
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -137,6 +137,28 @@ def _search(items: int, json: str | None, quiet: bool) -> None:
         )
 
 
+@app.command(epilog="Example: recurra bench hostile --items 100000 --json hostile.json")
+def hostile(
+    items: Annotated[int, typer.Option(min=10, help="Size of the catalogue.")] = 100_000,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Answering lists and liveness beside clients that send dear filters, unfinished bodies and trainings."""
+    from recurra.simulations.bench.hostile import bench_hostile
+
+    with progress("bench hostile", quiet=quiet):
+        result = bench_hostile(items)
+    write_json(result, json)
+    for name in ("quiet", "attacked"):
+        one = result[name]
+        say(
+            f"{name}: query {one['query_p50_ms']:.1f} ms (median), {one['query_p99_ms']:.1f} ms (p99); "
+            f"/livez {one['livez_p50_ms']:.1f} ms, {one['livez_p99_ms']:.1f} ms",
+            json,
+        )
+    say(f"query p99 {result['query_p99_ratio']:.1f} times; the service grew by {result['grown_mb']:.0f} MB", json)
+
+
 @app.command(epilog="Example: recurra bench contention --share 0.5 --json contention.json")
 def contention(
     share: Annotated[

@@ -1,6 +1,7 @@
 """Commands over what the engine knows: recommend, similar, history, forget, digest, audit."""
 
 import datetime as dt
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ __all__ = ["add_to"]
 
 User = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
 K = Annotated[int, typer.Option("-k", metavar="N", help="How many items.")]
+Where = Annotated[str | None, typer.Option(metavar="EXPR", help="Only items whose attributes match.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +33,7 @@ def recommend(
     user: User,
     k: K = 10,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="Answer for this time: ms or RFC 3339.")] = None,
-    where: Annotated[str | None, typer.Option(metavar="EXPR", help="Only items whose attributes match.")] = None,
+    where: Where = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each part of the engine gave.")] = False,
     data: Data = None,
     url: Url = None,
@@ -50,6 +52,7 @@ def recommend(
 def similar(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="The item's id.")],
     k: K = 10,
+    where: Where = None,
     data: Data = None,
     url: Url = None,
     config: ConfigFile = None,
@@ -57,7 +60,7 @@ def similar(
 ) -> None:
     """Print the items most like one."""
     with opened(data, url, config) as engine:
-        answer = engine.similar(item, k)
+        answer = engine.similar(item, k, where=where)
     _print_answer(answer, json)
 
 
@@ -83,15 +86,29 @@ def forget(user: User, data: Data = None, url: Url = None, config: ConfigFile = 
     say(f"erased the history, the seen set and the log entries of {user}", json)
 
 
-def digest(data: Data = None, json: Json = None) -> None:
+def digest(data: Data = None, url: Url = None, json: Json = None) -> None:
     """Print a SHA-256 over the records of all users, the same for the same events however they came."""
-    from recurra.engine.store import Reader
-
-    with Reader.open(require_store(data) / "store") as store:
-        value = store.digest()
+    value = _digest_of_store(data) if url is None else _digest_of_service(data, url)
     if json is None:
         say(value)
     write_json({"digest": value}, json)
+
+
+def _digest_of_store(data: Path | None) -> str:
+    from recurra.engine.store import Reader
+
+    with Reader.open(require_store(data) / "store") as store:
+        return store.digest()
+
+
+def _digest_of_service(data: Path | None, url: str) -> str:
+    import recurra
+    from recurra.engine.errors import ConfigError
+
+    if data is not None:
+        raise ConfigError("--data and --url exclude each other: give one of them")
+    with recurra.Client(url) as client:
+        return client.digest()
 
 
 def audit(
@@ -135,6 +152,8 @@ def _print_answer(answer: "Recommendation", json: str | None) -> None:
         table(rows, ("", "item", "title", "score", *parts))
         version = f"version {answer.version}" if answer.version else "without the model"
         say(f"answered by {answer.source}, {version}")
+        for note in answer.notes:
+            say(f"note: {note}")
         if answer.weights:
             _print_weights(answer.weights)
     write_json(answer, json)

@@ -51,10 +51,15 @@ def run(
     address = _address(api, settings.api.host, settings.api.port)
     # before the imports of the engine, which take seconds
     check_free(data / "store")
+    from recurra.connectors.http import Listener
+
+    listener = None if address is None else Listener(*address)
+    if listener is not None:
+        listener.start()
     stopped = stop_signal()
     from recurra.connectors.service import run_service
 
-    run_service(data, settings, source=source, api=address, stopped=stopped, say=_log)
+    run_service(data, settings, source=source, api=listener, stopped=stopped, say=_log)
 
 
 def init(
