@@ -80,7 +80,7 @@ def test_a_broker_that_stays_away_costs_no_more_threads_and_descriptors(monkeypa
     def again() -> None:
         consumer = client.consumer()
         with pytest.raises(BrokerError):
-            consumer.topic("plays")
+            consumer.look(["plays"])()
         consumer.close()
 
     again()

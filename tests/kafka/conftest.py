@@ -215,7 +215,8 @@ class Run:
         self._engine = engine
         self._stopped = threading.Event()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run)
+        # a test that fails leaves it behind
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def until(self, done: Callable[[], bool], timeout_s: float = 60) -> None:
@@ -231,6 +232,12 @@ class Run:
     def until_ended(self, timeout_s: float = 60) -> None:
         self._thread.join(timeout_s)
         assert not self._thread.is_alive()
+
+    def until_failed(self, timeout_s: float = 60) -> None:
+        """Wait until it ends by itself, and raise what ended it."""
+        self.until_ended(timeout_s)
+        assert self._failure is not None
+        raise self._failure
 
     def stop(self) -> None:
         self._stopped.set()
