@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import confluent_kafka as ck
@@ -17,6 +17,7 @@ __all__ = ["ConfluentClient"]
 _LOG = logging.getLogger("recurra.kafka")
 _TIMEOUT_S = 5.0
 _FILL_S = 0.02
+_CLOSE_S = 1.0
 _MISSING = (ck.KafkaError.UNKNOWN_TOPIC_OR_PART, ck.KafkaError._UNKNOWN_TOPIC)
 # librdkafka goes on by itself after these; everything else needs a new look at the topic
 _PASSING = (ck.KafkaError._TRANSPORT, ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TIMED_OUT)
@@ -59,6 +60,7 @@ class _Consumer:
         self._group = group
         self._problem: str | None = None
         self._group_problem: str | None = None
+        self._reports: set[Future[Any]] = set()
         settings = {
             # bounds the messages that are fetched ahead, in memory
             "queued.max.messages.kbytes": 16_384,
@@ -159,7 +161,7 @@ class _Consumer:
             elif error.code() in _PASSING:
                 self._problem = error.str()
             elif error.code() in _GROUP:
-                self._group_problem = error.str()
+                self._group_problem = self._forbidden()
             else:
                 raise BrokerError(error.str())
         return batch
@@ -171,7 +173,7 @@ class _Consumer:
             found = answer.result().topic_partitions
         except ck.KafkaException as error:
             if error.args[0].code() in _GROUP:
-                self._group_problem = _text(error)
+                self._group_problem = self._forbidden()
                 return {}
             raise self._failed(error) from None
         return {(at.topic, at.partition): at.offset for at in found if at.offset >= 0}
@@ -185,14 +187,24 @@ class _Consumer:
         except ck.KafkaException as error:
             self._group_problem = _text(error)
             return
+        self._reports = {each for each in self._reports if not each.done()} | set(answers.values())
         for answer in answers.values():
             answer.add_done_callback(self._reported)
 
     def _reported(self, answer: "Future[Any]") -> None:
         error = answer.exception()
-        self._group_problem = None if error is None else _text(error)
+        if isinstance(error, ck.KafkaException) and error.args[0].code() in _GROUP:
+            self._group_problem = self._forbidden()
+        else:
+            self._group_problem = None if error is None else _text(error)
+
+    def _forbidden(self) -> str:
+        # one text, wherever it shows: the same problem is logged once
+        return f"no access to group {self._group!r}"
 
     def close(self) -> None:
+        # the last report is under way
+        wait(self._reports, timeout=_CLOSE_S)
         self._consumer.close()
 
     def _remember(self, error: ck.KafkaError) -> None:

@@ -87,6 +87,8 @@ class _Consumer:
                 return None
         if found["error_code"] == kafka.errors.UnknownTopicOrPartitionError.errno:
             return None
+        if found["error_code"]:
+            raise BrokerError(f"topic {name!r}: {kafka.errors.for_code(found['error_code']).__name__}")
         # the text form that Kafka's own tools show
         topic_id = base64.urlsafe_b64encode(uuid.UUID(str(found["topic_id"])).bytes).decode().rstrip("=")
         return Topic(name, topic_id, tuple(sorted(each["partition_index"] for each in found["partitions"])))
@@ -239,6 +241,10 @@ def _check_reachable(brokers: Iterable[str]) -> None:
 def _broker_errors() -> Iterator[None]:
     try:
         yield
+    except kafka.errors.UnsupportedCodecError as error:
+        raise BrokerError(
+            f"{error}: pip install 'recurra[kafka-python]', or set kafka.client = \"confluent\""
+        ) from None
     except kafka.errors.GroupAuthorizationFailedError as error:
         raise _GroupError(str(error)) from None
     except kafka.errors.KafkaError as error:

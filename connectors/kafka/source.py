@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...engine.config import Config
-from ...engine.errors import BadEventError, BrokerError
-from ...engine.events import Decoder, Event, Forget, Item
+from ...engine.errors import BadEventError, BrokerError, ConfigError, InputError
+from ...engine.events import Decoder, Event, Forget, Item, check_id
 from ...engine.failpoints import failpoint
 from ...engine.results import IngestReport, Record, SourceHealth
 from ..apply import Applier, Backoff, Origin, SourceEngine, SourceStoppedError
@@ -44,7 +44,7 @@ class _Place(NamedTuple):
 
     key: str
     partition: int
-    decode: Callable[[bytes | None], Event | Forget | Item]
+    decode: Callable[[bytes | None, bytes | None], Event | Forget | Item]
     label: str
 
 
@@ -174,7 +174,7 @@ class KafkaSource:
         looked = consumer.look(list(self._roles))()
         for name, role in self._roles.items():
             self._topics[name] = topic = check_topic(looked[name], name, self._engine, role)
-            decode = self._decoder.event if role == "events" else self._decoder.item
+            decode = self._event if role == "events" else self._item
             found = resolve_starts(consumer, topic, self._engine, self._config.kafka, role)
             for place in found:
                 partition = place[1] if role == "events" else 0
@@ -218,12 +218,12 @@ class KafkaSource:
         records: list[Record] = []
         origins: list[Origin] = []
         moved = self._next
-        for topic, partition, offset, _, payload in batch.messages:
+        for topic, partition, offset, key, payload in batch.messages:
             place = self._places[(topic, partition)]
             origin = Origin(place.label, offset, payload)
             value: Event | Forget | Item | None = None
             try:
-                value = place.decode(payload)
+                value = place.decode(key, payload)
             except BadEventError as error:
                 applier.refuse(origin, str(error))
             moved[(topic, partition)] = offset + 1
@@ -239,6 +239,23 @@ class KafkaSource:
         if records:
             applier.apply(records, origins)
             self._messages += len(batch.messages)
+
+    def _event(self, _key: bytes | None, payload: bytes | None) -> Event | Forget:
+        return self._decoder.event(payload)
+
+    def _item(self, key: bytes | None, payload: bytes | None) -> Item:
+        """Decode a catalogue record; a tombstone takes the item with the id in its key out of the catalogue."""
+        if payload is not None:
+            return self._decoder.item(payload)
+        try:
+            item = (key or b"").decode()
+        except UnicodeDecodeError as error:
+            raise BadEventError(f"the key of a tombstone is not valid UTF-8: {error}") from None
+        try:
+            check_id(item, "item")
+        except InputError as error:
+            raise BadEventError(f"a tombstone without an item id as its key: {error}") from None
+        return Item(item, available=False)
 
     def _report(self, consumer: KafkaConsumer) -> None:
         synced = self._engine.synced_offsets()

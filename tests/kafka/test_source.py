@@ -35,7 +35,7 @@ def answered(reader: Run) -> int:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_restart_goes_on_where_the_store_is(
-    address: str, topic: Any, produce: Any, run: Any, client: str, admin: AdminClient
+    address: str, topic: Any, produce: Any, run: Any, client: str, admin: AdminClient, caplog: Any
 ) -> None:
     name = topic(3)
     produce(name, [event(number) for number in range(1_000)], partitions=3)
@@ -47,6 +47,7 @@ def test_a_restart_goes_on_where_the_store_is(
     ahead.close()
     _, health, folder = run(name, 1_500, config(client, group=f"group-{name}"))
     assert health.messages == 500
+    assert f"at offset 10000 of {name}/0" in caplog.text
     found = audit(folder, f"kafka://{address}/{name}", config(client))
     assert found.ok, found
     assert found.events == 1_500
