@@ -63,7 +63,7 @@ def parse_address(text: str) -> KafkaAddress:
 def is_kafka(source: str) -> bool:
     """Return whether a source is a topic rather than a file; raises ``InputError`` for another kind of address."""
     scheme, found, _ = source.partition("://")
-    if found and scheme != "kafka" and scheme.replace("+", "").isalnum():
+    if found and scheme != "kafka" and scheme.isidentifier():
         raise InputError(f"expected kafka://HOST:PORT/TOPIC or a file as a source, got the unknown scheme {scheme}://")
     return bool(found) and scheme == "kafka"
 

@@ -76,6 +76,18 @@ def produce(address: str) -> Callable[..., None]:
     return send
 
 
+@pytest.fixture(scope="session")
+def produce_raw(address: str) -> Callable[[str, bytes | None, bytes | None, int], None]:
+    """Write one message with any key and value."""
+    producer = ck.Producer({"bootstrap.servers": address, "log_level": 0})
+
+    def send(topic: str, key: bytes | None, value: bytes | None, partition: int) -> None:
+        producer.produce(topic, value, key, partition=partition)
+        assert producer.flush(60) == 0
+
+    return send
+
+
 class Service:
     """``recurra run`` as a process; its directory outlives it."""
 
