@@ -33,6 +33,8 @@ _LOG = logging.getLogger("recurra.kafka")
 _POLL_S = 0.5
 # how often the topics and the ends of their partitions are asked for, and offsets are reported
 _LOOK_S = 1.0
+# how much later, while messages come: each batch asks for the topics anyway
+_BUSY_S = 4.0
 # messages that are there and do not come for so long are a problem
 _STUCK_S = 5.0
 # the same problem is logged again after so long
@@ -148,25 +150,37 @@ class KafkaSource:
         try:
             self._find(consumer)
             consumer.assign(self._next)
-            ahead, held = dict(self._next), None
+            ahead, held, most = dict(self._next), None, self._config.store.batch_events
             # one poll without an error comes before all is said to be well
-            due_s = time.monotonic() + _POLL_S
+            due_s = report_s = time.monotonic() + _POLL_S
             while not stopped.is_set() and not self._grown:
-                batch = consumer.poll(self._config.store.batch_events, 0.0 if held else _POLL_S)
+                batch = consumer.poll(most, 0.0 if held else _POLL_S)
                 before, held = held, None
                 if _moves(batch, ahead):
-                    # the answer comes while the batch before is applied
                     held = _Held(batch, consumer.look(list(self._roles)))
                 if before is not None:
-                    self._check(before.looked())
-                    self._apply(applier, before.batch)
-                if time.monotonic() >= due_s:
-                    self._look(consumer, idle=held is None)
+                    self._confirmed(applier, before)
+                # behind a full batch there is more: the answer for it comes while the one before is applied
+                if held is not None and len(batch.messages) < most:
+                    self._confirmed(applier, held)
+                    held = None
+                now_s = time.monotonic()
+                # while messages come, only the lag needs it
+                if now_s >= due_s and (not batch.messages or now_s >= due_s + _BUSY_S or self._state != "running"):
+                    self._look(consumer, idle=not batch.messages)
                     backoff.reset()
                     due_s = time.monotonic() + _LOOK_S
+                elif now_s >= report_s:
+                    self._report(consumer)
+                    report_s = now_s + _LOOK_S
             self._report(consumer)
         finally:
             consumer.close()
+
+    def _confirmed(self, applier: Applier, held: _Held) -> None:
+        """Apply a batch once the answer says that its topics are still the same."""
+        self._check(held.looked())
+        self._apply(applier, held.batch)
 
     def _find(self, consumer: KafkaConsumer) -> None:
         """Find the topics and the offsets to start from."""

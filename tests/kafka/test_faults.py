@@ -194,3 +194,50 @@ def test_slow_and_cut_connections_lose_nothing(
     found = audit(tmp_path / "data", f"kafka://{own_broker.address}/{name}", settings)
     assert found.ok, found
     assert found.events == 1_000
+
+
+@pytest.mark.parametrize("client", ["confluent", pytest.param("kafka-python", marks=pytest.mark.slow)])
+def test_a_service_stops_in_time_though_the_broker_stands_still(
+    own_broker: Any, topic: Any, produce: Any, service: Any, tmp_path: Path, client: str
+) -> None:
+    name = topic(1)
+    produce(name, [event(number) for number in range(100)], partition=0)
+    (tmp_path / "recurra.toml").write_text(f'[kafka]\nclient = "{client}"\n')
+    runner = service(
+        f"kafka://{own_broker.address}/{name}", "--train", "off", "--config", str(tmp_path / "recurra.toml")
+    )
+    runner.start()
+    runner.until_read(100)
+    own_broker.freeze()
+    try:
+        # the next question is under way
+        time.sleep(1.5)
+        status, seconds = runner.terminate()
+    finally:
+        own_broker.thaw()
+    assert status == 0, runner.log()
+    assert seconds < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_batch_slower_than_the_longest_pause_between_polls_is_applied_once(
+    address: str, topic: Any, produce: Any, tmp_path: Path, client: str
+) -> None:
+    name = topic(1)
+    produce(name, [event(number) for number in range(300)], partition=0)
+    settings = config(client, options={"max.poll.interval.ms": 6_000, "session.timeout.ms": 6_000})
+    with recurra.open(tmp_path / "data", settings) as engine:
+        reader = Run(engine, f"kafka://{address}/{name}", settings, tmp_path)
+        reader.until_read(300)
+        # nothing is applied while another thread writes
+        with engine._write:
+            produce(name, [event(number) for number in range(300, 600)], partition=0)
+            time.sleep(9)
+        produce(name, [event(number) for number in range(600, 900)], partition=0)
+        reader.until(lambda: sum(engine.offsets().values()) == 900, timeout_s=15)
+        reader.until(lambda: reader.service.health().connected)
+        reader.stop()
+    found = audit(tmp_path / "data", f"kafka://{address}/{name}", settings)
+    assert found.ok, found
+    assert found.events == 900
