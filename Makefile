@@ -94,7 +94,7 @@ format: $(VENV)/.installed-dev
 	$(RUN) ruff format
 
 lock: $(VENV)/bin/uv
-	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra gpu --universal --python-version 3.11 \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra gpu --extra kafka-python --universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements.lock
 
 clean:

@@ -19,7 +19,7 @@ from ..engine.events import Forget
 from ..engine.store import Reader, UserRecord
 from .audit_model import Expected, Fact, Ledger, decode, id_hash, single
 from .files import open_segments
-from .kafka import facts_of, kafka_client, parse_address
+from .kafka import facts_of, is_kafka, kafka_client, parse_address
 
 __all__ = ["AuditReport", "audit", "compare", "facts"]
 
@@ -106,7 +106,7 @@ def facts(store: Reader, source: str, config: Config) -> Iterator[tuple[int, int
 
     A fact of None is a message that must not be applied. Raises as `audit`.
     """
-    if source.startswith("kafka://"):
+    if is_kafka(source):
         return _topic_facts(store, source, config)
     return _file_facts(store, Path(source), config)
 

@@ -17,7 +17,7 @@ from ..engine.results import SourceHealth
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
 from .http import Listener, allowed_hosts, create_app
-from .kafka import KafkaService
+from .kafka import KafkaService, is_kafka
 from .local_sources import FileSource, LineSource, NoSource
 from .sampling import SamplingAudit
 
@@ -159,7 +159,7 @@ def _serving(engine: Engine) -> str:
 def _open_source(source: str, engine: Engine, config: Config, data: Path) -> Source:
     if source == "none":
         return NoSource()
-    if source.startswith("kafka://"):
+    if is_kafka(source):
         return KafkaService(engine, source, config, data)
     dead_letters = FileDeadLetters(data / "dead-letters.jsonl")
     if source == "-":

@@ -237,7 +237,8 @@ class SourceHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     The other fields depend on the ``kind``: ``kafka``, ``file``, ``stdin`` or ``none``. ``offsets`` are the next ones
     to be read and ``lag`` the messages that wait, by ``TOPIC/PARTITION``; ``lost`` counts messages given up by the flag
-    that allows it, ``refused`` those that went to the dead letters.
+    that allows it, ``refused`` those that went to the dead letters. ``group_problem`` says why offsets cannot be
+    reported to the consumer group, which keeps nothing from being read.
     """
 
     kind: str
@@ -253,6 +254,7 @@ class SourceHealth(msgspec.Struct, frozen=True, kw_only=True):
     lost: int | msgspec.UnsetType = msgspec.UNSET
     offsets: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     lag: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    group_problem: str | msgspec.UnsetType | None = msgspec.UNSET
     output: OutletHealth | msgspec.UnsetType = msgspec.UNSET
     requests: RequestsHealth | msgspec.UnsetType = msgspec.UNSET
     audit: AuditHealth | msgspec.UnsetType = msgspec.UNSET

@@ -48,9 +48,9 @@ def golden() -> Callable[[str], Path]:
     return find
 
 
-def _broker_module() -> ModuleType:
-    path = Path(__file__).resolve().parent / "support" / "broker" / "broker.py"
-    spec = importlib.util.spec_from_file_location("recurra_test_broker", path)
+def _support(name: str) -> ModuleType:
+    path = Path(__file__).resolve().parent / "support" / name
+    spec = importlib.util.spec_from_file_location(f"recurra_test_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -65,13 +65,29 @@ def _unavailable(reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def own_broker() -> Iterator[Any]:
+def broker_proxy() -> Iterator[Any]:
+    """A proxy to the broker of our own; `proxy` is the fixture that heals it again."""
+    with _support("proxy.py").Proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(own_broker: Any, broker_proxy: Any) -> Iterator[Any]:
+    """The proxy to the broker of our own, for one test to spoil: clients that start at its address stay on it."""
+    broker_proxy.target = own_broker.behind
+    broker_proxy.heal()
+    yield broker_proxy
+    broker_proxy.heal()
+
+
+@pytest.fixture(scope="session")
+def own_broker(broker_proxy: Any) -> Iterator[Any]:
     """A broker of our own, which tests may stop and start."""
     if "RECURRA_TEST_KAFKA" in os.environ:
         pytest.skip("RECURRA_TEST_KAFKA names a broker that tests may not stop")
-    module = _broker_module()
+    module = _support("broker/broker.py")
     try:
-        broker = module.Broker()
+        broker = module.Broker(proxied=broker_proxy.port)
         broker.start()
     except module.BrokerUnavailableError as error:
         _unavailable(str(error))

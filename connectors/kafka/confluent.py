@@ -1,30 +1,41 @@
 """The contract kept by confluent-kafka (librdkafka)."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from typing import Any
 
 import confluent_kafka as ck
+from confluent_kafka import admin as ck_admin
 from confluent_kafka.admin import AdminClient
 
 from ...engine.errors import BrokerError, ConfigError
-from .contract import Message, Place, Polled, Topic
+from .contract import Looked, Message, Place, Polled, Topic
 
 __all__ = ["ConfluentClient"]
 
 _LOG = logging.getLogger("recurra.kafka")
 _TIMEOUT_S = 5.0
 _FILL_S = 0.02
+_CLOSE_S = 1.0
 _MISSING = (ck.KafkaError.UNKNOWN_TOPIC_OR_PART, ck.KafkaError._UNKNOWN_TOPIC)
 # librdkafka goes on by itself after these; everything else needs a new look at the topic
 _PASSING = (ck.KafkaError._TRANSPORT, ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TIMED_OUT)
+# the group is for lag monitors: partitions are read without it
+_GROUP = (ck.KafkaError.GROUP_AUTHORIZATION_FAILED,)
 
 
 class ConfluentClient:
     """Makes consumers and producers on librdkafka; ``options`` are handed to it as they are."""
 
     def __init__(self, brokers: str, group: str, options: Mapping[str, Any]) -> None:
-        self._common = {"bootstrap.servers": brokers, "reconnect.backoff.max.ms": 2_000, **options}
+        self._common = {
+            "bootstrap.servers": brokers,
+            "reconnect.backoff.max.ms": 2_000,
+            # after so long without an answer a connection is given up
+            "socket.timeout.ms": 30_000,
+            **options,
+        }
         self._group = group
         self._admin: AdminClient | None = None
 
@@ -46,7 +57,10 @@ class ConfluentClient:
 class _Consumer:
     def __init__(self, common: Mapping[str, Any], group: str, admin: AdminClient) -> None:
         self._admin = admin
+        self._group = group
         self._problem: str | None = None
+        self._group_problem: str | None = None
+        self._reports: set[Future[Any]] = set()
         settings = {
             # bounds the messages that are fetched ahead, in memory
             "queued.max.messages.kbytes": 16_384,
@@ -71,28 +85,48 @@ class _Consumer:
     def problem(self) -> str | None:
         return self._problem
 
-    def topic(self, name: str) -> Topic | None:
+    @property
+    def group_problem(self) -> str | None:
+        return self._group_problem
+
+    def look(self, names: Sequence[str]) -> Callable[[], Looked]:
+        answers = self._admin.describe_topics(ck.TopicCollection(list(names)), request_timeout=_TIMEOUT_S)
+        return lambda: {name: self._topic(name, answers[name]) for name in names}
+
+    def _topic(self, name: str, answer: "Future[Any]") -> Topic | None:
         try:
-            found = self._admin.describe_topics(ck.TopicCollection([name]), request_timeout=_TIMEOUT_S)[name].result()
+            found = answer.result()
         except ck.KafkaException as error:
             if error.args[0].code() in _MISSING:
                 return None
-            raise BrokerError(_text(error)) from None
+            raise self._failed(error) from None
+        self._problem = None
         # the text form that Kafka's own tools show
         topic_id = str(found.topic_id).replace("+", "-").replace("/", "_")
         return Topic(name, topic_id, tuple(sorted(each.id for each in found.partitions)))
+
+    def _failed(self, error: ck.KafkaException) -> BrokerError:
+        # what the connection met says more than that a request was not answered
+        return BrokerError(_text(error) if self._problem is None else f"{_text(error)} ({self._problem})")
 
     def watermarks(self, place: Place, timeout_s: float = _TIMEOUT_S) -> tuple[int, int]:
         try:
             low, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), timeout=timeout_s)
         except ck.KafkaException as error:
-            raise BrokerError(_text(error)) from None
-        self._problem = None
+            raise self._failed(error) from None
         return low, high
 
-    def last_end(self, place: Place) -> int | None:
-        _, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), cached=True)
-        return int(high) if high >= 0 else None
+    def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        latest: Any = ck_admin.OffsetSpec  # type: ignore[attr-defined]  # it is not in the list of exports
+        wanted = {ck.TopicPartition(*place): latest.latest() for place in places}
+        # not over the consumer's connection: there the answer waits behind the fetch that is under way
+        answers = self._admin.list_offsets(
+            wanted, request_timeout=_TIMEOUT_S, isolation_level=ck.IsolationLevel.READ_COMMITTED
+        )
+        try:
+            return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
+        except ck.KafkaException as error:
+            raise self._failed(error) from None
 
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
         wanted = [ck.TopicPartition(topic, partition, time_ms) for topic, partition in places]
@@ -117,7 +151,7 @@ class _Consumer:
         found = [first]
         # the end of a partition is no reason to wait for more
         if max_messages > 1 and first.error() is None:
-            found += self._consumer.consume(max_messages - 1, _FILL_S)
+            found += self._consumer.consume(max_messages - 1, _FILL_S if wait_s else 0)
         for message in found:
             error = message.error()
             if error is None:
@@ -126,20 +160,51 @@ class _Consumer:
                 batch.positions[_place(message)] = _offset(message)
             elif error.code() in _PASSING:
                 self._problem = error.str()
-                continue
+            elif error.code() in _GROUP:
+                self._group_problem = self._forbidden()
             else:
                 raise BrokerError(error.str())
-            self._problem = None
         return batch
+
+    def committed(self, places: Iterable[Place]) -> dict[Place, int]:
+        wanted = ck.ConsumerGroupTopicPartitions(self._group, [ck.TopicPartition(*place) for place in places])
+        (answer,) = self._admin.list_consumer_group_offsets([wanted], request_timeout=_TIMEOUT_S).values()
+        try:
+            found = answer.result().topic_partitions
+        except ck.KafkaException as error:
+            if error.args[0].code() in _GROUP:
+                self._group_problem = self._forbidden()
+                return {}
+            raise self._failed(error) from None
+        return {(at.topic, at.partition): at.offset for at in found if at.offset >= 0}
 
     def report(self, offsets: Mapping[Place, int]) -> None:
         places = [ck.TopicPartition(*place, offset) for place, offset in offsets.items()]
+        # not by the consumer's own commit: a consumer with a commit under way cannot be closed while the broker is away
+        request = [ck.ConsumerGroupTopicPartitions(self._group, places)]
         try:
-            self._consumer.commit(offsets=places, asynchronous=True)
+            answers = self._admin.alter_consumer_group_offsets(request, request_timeout=_TIMEOUT_S)
         except ck.KafkaException as error:
-            _LOG.info("could not report offsets to the group: %s", _text(error))
+            self._group_problem = _text(error)
+            return
+        self._reports = {each for each in self._reports if not each.done()} | set(answers.values())
+        for answer in answers.values():
+            answer.add_done_callback(self._reported)
+
+    def _reported(self, answer: "Future[Any]") -> None:
+        error = answer.exception()
+        if isinstance(error, ck.KafkaException) and error.args[0].code() in _GROUP:
+            self._group_problem = self._forbidden()
+        else:
+            self._group_problem = None if error is None else _text(error)
+
+    def _forbidden(self) -> str:
+        # one text, wherever it shows: the same problem is logged once
+        return f"no access to group {self._group!r}"
 
     def close(self) -> None:
+        # the last report is under way
+        wait(self._reports, timeout=_CLOSE_S)
         self._consumer.close()
 
     def _remember(self, error: ck.KafkaError) -> None:
@@ -198,5 +263,5 @@ def _offset(message: Any) -> int:
     return int(message.offset())
 
 
-def _text(error: ck.KafkaException) -> str:
-    return str(error.args[0].str())
+def _text(error: BaseException) -> str:
+    return str(error.args[0].str() if isinstance(error, ck.KafkaException) else error)

@@ -1,9 +1,9 @@
 """Contract of a Kafka client, kept by every client library behind it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["KafkaClient", "KafkaConsumer", "KafkaProducer", "Message", "Place", "Polled", "Topic"]
+__all__ = ["KafkaClient", "KafkaConsumer", "KafkaProducer", "Looked", "Message", "Place", "Polled", "Topic"]
 
 # a topic's name and one of its partitions
 Place = tuple[str, int]
@@ -38,24 +38,31 @@ class Topic(NamedTuple):
     partitions: tuple[int, ...]
 
 
+# topics by name; None: the broker has none of that name
+Looked = dict[str, Topic | None]
+
+
 class KafkaConsumer(Protocol):
     """Reads given partitions from given offsets; never asks the broker where a group has got to.
 
     One thread uses it. Every method raises ``BrokerError`` when the broker cannot be reached in time or refuses; the
     caller then closes this consumer and makes another one later. While partitions are assigned a lost broker is no
-    error: ``poll`` brings nothing, ``problem`` says why, and reading goes on by itself once it is back.
+    error of ``poll``, which brings nothing: the next ``look`` shows it.
     """
 
-    def topic(self, name: str) -> Topic | None:
-        """Return the topic, or None if the broker has none of this name."""
+    def look(self, names: Sequence[str]) -> Callable[[], Looked]:
+        """Ask the broker for topics as they are from this call on; what is returned waits for the answer.
+
+        Never answers from what the client knew before.
+        """
         ...
 
     def watermarks(self, place: Place, timeout_s: float = 5.0) -> tuple[int, int]:
         """Return the offset of the first message that is still kept and of the next one that will be readable."""
         ...
 
-    def last_end(self, place: Place) -> int | None:
-        """Return the end of a partition by the last ``poll``, None if it had none; does not ask the broker."""
+    def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        """Return the offset of the next message that will be readable, for each of these partitions."""
         ...
 
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
@@ -67,9 +74,16 @@ class KafkaConsumer(Protocol):
         ...
 
     def poll(self, max_messages: int, wait_s: float) -> Polled:
-        """Wait up to ``wait_s`` for a first message, then up to 20 ms for more.
+        """Wait up to ``wait_s`` for a first message, then up to 20 ms for more; 0 takes what has arrived.
 
         Aborted transactions are left out. An offset that is no longer kept raises ``BrokerError``; nothing is skipped.
+        """
+        ...
+
+    def committed(self, places: Iterable[Place]) -> dict[Place, int]:
+        """Return the next offsets that the group has on the broker, for those of these partitions that have one.
+
+        None at all where the group may not be read, which is then the ``group_problem``.
         """
         ...
 
@@ -79,7 +93,12 @@ class KafkaConsumer(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """Why nothing comes at the moment, or None."""
+        """What the client last heard about the connection, None after an answer; for the reason of a failure."""
+        ...
+
+    @property
+    def group_problem(self) -> str | None:
+        """Why offsets cannot be reported to the group, or None; reading does not need the group."""
         ...
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ import kafka
 import kafka.errors
 
 from ...engine.errors import BrokerError, ConfigError
-from .contract import Message, Place, Polled, Topic
+from .contract import Looked, Message, Place, Polled, Topic
 
 __all__ = ["KafkaPythonClient"]
 
@@ -60,17 +60,28 @@ class _Consumer:
             "isolation_level": "read_committed",
             "allow_auto_create_topics": False,
         }
-        self._admin = kafka.KafkaAdminClient(**_known(kafka.KafkaAdminClient, common), bootstrap_timeout_ms=_TIMEOUT_MS)
+        asking = {"request_timeout_ms": _TIMEOUT_MS, **_known(kafka.KafkaAdminClient, common)}
+        self._admin = kafka.KafkaAdminClient(**asking, bootstrap_timeout_ms=_TIMEOUT_MS)
+        self._settings = settings
         self._consumer = kafka.KafkaConsumer(**settings)
         self._problem: str | None = None
         self._last_report: dict[kafka.TopicPartition, kafka.OffsetAndMetadata] = {}
+        self._group_problem: str | None = None
 
     @property
     def problem(self) -> str | None:
         # the library retries silently: only a request without an answer shows it
         return self._problem
 
-    def topic(self, name: str) -> Topic | None:
+    @property
+    def group_problem(self) -> str | None:
+        return self._group_problem
+
+    def look(self, names: Sequence[str]) -> Callable[[], Looked]:
+        # the library asks and waits in one
+        return lambda: {name: self._topic(name) for name in names}
+
+    def _topic(self, name: str) -> Topic | None:
         with _broker_errors():
             try:
                 (found,) = self._admin.describe_topics([name])
@@ -78,6 +89,8 @@ class _Consumer:
                 return None
         if found["error_code"] == kafka.errors.UnknownTopicOrPartitionError.errno:
             return None
+        if found["error_code"]:
+            raise BrokerError(f"topic {name!r}: {kafka.errors.for_code(found['error_code']).__name__}")
         # the text form that Kafka's own tools show
         topic_id = base64.urlsafe_b64encode(uuid.UUID(str(found["topic_id"])).bytes).decode().rstrip("=")
         return Topic(name, topic_id, tuple(sorted(each["partition_index"] for each in found["partitions"])))
@@ -94,9 +107,11 @@ class _Consumer:
         self._problem = None
         return low, high
 
-    def last_end(self, place: Place) -> int | None:
-        end: int | None = self._consumer.highwater(kafka.TopicPartition(*place))
-        return end
+    def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        wanted = [kafka.TopicPartition(*place) for place in places]
+        with _broker_errors():
+            found = self._consumer.end_offsets(wanted, timeout_ms=_TIMEOUT_MS)
+        return {(at.topic, at.partition): end for at, end in found.items()}
 
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
         wanted = {kafka.TopicPartition(*place): time_ms for place in places}
@@ -115,14 +130,42 @@ class _Consumer:
 
     def poll(self, max_messages: int, wait_s: float) -> Polled:
         batch = Polled([], {})
+        try:
+            self._fill(batch, max_messages, wait_s)
+        except _GroupError as error:
+            self._leave_group(str(error))
+        return batch
+
+    def _fill(self, batch: Polled, max_messages: int, wait_s: float) -> None:
         with _broker_errors():
             self._take(batch, int(wait_s * 1000), max_messages)
-            until = time.monotonic() + _FILL_MS / 1000
+            until = time.monotonic() + (_FILL_MS / 1000 if wait_s else 0)
             while batch.messages and len(batch.messages) < max_messages and time.monotonic() < until:
                 self._take(batch, max(1, int((until - time.monotonic()) * 1000)), max_messages - len(batch.messages))
             for at in self._consumer.assignment():
                 batch.positions[(at.topic, at.partition)] = self._consumer.position(at, timeout_ms=_TIMEOUT_MS)
-        return batch
+
+    def committed(self, places: Iterable[Place]) -> dict[Place, int]:
+        found: dict[Place, int] = {}
+        try:
+            for place in places:
+                with _broker_errors():
+                    offset = self._consumer.committed(kafka.TopicPartition(*place), timeout_ms=_TIMEOUT_MS)
+                if offset is not None and offset >= 0:
+                    found[place] = offset
+        except _GroupError as error:
+            self._leave_group(str(error))
+            return {}
+        return found
+
+    def _leave_group(self, problem: str) -> None:
+        """Go on without a group: with one that it may not use the library reads nothing."""
+        self._group_problem = problem
+        starts = {at: self._consumer.position(at, timeout_ms=_TIMEOUT_MS) for at in self._consumer.assignment()}
+        self._consumer.close(autocommit=False, timeout_ms=1_000)
+        with _broker_errors():
+            self._consumer = kafka.KafkaConsumer(**{**self._settings, "group_id": None})
+        self.assign({(at.topic, at.partition): offset for at, offset in starts.items() if offset is not None})
 
     def report(self, offsets: Mapping[Place, int]) -> None:
         places = {
@@ -149,6 +192,10 @@ class _Consumer:
             batch.messages.extend(
                 Message(at.topic, at.partition, record.offset, record.key, record.value) for record in records
             )
+
+
+class _GroupError(BrokerError):
+    """The group may not be used; topics may."""
 
 
 class _Producer:
@@ -203,5 +250,11 @@ def _check_reachable(brokers: Iterable[str]) -> None:
 def _broker_errors() -> Iterator[None]:
     try:
         yield
+    except kafka.errors.UnsupportedCodecError as error:
+        raise BrokerError(
+            f"{error}: pip install 'recurra[kafka-python]', or set kafka.client = \"confluent\""
+        ) from None
+    except kafka.errors.GroupAuthorizationFailedError as error:
+        raise _GroupError(str(error)) from None
     except kafka.errors.KafkaError as error:
         raise BrokerError(str(error) or type(error).__name__) from None

@@ -7,7 +7,15 @@ from ...engine.config import KafkaConfig
 from ...engine.errors import ConfigError, InputError
 from .contract import KafkaClient
 
-__all__ = ["KafkaAddress", "kafka_client", "kafka_python_options", "librdkafka_options", "parse_address"]
+__all__ = [
+    "KafkaAddress",
+    "check_topics",
+    "is_kafka",
+    "kafka_client",
+    "kafka_python_options",
+    "librdkafka_options",
+    "parse_address",
+]
 
 # these decide what is read and counted; a source without them would lose or repeat events
 _OURS = frozenset(
@@ -50,6 +58,34 @@ def parse_address(text: str) -> KafkaAddress:
     if not text.startswith("kafka://") or not named or not topic or "/" in topic:
         raise InputError(f"expected kafka://HOST:PORT/TOPIC, got {text!r}")
     return KafkaAddress(brokers, topic)
+
+
+def is_kafka(source: str) -> bool:
+    """Return whether a source is a topic rather than a file; raises ``InputError`` for another kind of address."""
+    scheme, found, _ = source.partition("://")
+    if found and scheme != "kafka" and scheme.isidentifier():
+        raise InputError(f"expected kafka://HOST:PORT/TOPIC or a file as a source, got the unknown scheme {scheme}://")
+    return bool(found) and scheme == "kafka"
+
+
+def check_topics(topic: str, config: KafkaConfig) -> None:
+    """Check that no topic that is read has a second use; raises ``ConfigError``."""
+    read = {
+        "the topic of events": topic,
+        "kafka.catalogue_topic": config.catalogue_topic,
+        "kafka.request_topic": config.request_topic,
+    }
+    written = {
+        "kafka.output_topic": config.output_topic,
+        "kafka.reply_topic": config.reply_topic,
+        "kafka.dead_letter_topic": config.dead_letter_topic,
+    }
+    used: dict[str, str] = {}
+    for use, name in (read | written).items():
+        if name is not None and name in used and used[name] in read:
+            raise ConfigError(f"{use} and {used[name]} are both {name!r}: a topic that is read may have no other use")
+        if name is not None:
+            used.setdefault(name, use)
 
 
 def kafka_client(brokers: str, config: KafkaConfig) -> KafkaClient:

@@ -3,16 +3,18 @@
 import json
 import logging
 import threading
+import time
 from typing import Protocol
 
 import msgspec
 
 from ...engine.config import KafkaConfig
-from ...engine.errors import BrokerError, ConfigError, InputError
+from ...engine.errors import BrokerError, ConfigError, InputError, RecurraError
 from ...engine.results import IngestReport, Recommendation
 from ..apply import Backoff
 from ..dead_letter import DeadLetters
-from .contract import KafkaClient, KafkaConsumer, KafkaProducer, Message
+from .contract import KafkaClient, KafkaConsumer, KafkaProducer, Message, Topic
+from .start import chosen_partitions
 
 __all__ = ["KafkaDeadLetters", "RecommendationOutlet", "RequestReply"]
 
@@ -22,6 +24,10 @@ _FLUSH_S = 10.0
 _MOST_BYTES = 900_000
 _MOST_WAITING = 100_000
 _LOOK_S = 0.5
+# how often the request topic is looked at
+_TOPIC_S = 1.0
+_REQUEST = frozenset({"user", "k", "where", "id"})
+_EXPECTED = 'expected {"user": "...", "k": 10, "where": "...", "id": "..."}, the last three as needed'
 
 
 class KafkaDeadLetters:
@@ -58,7 +64,7 @@ class KafkaDeadLetters:
 class _Answers(Protocol):
     """What the outlets need of the engine."""
 
-    def recommend(self, user: str, k: int = 10) -> Recommendation:
+    def recommend(self, user: str, k: int = 10, *, where: str | None = None) -> Recommendation:
         """Return the best items of a user."""
         ...
 
@@ -129,8 +135,10 @@ class RecommendationOutlet:
 class RequestReply:
     """Answers requests of one topic on another.
 
-    A request is ``{"user": ..., "k"?: ..., "id"?: ...}``; its reply has the request's key, ``id`` and either the
-    answer or ``error``. Requests that came before the service listened are not answered: their senders have given up.
+    A request is ``{"user": ..., "k"?: ..., "where"?: ..., "id"?: ...}``; its reply has the request's key, ``id`` and
+    either the answer or ``error``. Requests that came before the service listened are not answered: their senders have
+    given up. An engine that ``kafka.partitions`` gives some partitions of the events answers what comes over the same
+    partitions of the request topic: requests are keyed by user, like events.
     """
 
     def __init__(self, engine: _Answers, client: KafkaClient, config: KafkaConfig) -> None:
@@ -138,6 +146,7 @@ class RequestReply:
             raise ConfigError("kafka.request_topic and kafka.reply_topic go together: set both or none")
         self._engine = engine
         self._client = client
+        self._config = config
         self._requests, self._replies = config.request_topic, config.reply_topic
         self._k = config.output_k
         self.answered = 0
@@ -149,7 +158,7 @@ class RequestReply:
         while not stopped.is_set():
             try:
                 self._serve(stopped, backoff)
-            except BrokerError as error:
+            except RecurraError as error:
                 self.problem = str(error)
                 backoff.wait()
 
@@ -158,37 +167,58 @@ class RequestReply:
         try:
             producer = self._client.producer()
             try:
-                self._listen(consumer)
-                backoff.reset()
-                self.problem = None
-                while not stopped.is_set():
-                    for message in consumer.poll(64, 0.5).messages:
-                        producer.send(self._replies, message.key, self._reply(message))
-                        self.answered += 1
+                self._listen(consumer, producer, stopped, backoff)
             finally:
                 producer.close()
         finally:
             consumer.close()
 
-    def _listen(self, consumer: KafkaConsumer) -> None:
-        topic = consumer.topic(self._requests)
+    def _listen(
+        self, consumer: KafkaConsumer, producer: KafkaProducer, stopped: threading.Event, backoff: Backoff
+    ) -> None:
+        topic = self._topic(consumer)
+        places = [(topic.name, partition) for partition in chosen_partitions(topic, self._config)]
+        consumer.assign({place: consumer.watermarks(place)[1] for place in places})
+        due_s = 0.0
+        while not stopped.is_set():
+            for message in consumer.poll(64, _LOOK_S).messages:
+                producer.send(self._replies, message.key, self._reply(message))
+                self.answered += 1
+            if time.monotonic() >= due_s:
+                due_s = time.monotonic() + _TOPIC_S
+                if self._topic(consumer) != topic:
+                    # more partitions, or made again
+                    return
+                producer.flush(_FLUSH_S)
+                self.problem = None
+                backoff.reset()
+
+    def _topic(self, consumer: KafkaConsumer) -> Topic:
+        topic = consumer.look([self._requests])()[self._requests]
         if topic is None:
             raise BrokerError(f"the broker has no topic {self._requests!r}")
-        places = [(topic.name, partition) for partition in topic.partitions]
-        consumer.assign({place: consumer.watermarks(place)[1] for place in places})
+        return topic
 
     def _reply(self, message: Message) -> bytes:
         reply: dict[str, object] = {}
         try:
             request = json.loads(message.value or b"")
-            if not isinstance(request, dict) or not isinstance(request.get("user"), str):
-                raise InputError('expected {"user": "...", "k": 10, "id": "..."}')
+            if not isinstance(request, dict):
+                raise InputError(_EXPECTED)
             reply["id"] = request.get("id")
-            answer = self._engine.recommend(request["user"], request.get("k", self._k))
+            if not isinstance(request.get("user"), str):
+                raise InputError(_EXPECTED)
+            if unknown := sorted(request.keys() - _REQUEST):
+                raise InputError(f"unknown fields {', '.join(unknown)}; {_EXPECTED}")
+            answer = self._engine.recommend(request["user"], request.get("k", self._k), where=request.get("where"))
             return _encoded(request["user"], answer, reply)
-        except (ValueError, RecursionError) as error:
-            # InputError is a ValueError: the sender gets the reason
+        except (RecurraError, ValueError, RecursionError) as error:
+            # the sender gets the reason
             return json.dumps({**reply, "error": str(error)}).encode()
+        except Exception as error:
+            # nothing may end this thread while the engine runs
+            _LOG.exception("no answer to a request")
+            return json.dumps({**reply, "error": f"the engine failed: {error}"}).encode()
 
 
 def _encoded(user: str, answer: Recommendation, head: dict[str, object] | None = None) -> bytes:

@@ -12,7 +12,7 @@ from ...engine.results import OutletHealth, Recommendation, RequestsHealth, Sour
 from ..apply import SourceEngine
 from ..dead_letter import DeadLetters, FileDeadLetters
 from .contract import KafkaClient, KafkaProducer
-from .options import kafka_client, parse_address
+from .options import check_topics, kafka_client, parse_address
 from .outlets import KafkaDeadLetters, RecommendationOutlet, RequestReply
 from .source import KafkaSource
 
@@ -24,7 +24,7 @@ _STOP_S = 2.0
 class ServedEngine(SourceEngine, Protocol):
     """An engine that takes events and answers."""
 
-    def recommend(self, user: str, k: int = 10) -> Recommendation:
+    def recommend(self, user: str, k: int = 10, *, where: str | None = None) -> Recommendation:
         """Return the best items of a user."""
         ...
 
@@ -38,6 +38,7 @@ class KafkaService:
 
     def __init__(self, engine: ServedEngine, address: str, config: Config, folder: Path) -> None:
         place, kafka = parse_address(address), config.kafka
+        check_topics(place.topic, kafka)
         client = kafka_client(place.brokers, kafka)
         letters: DeadLetters = FileDeadLetters(folder / "dead-letters.jsonl")
         if kafka.dead_letter_topic is not None:

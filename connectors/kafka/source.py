@@ -2,7 +2,11 @@
 
 What it promises: every message is applied or kept as a dead letter, exactly once as far as the store is concerned,
 because the store keeps the next offset of each partition in the same atomic batch as what the messages changed. The
-broker's group offsets are written for lag monitors and never read.
+broker's group offsets are written for lag monitors; reading never starts at them.
+
+A message belongs to the topic that the store knows, and not to one that was made under the same name since: a batch is
+applied only after the broker has shown the topic's id to a question that was asked after the batch had come. An id is
+never given twice, so that the topic was the same up to then.
 """
 
 import logging
@@ -12,25 +16,29 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...engine.config import Config
-from ...engine.errors import BadEventError, BrokerError
-from ...engine.events import Decoder, Event, Forget, Item
+from ...engine.errors import BadEventError, BrokerError, InputError
+from ...engine.events import Decoder, Event, Forget, Item, check_id
 from ...engine.failpoints import failpoint
 from ...engine.results import IngestReport, Record, SourceHealth
 from ..apply import Applier, Backoff, Origin, SourceEngine, SourceStoppedError
 from ..dead_letter import DeadLetters
-from .contract import KafkaClient, KafkaConsumer, Place, Polled
+from .contract import KafkaClient, KafkaConsumer, Looked, Place, Polled, Topic
 from .options import KafkaAddress, kafka_client
-from .start import chosen_partitions, facts_of, find_topic, resolve_starts, source_key
+from .start import check_topic, chosen_partitions, facts_of, resolve_starts, source_key
 
 __all__ = ["KafkaSource"]
 
 _LOG = logging.getLogger("recurra.kafka")
 # signals are noticed between two polls
 _POLL_S = 0.5
-_REPORT_S = 1.0
-# how often the ends of the partitions are asked for, and how long the answer may take
-_LOOK_S = 5.0
-_ANSWER_S = 1.0
+# how often the topics and the ends of their partitions are asked for, and offsets are reported
+_LOOK_S = 1.0
+# how much later, while messages come: each batch asks for the topics anyway
+_BUSY_S = 4.0
+# messages that are there and do not come for so long are a problem
+_STUCK_S = 5.0
+# the same problem is logged again after so long
+_LOG_AGAIN_S = 60.0
 
 
 class _Place(NamedTuple):
@@ -38,8 +46,15 @@ class _Place(NamedTuple):
 
     key: str
     partition: int
-    decode: Callable[[bytes | None], Event | Forget | Item]
+    decode: Callable[[bytes | None, bytes | None], Event | Forget | Item]
     label: str
+
+
+class _Held(NamedTuple):
+    """A batch that waits for the answer to a question about its topics, asked after it had come."""
+
+    batch: Polled
+    looked: Callable[[], Looked]
 
 
 class KafkaSource:
@@ -59,7 +74,6 @@ class KafkaSource:
         *,
         client: KafkaClient | None = None,
         on_report: Callable[[IngestReport], None] | None = None,
-        refresh_s: float = 30.0,
     ) -> None:
         self._engine = engine
         self._address = address
@@ -68,16 +82,21 @@ class KafkaSource:
         self._client = client or kafka_client(address.brokers, config.kafka)
         self._decoder = Decoder(config.events)
         self._on_report = on_report
-        self._refresh_s = refresh_s
         self._roles = {address.topic: "events"}
         if config.kafka.catalogue_topic is not None:
             self._roles[config.kafka.catalogue_topic] = "catalogue"
+        self._topics: dict[str, Topic] = {}
         self._places: dict[Place, _Place] = {}
         self._next: dict[Place, int] = {}
         self._reported: dict[Place, int] = {}
         self._ends: dict[Place, int] = {}
+        # per partition: the next offset, and since when it has stayed the same while nothing came
+        self._still: dict[Place, tuple[int, float]] = {}
+        self._grown = False
         self._state = "starting"
         self._problem: str | None = None
+        self._group_problem: str | None = None
+        self._logged: tuple[str, float] = ("", 0.0)
         self._messages = 0
         self._applier: Applier | None = None
 
@@ -93,8 +112,7 @@ class KafkaSource:
                     self._read(applier, stopped, backoff)
                 except BrokerError as error:
                     self._state = "connecting"
-                    self._note(f"Kafka at {self._address.brokers}: {error}")
-                    _LOG.warning("%s; trying again", self._problem)
+                    self._complain(f"Kafka at {self._address.brokers}: {error}")
                     backoff.wait()
         except SourceStoppedError:
             pass
@@ -107,72 +125,119 @@ class KafkaSource:
 
     def health(self) -> SourceHealth:
         """Return ``connected``, ``problem`` and, per partition, the next offset and how many messages wait."""
-        lag = {f"{topic}/{part}": max(0, end - self._next[(topic, part)]) for (topic, part), end in self._ends.items()}
+        state, problem = self._state, self._problem
+        if problem is None and state in ("starting", "connecting"):
+            problem = f"{state}: connecting to Kafka at {self._address.brokers}"
+        offsets, ends = dict(self._next), dict(self._ends)
         given_up = [span for facts in facts_of(self._engine.source_info()).values() for span in facts.lost]
         return SourceHealth(
             kind="kafka",
             topic=self._address.topic,
-            connected=self._state == "running" and self._problem is None,
-            state=self._state,
-            problem=self._problem,
+            connected=state == "running" and problem is None,
+            state=state,
+            problem=problem,
             messages=self._messages,
             refused=self._applier.dead if self._applier is not None else 0,
             lost=sum(end - start for _, start, end in given_up),
-            offsets={f"{topic}/{part}": offset for (topic, part), offset in dict(self._next).items()},
-            lag=lag,
+            offsets={f"{topic}/{part}": offset for (topic, part), offset in offsets.items()},
+            lag={f"{at[0]}/{at[1]}": max(0, end - offsets.get(at, end)) for at, end in ends.items()},
+            group_problem=self._group_problem,
         )
 
     def _read(self, applier: Applier, stopped: threading.Event, backoff: Backoff) -> None:
+        """Read with one consumer until ``stopped`` is set or a topic has more partitions."""
         consumer = self._client.consumer()
         try:
             self._find(consumer)
             consumer.assign(self._next)
-            self._state = "running"
-            self._note(None)
-            backoff.reset()
-            refresh = report = time.monotonic()
-            look = 0.0
-            while not stopped.is_set():
-                batch = consumer.poll(self._config.store.batch_events, _POLL_S)
-                self._note(consumer.problem)
-                self._apply(applier, batch)
-                now = time.monotonic()
-                if now - report >= _REPORT_S:
-                    report = now
-                    self._report(consumer)
-                if now - look >= _LOOK_S:
-                    look = now
+            ahead, held, most = dict(self._next), None, self._config.store.batch_events
+            # one poll without an error comes before all is said to be well
+            due_s = report_s = time.monotonic() + _POLL_S
+            while not stopped.is_set() and not self._grown:
+                batch = consumer.poll(most, 0.0 if held else _POLL_S)
+                before, held = held, None
+                if _moves(batch, ahead):
+                    held = _Held(batch, consumer.look(list(self._roles)))
+                if before is not None:
+                    self._confirmed(applier, before)
+                # behind a full batch there is more: the answer for it comes while the one before is applied
+                if held is not None and len(batch.messages) < most:
+                    self._confirmed(applier, held)
+                    held = None
+                now_s = time.monotonic()
+                # while messages come, only the lag needs it
+                if now_s >= due_s and (not batch.messages or now_s >= due_s + _BUSY_S or self._state != "running"):
                     self._look(consumer, idle=not batch.messages)
-                if now - refresh >= self._refresh_s and consumer.problem is None:
-                    refresh = now
-                    self._refresh(consumer)
+                    backoff.reset()
+                    due_s = time.monotonic() + _LOOK_S
+                elif now_s >= report_s:
+                    self._report(consumer)
+                    report_s = now_s + _LOOK_S
             self._report(consumer)
         finally:
             consumer.close()
 
+    def _confirmed(self, applier: Applier, held: _Held) -> None:
+        """Apply a batch once the answer says that its topics are still the same."""
+        self._check(held.looked())
+        self._apply(applier, held.batch)
+
     def _find(self, consumer: KafkaConsumer) -> None:
         """Find the topics and the offsets to start from."""
         places, starts = {}, {}
+        looked = consumer.look(list(self._roles))()
         for name, role in self._roles.items():
-            topic = find_topic(consumer, name, self._engine, role)
-            decode = self._decoder.event if role == "events" else self._decoder.item
+            self._topics[name] = topic = check_topic(looked[name], name, self._engine, role)
+            decode = self._event if role == "events" else self._item
             found = resolve_starts(consumer, topic, self._engine, self._config.kafka, role)
             for place in found:
                 partition = place[1] if role == "events" else 0
                 places[place] = _Place(source_key(topic, place[1]), partition, decode, f"kafka:{name}/{place[1]}")
             starts.update(found)
-        self._places, self._next = places, starts
+        self._places, self._next, self._grown = places, starts, False
+        self._compare_group(consumer)
+
+    def _compare_group(self, consumer: KafkaConsumer) -> None:
+        """Log where the group's offsets differ from those that count."""
+        try:
+            committed = consumer.committed(self._next)
+        except BrokerError as error:
+            _LOG.info("the offsets of group %r cannot be compared: %s", self._config.kafka.group, error)
+            return
+        for (topic, partition), theirs in committed.items():
+            ours = self._next[(topic, partition)]
+            if theirs != ours:
+                _LOG.log(
+                    logging.WARNING if theirs > ours else logging.INFO,
+                    "group %r is at offset %d of %s/%d, the store at %d: the store counts",
+                    *(self._config.kafka.group, theirs, topic, partition, ours),
+                )
+
+    def _check(self, looked: Looked) -> None:
+        """Check that the broker still has the topics that are read, and whether they have more partitions."""
+        for name, role in self._roles.items():
+            before, topic = self._topics[name], looked[name]
+            if topic == before:
+                continue
+            topic = check_topic(topic, name, self._engine, role)
+            if topic.id != before.id:
+                raise BrokerError(f"topic {name!r} was made again before anything was stored about it")
+            self._topics[name] = topic
+            if role == "catalogue" or chosen_partitions(topic, self._config.kafka) != chosen_partitions(
+                before, self._config.kafka
+            ):
+                self._grown = True
 
     def _apply(self, applier: Applier, batch: Polled) -> None:
         records: list[Record] = []
         origins: list[Origin] = []
         moved = self._next
-        for topic, partition, offset, _, payload in batch.messages:
+        for topic, partition, offset, key, payload in batch.messages:
             place = self._places[(topic, partition)]
             origin = Origin(place.label, offset, payload)
             value: Event | Forget | Item | None = None
             try:
-                value = place.decode(payload)
+                value = place.decode(key, payload)
             except BadEventError as error:
                 applier.refuse(origin, str(error))
             moved[(topic, partition)] = offset + 1
@@ -189,6 +254,23 @@ class KafkaSource:
             applier.apply(records, origins)
             self._messages += len(batch.messages)
 
+    def _event(self, _key: bytes | None, payload: bytes | None) -> Event | Forget:
+        return self._decoder.event(payload)
+
+    def _item(self, key: bytes | None, payload: bytes | None) -> Item:
+        """Decode a catalogue record; a tombstone takes the item with the id in its key out of the catalogue."""
+        if payload is not None:
+            return self._decoder.item(payload)
+        try:
+            item = (key or b"").decode()
+        except UnicodeDecodeError as error:
+            raise BadEventError(f"the key of a tombstone is not valid UTF-8: {error}") from None
+        try:
+            check_id(item, "item")
+        except InputError as error:
+            raise BadEventError(f"a tombstone without an item id as its key: {error}") from None
+        return Item(item, available=False)
+
     def _report(self, consumer: KafkaConsumer) -> None:
         synced = self._engine.synced_offsets()
         offsets = {at: synced[place.key] for at, place in self._places.items() if place.key in synced}
@@ -199,31 +281,50 @@ class KafkaSource:
             failpoint("connector.reported")
 
     def _look(self, consumer: KafkaConsumer, *, idle: bool) -> None:
-        """Learn the ends of the partitions, for the lag.
+        """Ask for the topics and the ends of the partitions; only an answer says that all is well."""
+        self._check(consumer.look(list(self._roles))())
+        self._ends = consumer.ends(self._next)
+        self._report(consumer)
+        self._state = "running"
+        if (stuck := self._stuck(time.monotonic(), idle=idle)) is None:
+            self._note(None)
+        else:
+            self._complain(stuck)
+        if consumer.group_problem != self._group_problem:
+            self._group_problem = consumer.group_problem
+            if self._group_problem is not None:
+                _LOG.warning("offsets cannot be reported to the group: %s", self._group_problem)
 
-        Messages that come show it. Where none do the broker is asked, which also shows whether it is back; its
-        answer waits behind the fetch that is under way, so it is not asked while there is work.
-        """
-        if not idle:
-            self._ends |= {at: end for at in self._next if (end := consumer.last_end(at)) is not None}
-            return
-        try:
-            self._ends = {at: consumer.watermarks(at, _ANSWER_S)[1] for at in self._next}
-        except BrokerError as error:
-            self._note(str(error))
+    def _stuck(self, now_s: float, *, idle: bool) -> str | None:
+        """Return which partition has messages that do not come though nothing else does either."""
+        for at, end in self._ends.items():
+            offset, since_s = self._still.get(at, (-1, now_s))
+            if not idle or end <= self._next[at] or self._next[at] != offset:
+                self._still[at] = (self._next[at], now_s)
+            elif now_s - since_s >= _STUCK_S:
+                waiting = f"messages wait in {at[0]}/{at[1]} from offset {offset} on"
+                return f"{waiting}, and none has come for {_STUCK_S:g} s or more"
+        return None
 
-    def _refresh(self, consumer: KafkaConsumer) -> None:
-        """Look for new partitions and for topics that were made again."""
-        try:
-            for name, role in self._roles.items():
-                topic = find_topic(consumer, name, self._engine, role)
-                known = {partition for at, partition in self._places if at == name}
-                if set(chosen_partitions(topic, self._config.kafka)) - known:
-                    self._find(consumer)
-                    consumer.assign(self._next)
-                    return
-        except BrokerError as error:
-            self._note(str(error))
+    def _complain(self, problem: str) -> None:
+        """Note a problem, and log it unless that was done lately."""
+        self._note(problem)
+        now_s = time.monotonic()
+        if problem != self._logged[0] or now_s - self._logged[1] > _LOG_AGAIN_S:
+            self._logged = (problem, now_s)
+            _LOG.warning("%s; trying again", problem)
 
     def _note(self, problem: str | None) -> None:
         self._problem = problem
+
+
+def _moves(batch: Polled, ahead: dict[Place, int]) -> bool:
+    """Return whether a batch goes beyond what came ``ahead`` of it, which it is then part of."""
+    moves = bool(batch.messages)
+    for topic, partition, offset, _, _ in batch.messages:
+        ahead[(topic, partition)] = offset + 1
+    for at, position in batch.positions.items():
+        if position > ahead.get(at, position):
+            ahead[at] = position
+            moves = True
+    return moves

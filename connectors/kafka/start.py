@@ -11,7 +11,7 @@ from ...engine.errors import BrokerError, ConfigError, SourceBehindError, Source
 from ..apply import SourceEngine
 from .contract import KafkaConsumer, Place, Topic
 
-__all__ = ["SourceFacts", "facts_of", "find_topic", "resolve_starts", "source_key"]
+__all__ = ["SourceFacts", "check_topic", "chosen_partitions", "facts_of", "resolve_starts", "source_key"]
 
 _LOG = logging.getLogger("recurra.kafka")
 
@@ -54,12 +54,11 @@ def facts_of(source_info: Mapping[str, bytes]) -> dict[str, SourceFacts]:
     return {facts.topic_id: facts for facts in (msgspec.json.decode(info, type=SourceFacts) for info in found)}
 
 
-def find_topic(consumer: KafkaConsumer, name: str, engine: SourceEngine, role: str) -> Topic:
-    """Return the topic and check that it is the one that the store has read from.
+def check_topic(topic: Topic | None, name: str, engine: SourceEngine, role: str) -> Topic:
+    """Return the topic that the broker has under a name if it is the one that the store has read from.
 
     Raises ``BrokerError`` while there is none, ``SourceMismatchError`` if the store's offsets belong to another one.
     """
-    topic = consumer.topic(name)
     if topic is None:
         raise BrokerError(f"the broker has no topic {name!r}")
     for facts in facts_of(engine.source_info()).values():
@@ -82,13 +81,16 @@ def resolve_starts(
     """Return the offset to start from for every partition, storing those that are new.
 
     A store that knows no partition of the topic starts where the configuration says; a partition that has come since
-    starts at its beginning. Raises ``SourceBehindError`` if the broker no longer has what comes next, unless
-    ``kafka.skip_lost``, and ``SourceMismatchError`` if the log ends before the stored offset.
+    starts at its beginning. A catalogue is read whole. Raises ``SourceBehindError`` if the broker no longer has what
+    comes next, unless ``kafka.skip_lost``, ``SourceMismatchError`` if the log ends before the stored offset, and
+    ``ConfigError`` if ``kafka.start`` would skip what the group has read into a store that is gone.
     """
-    partitions = chosen_partitions(topic, config)
+    partitions = chosen_partitions(topic, config) if role == "events" else topic.partitions
     facts = facts_of(engine.source_info()).get(topic.id)
     if facts is None:
         first = config.start if role == "events" else "earliest"
+        if first == "latest":
+            _check_group(consumer, topic, partitions, config.group)
         facts = SourceFacts(topic.name, topic.id, role, dict(_first_offsets(consumer, topic, partitions, first)))
         _keep(engine, facts)
     fresh = dict.fromkeys(set(partitions) - set(facts.starts), 0)
@@ -124,6 +126,19 @@ def chosen_partitions(topic: Topic, config: KafkaConfig) -> tuple[int, ...]:
             f"kafka.partitions names {missing}, but topic {topic.name!r} has partitions {list(topic.partitions)}"
         )
     return tuple(sorted(set(config.partitions)))
+
+
+def _check_group(consumer: KafkaConsumer, topic: Topic, partitions: tuple[int, ...], group: str) -> None:
+    """Refuse to begin at the end of a topic that was read before: the store that it was read into is gone."""
+    committed = consumer.committed((topic.name, partition) for partition in partitions)
+    read = {partition: offset for (_, partition), offset in committed.items() if offset > 0}
+    if read:
+        raise ConfigError(
+            f"the store is empty, but group {group!r} has read topic {topic.name!r} before, up to "
+            f"{', '.join(f'offset {offset} of partition {partition}' for partition, offset in sorted(read.items()))}: "
+            'kafka.start = "latest" would leave all of that out; bring the store back, or rebuild it with '
+            'kafka.start = "earliest", or give this engine a kafka.group of its own'
+        )
 
 
 def _first_offsets(

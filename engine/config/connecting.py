@@ -11,11 +11,12 @@ class KafkaConfig(Section, frozen=True):
 
     # "confluent" or "kafka-python"
     client: str = "confluent"
-    # "all" or a list of partition numbers
+    # of the events and of requests, not of the catalogue: "all" or a list of partition numbers
     partitions: str | tuple[int, ...] = "all"
     # for a store without offsets: "earliest", "latest" or milliseconds since the epoch
     start: str | int = "earliest"
-    # consumer group to which offsets are reported, for lag monitors only
+    # consumer group to which offsets are reported, for lag monitors only; engines that read the same partitions need
+    # one each
     group: str = "recurra"
     # topic of item records
     catalogue_topic: str | None = None

@@ -160,6 +160,11 @@ def _checked(payload: bytes | str | None, quoted: tuple[bytes, ...]) -> bytes:
         raise BadEventError(f"not valid UTF-8: {error}") from None
     if not data:
         raise BadEventError("the message is empty")
+    if data[:1] == b"\0":
+        raise BadEventError(
+            "the message begins with a zero byte, which looks like the wire format of a schema registry "
+            "(Avro, Protobuf or JSON with a schema id in front); recurra reads plain JSON"
+        )
     if len(data) > MAX_MESSAGE_BYTES:
         raise BadEventError(f"the message has {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
     if len(data) > 2 * MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH:

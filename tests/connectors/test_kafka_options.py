@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recurra.connectors.kafka import KafkaAddress, confluent, kafka_client, parse_address
-from recurra.connectors.kafka.options import kafka_python_options, librdkafka_options
+from recurra.connectors.kafka import KafkaAddress, confluent, is_kafka, kafka_client, parse_address
+from recurra.connectors.kafka.options import check_topics, kafka_python_options, librdkafka_options
 from recurra.engine.config import KafkaConfig
 from recurra.engine.errors import BrokerError, ConfigError, InputError
 
@@ -54,6 +54,37 @@ def test_options_pass_through_under_the_names_of_each_client() -> None:
     }
 
 
+@pytest.mark.parametrize("source", ["kfka://h:1/t", "KAFKA://h:1/t", "http://h/x", "s3://bucket/x"])
+def test_an_unknown_scheme_is_no_file(source: str) -> None:
+    with pytest.raises(InputError, match="unknown scheme"):
+        is_kafka(source)
+    assert not is_kafka("a/b.csv")
+    assert is_kafka("kafka://h:1/t")
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        {"catalogue_topic": "plays"},
+        {"request_topic": "plays", "reply_topic": "r"},
+        {"request_topic": "q", "reply_topic": "q"},
+        {"request_topic": "q", "reply_topic": "plays"},
+        {"output_topic": "plays"},
+        {"dead_letter_topic": "plays"},
+        {"catalogue_topic": "c", "dead_letter_topic": "c"},
+        {"catalogue_topic": "c", "request_topic": "c", "reply_topic": "r"},
+        {"request_topic": "q", "reply_topic": "r", "output_topic": "q"},
+    ],
+)
+def test_a_topic_that_is_read_has_no_other_use(topics: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="may have no other use"):
+        check_topics("plays", KafkaConfig(**topics))  # type: ignore[arg-type]
+
+
+def test_topics_that_are_only_written_may_be_one() -> None:
+    check_topics("plays", KafkaConfig(request_topic="q", reply_topic="r", output_topic="r", dead_letter_topic="d"))
+
+
 @pytest.mark.parametrize("name", ["auto.offset.reset", "group.id", "enable.auto.commit", "isolation.level"])
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])
 def test_what_the_guarantees_rest_on_cannot_be_changed(client: str, name: str) -> None:
@@ -80,7 +111,7 @@ def test_a_broker_that_stays_away_costs_no_more_threads_and_descriptors(monkeypa
     def again() -> None:
         consumer = client.consumer()
         with pytest.raises(BrokerError):
-            consumer.topic("plays")
+            consumer.look(["plays"])()
         consumer.close()
 
     again()

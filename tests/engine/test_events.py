@@ -64,6 +64,7 @@ def test_what_is_accepted(payload: bytes, expected: Event | Forget) -> None:
 
 REFUSED = {
     "tombstone": (None, "tombstone"),
+    "registry": (b"\0\0\0\0\1" + json.dumps(PLAIN).encode(), "schema registry"),
     "empty": (b"", "empty"),
     "not JSON": (b"{user: 1}", "not a JSON object"),
     "two messages": (message() + message(), "not a JSON object"),

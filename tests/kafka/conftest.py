@@ -74,6 +74,18 @@ def produce(address: str) -> Callable[..., None]:
     return send
 
 
+@pytest.fixture(scope="session")
+def produce_raw(address: str) -> Callable[[str, bytes | None, bytes | None, int], None]:
+    """Write one message with any key and value."""
+    producer = ck.Producer({"bootstrap.servers": address, "log_level": 0})
+
+    def send(topic: str, key: bytes | None, value: bytes | None, partition: int) -> None:
+        producer.produce(topic, value, key, partition=partition)
+        assert producer.flush(60) == 0
+
+    return send
+
+
 class Service:
     """``recurra run`` as a process; its directory outlives it."""
 
@@ -206,7 +218,8 @@ class Run:
         self._engine = engine
         self._stopped = threading.Event()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run)
+        # a test that fails leaves it behind
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def until(self, done: Callable[[], bool], timeout_s: float = 60) -> None:
@@ -222,6 +235,12 @@ class Run:
     def until_ended(self, timeout_s: float = 60) -> None:
         self._thread.join(timeout_s)
         assert not self._thread.is_alive()
+
+    def until_failed(self, timeout_s: float = 60) -> None:
+        """Wait until it ends by itself, and raise what ended it."""
+        self.until_ended(timeout_s)
+        assert self._failure is not None
+        raise self._failure
 
     def stop(self) -> None:
         self._stopped.set()

@@ -37,7 +37,7 @@ def answered(reader: Run) -> int:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_restart_goes_on_where_the_store_is(
-    address: str, topic: Any, produce: Any, run: Any, client: str, admin: AdminClient
+    address: str, topic: Any, produce: Any, run: Any, client: str, admin: AdminClient, caplog: Any
 ) -> None:
     name = topic(3)
     produce(name, [event(number) for number in range(1_000)], partitions=3)
@@ -49,6 +49,7 @@ def test_a_restart_goes_on_where_the_store_is(
     ahead.close()
     _, health, folder = run(name, 1_500, config(client, group=f"group-{name}"))
     assert health.messages == 500
+    assert f"at offset 10000 of {name}/0" in caplog.text
     found = audit(folder, f"kafka://{address}/{name}", config(client))
     assert found.ok, found
     assert found.events == 1_500
@@ -210,7 +211,9 @@ def test_a_broker_that_is_away_is_waited_for(own_broker: Any, topic: Any, produc
         with recurra.open(tmp_path / "data", settings) as engine:
             engine.ingest([recurra.Event("ann", "m1", NOW_MS)])
             reader = Run(engine, f"kafka://{own_broker.address}/{name}", settings, tmp_path)
-            reader.until(lambda: reader.service.health().problem is not None)
+            # there is a reason from the first moment on
+            assert own_broker.address in str(reader.service.health().problem)
+            reader.until(lambda: "starting" not in str(reader.service.health().problem))
             assert not reader.service.health().connected
             # queries are answered meanwhile
             assert engine.history("ann")

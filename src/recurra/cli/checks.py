@@ -43,6 +43,7 @@ def run_checks(report: Callable[[Finding], None]) -> bool:
         ("triton", "triton", False, _triton),
         ("kafka client", "confluent-kafka", True, _confluent),
         ("kafka client 2", "kafka-python", True, _kafka_python),
+        ("kafka codecs", "kafka-python", False, _kafka_codecs),
     )
     well = True
     for name, package, required, check in checks:
@@ -180,6 +181,20 @@ def _kafka_python() -> str:
         import kafka
 
     return f"imports as kafka {kafka.__version__}"
+
+
+def _kafka_codecs() -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from kafka import codec
+
+    missing = [name for name in ("lz4", "snappy", "zstd") if not getattr(codec, f"has_{name}")()]
+    if missing:
+        raise _Absent(
+            f"kafka-python cannot read messages compressed with {', '.join(missing)}: "
+            "pip install 'recurra[kafka-python]'; the client confluent can"
+        )
+    return "reads gzip, lz4, snappy and zstd"
 
 
 def _state_bytes() -> int:

@@ -26,8 +26,10 @@ _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={folder}/log
 auto.create.topics.enable=false
@@ -39,6 +41,9 @@ transaction.state.log.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+super.users=User:nobody
 """
 _LOGGING = """
 rootLogger.level=warn
@@ -55,16 +60,28 @@ class BrokerUnavailableError(Exception):
 
 
 class Broker:
-    """One broker process. ``stop`` and ``start`` may alternate: address and data stay the same."""
+    """One broker process. ``stop`` and ``start`` may alternate: address and data stay the same.
 
-    def __init__(self) -> None:
+    A second listener, at ``behind``, advertises the port ``proxied``: clients that come by way of a proxy stay on it.
+    Everybody may do what no access rule is about.
+    """
+
+    def __init__(self, proxied: int | None = None) -> None:
         self._classpath = f"{_jars()}/*"
         self._folder = Path(tempfile.mkdtemp(prefix="recurra-broker-"))
-        self._port, controller = _free_ports(2)
+        self._port, controller, behind = _free_ports(3)
         self.address = f"127.0.0.1:{self._port}"
+        self.behind = ("127.0.0.1", behind)
         self._properties = self._folder / "server.properties"
         self._properties.write_text(
-            _PROPERTIES.format(port=self._port, controller=controller, folder=self._folder), encoding="utf-8"
+            _PROPERTIES.format(
+                port=self._port,
+                controller=controller,
+                behind=behind,
+                proxied=behind if proxied is None else proxied,
+                folder=self._folder,
+            ),
+            encoding="utf-8",
         )
         (self._folder / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,6 +117,16 @@ class Broker:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """Let its process stand still: connections stay open and nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let its process go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Stop it and remove its data."""
@@ -152,13 +179,22 @@ def _free_ports(count: int) -> list[int]:
 
 def main() -> None:
     """Run a broker until standard input ends or SIGTERM comes."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    broker = Broker()
+    # Ctrl-C and SIGTERM end it in the same way
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        broker = Broker()
+    except BrokerUnavailableError as error:
+        sys.exit(f"no broker: {error}")
     try:
         broker.start()
         print(broker.address, flush=True)
         sys.stdin.read()
+    except BrokerUnavailableError as error:
+        sys.exit(f"no broker: {error}")
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         broker.close()
 
 

@@ -1,0 +1,162 @@
+"""What both clients must cope with: access rules, compression, a group that was read with before."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka as ck
+import msgspec
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+import recurra
+from recurra.engine.errors import ConfigError
+
+from .conftest import CLIENTS, Run, config, event
+
+# kafka-python reads its own files by a function that newer Pythons advise against
+pytestmark = [pytest.mark.kafka, pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")]
+
+
+def deny(admin: AdminClient, kind: Any, name: str, operation: Any) -> Callable[[], None]:
+    """Forbid everybody an operation; returns what allows it again."""
+    who = (kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*")
+    # with one rule about it, all that no rule allows is forbidden
+    rules = [(*who, operation, AclPermissionType.DENY)]
+    if kind == ResourceType.TOPIC:
+        rules.append((*who, AclOperation.DESCRIBE, AclPermissionType.ALLOW))
+    for answer in admin.create_acls([AclBinding(*rule) for rule in rules]).values():
+        answer.result(20)
+
+    def allow() -> None:
+        for answer in admin.delete_acls([AclBindingFilter(*rule) for rule in rules]).values():
+            answer.result(20)
+
+    return allow
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record for record in caplog.records if record.name.startswith("recurra.")]
+    return [
+        record.getMessage() for record in found if record.levelno >= logging.WARNING and "rdkafka" not in record.msg
+    ]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_reading_needs_no_right_to_the_group(
+    own_broker: Any, topic: Any, produce: Any, admin: AdminClient, tmp_path: Path, client: str, caplog: Any
+) -> None:
+    name = topic(2)
+    produce(name, [event(number) for number in range(100)], partitions=2)
+    deny(admin, ResourceType.GROUP, f"forbidden-{name}", AclOperation.ALL)
+    settings = config(client, group=f"forbidden-{name}")
+    with recurra.open(tmp_path / "data", settings) as engine:
+        reader = Run(engine, f"kafka://{own_broker.address}/{name}", settings, tmp_path)
+        reader.until_read(100)
+        reader.until(lambda: reader.service.health().connected)
+        produce(name, [event(number) for number in range(100, 200)], partitions=2)
+        reader.until_read(200)
+        time.sleep(1.5)
+        health = reader.service.health()
+        assert health.connected
+        assert "roup" in str(health.group_problem)
+        reader.stop()
+    assert len(warnings_of(caplog)) <= 1, warnings_of(caplog)
+
+
+@pytest.mark.parametrize("operation", [AclOperation.READ, AclOperation.DESCRIBE], ids=["read", "describe"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_topic_that_may_not_be_read_is_never_connected_and_seldom_logged(
+    own_broker: Any,
+    topic: Any,
+    produce: Any,
+    admin: AdminClient,
+    tmp_path: Path,
+    client: str,
+    operation: Any,
+    caplog: Any,
+) -> None:
+    name = topic(1)
+    produce(name, [event(number) for number in range(100)], partition=0)
+    allow = deny(admin, ResourceType.TOPIC, name, operation)
+    settings = config(client)
+    with recurra.open(tmp_path / "data", settings) as engine:
+        reader = Run(engine, f"kafka://{own_broker.address}/{name}", settings, tmp_path)
+        reader.until(lambda: "uthoriz" in str(reader.service.health().problem))
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            assert not reader.service.health().connected
+            time.sleep(0.05)
+        assert len(warnings_of(caplog)) <= 2, warnings_of(caplog)
+        allow()
+        reader.until_read(100)
+        reader.until(lambda: reader.service.health().connected)
+        reader.stop()
+
+
+def _compressed(address: str, name: str, codecs: tuple[str, ...]) -> None:
+    for at, codec in enumerate(codecs):
+        producer = ck.Producer({"bootstrap.servers": address, "compression.type": codec, "linger.ms": 50})
+        for number in range(at * 100, (at + 1) * 100):
+            producer.produce(name, msgspec.json.encode(event(number)), b"k")
+        assert producer.flush(30) == 0
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_messages_of_every_compression_are_read(address: str, topic: Any, run: Any, client: str) -> None:
+    name = topic(1)
+    _compressed(address, name, ("none", "gzip", "snappy", "lz4", "zstd"))
+    _, health, _ = run(name, 500, config(client))
+    assert health.messages == 500
+
+
+def test_a_missing_library_for_a_compression_is_named(
+    address: str, topic: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    # what the import of a library that is not there leaves behind
+    monkeypatch.setattr("kafka.codec.zstd", None)
+    name = topic(1)
+    _compressed(address, name, ("zstd",))
+    settings = config("kafka-python")
+    with recurra.open(tmp_path / "data", settings) as engine:
+        reader = Run(engine, f"kafka://{address}/{name}", settings, tmp_path)
+        reader.until(lambda: "recurra[kafka-python]" in str(reader.service.health().problem))
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            health = reader.service.health()
+            assert not health.connected
+            assert "zstd" in str(health.problem)
+            time.sleep(0.05)
+        assert len(warnings_of(caplog)) <= 2
+        monkeypatch.undo()
+        reader.until_read(100)
+        reader.stop()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_empty_store_does_not_begin_at_the_end_of_what_its_group_has_read(
+    address: str, topic: Any, produce: Any, run: Any, client: str
+) -> None:
+    name = topic(1)
+    produce(name, [event(number) for number in range(100)], partition=0)
+    settings: dict[str, Any] = {"group": f"kept-{name}", "client": client}
+    # what an engine has reported whose store is gone
+    before = ck.Consumer({"bootstrap.servers": address, "group.id": f"kept-{name}"})
+    before.commit(offsets=[ck.TopicPartition(name, 0, 100)], asynchronous=False)
+    before.close()
+    with pytest.raises(ConfigError, match=r"has read topic .* before, up to offset 100 of partition 0.*earliest"):
+        run(name, 100, config(**settings, start="latest"), name="gone")
+    # rebuilt, because that was asked for
+    assert run(name, 100, config(**settings, start="earliest"), name="gone")[1].messages == 100
+    # a group of its own has read nothing
+    assert run(name, 0, config(client, group=f"other-{name}", start="latest"), name="other")[1].messages == 0
