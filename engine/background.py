@@ -57,6 +57,7 @@ class Training:
         self._stop = False
         self._thread: threading.Thread | None = None
         self.running = False
+        self._given_up = False
         self.failure: str | None = None
         self.last: TrainReport | None = None
         self.last_rollback: str | None = None
@@ -97,6 +98,7 @@ class Training:
     def _train(self, active_users: int | None = None) -> TrainReport:
         """Train and give the turn back."""
         seq = self._store.next_seq
+        self._given_up = False
         try:
             trainer = self._program()
             self.running = True
@@ -109,15 +111,18 @@ class Training:
             self.failure = None
             return report
         except Exception as error:
-            self.failure = str(error)
+            self.failure = None if self._given_up else str(error)
             self._metrics.failures.labels("training").inc()
             raise
         finally:
-            self._last_seq = max(seq, self._last_seq)
-            self._last_ms = self._clock.now_ms()
-            self._drift.trained(seq)
+            # one that was given up is due again at once
+            if not self._given_up:
+                self._last_seq = max(seq, self._last_seq)
+                self._last_ms = self._clock.now_ms()
+                self._drift.trained(seq)
             self.running = False
             self._turn.release()
+            self.wake_if_due()
 
     def health(self) -> TrainingHealth:
         """Return the state of training."""
@@ -150,6 +155,7 @@ class Training:
         """Give up a training under way and start the program again for the next: the store has a new epoch."""
         with self._guard:
             if self._trainer is not None:
+                self._given_up = True
                 self._trainer.close()
                 self._trainer = None
 

@@ -293,15 +293,7 @@ class Engine:
             self._check_open()
             if self.read_only:
                 raise VersionError("the engine was opened for reading; roll back on the one that writes")
-        if number not in self._versions.list():
-            known = ", ".join(map(str, self._versions.list())) or "none"
-            raise VersionError(f"there is no version {number} to roll back to (there: {known})")
-        before = self.version
-        self._switch.to(number)
-        self._versions.set_current(number)
-        self._versions.clear_rolled_back(number)
-        if number < before:
-            self._versions.set_rolled_back(before, f"version {before} was rolled back to {number} by hand")
+        if self._switch.by_hand(number):
             self._training.count_rollback()
         return self.versions()
 
@@ -310,7 +302,8 @@ class Engine:
         store, drift, alarms = self._store, self._monitor.drift, self.alarms()
         housekeeping = None if self._housekeeper is None else self._housekeeper.failure
         problems = {
-            "store": store.failure or store.damage,
+            "store": store.failure,
+            "damage": store.damage,
             "training": self._training.failure,
             "loading": self._switch.failure,
             "housekeeping": housekeeping,
@@ -366,7 +359,7 @@ class Engine:
         with self._write:
             try:
                 if not self.read_only and self._store.failure is None:
-                    self._save_caches()
+                    self._caches.save(self._writable().store)
             finally:
                 self._store.close()
 
@@ -383,9 +376,6 @@ class Engine:
             raise StoreError(f"the store {self._store.path} was opened for reading")
         return self._writing
 
-    def _save_caches(self) -> None:
-        self._caches.save(self._writable().store)
-
     def _new_trainer(self) -> Trainer:
         return Trainer(self.path, self.config, self._store.epoch)
 
@@ -401,7 +391,7 @@ class Engine:
         self._observe()
         if self._caches.due():
             with self._write:
-                self._save_caches()
+                self._caches.save(self._writable().store)
 
     def _observe(self) -> None:
         serving = self._caches.serving

@@ -29,6 +29,8 @@ __all__ = ["LiveView", "create_app"]
 
 # a list of so many bytes may become many times as many when it is decoded
 _LARGE_BYTES = 1 << 20
+# parts of the engine without which events do not come in
+_NEEDED = ("store", "housekeeping")
 _PAGES = {"/": Path(__file__).with_name("page.html"), "/docs": Path(__file__).with_name("docs.html")}
 _PAGE_POLICY = (
     "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -237,7 +239,9 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _reasons(now: Health) -> list[str]:
-    reasons = [f"{part}: {problem}" for part, problem in now.problems.items()]
+    # a training that failed, or one damaged record, keeps neither events nor other answers back
+    needed = _NEEDED if now.source is msgspec.UNSET or now.source.connected else (*_NEEDED, "source")
+    reasons = [f"{part}: {problem}" for part, problem in now.problems.items() if part in needed]
     if now.source is not msgspec.UNSET and not now.source.connected and now.source.problem is None:
         reasons.append(f"source: {now.source.state}, not connected yet")
     return reasons

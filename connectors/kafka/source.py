@@ -231,7 +231,7 @@ class KafkaSource:
     def _apply(self, applier: Applier, batch: Polled) -> None:
         records: list[Record] = []
         origins: list[Origin] = []
-        moved = self._next
+        moved = dict(self._next)
         for topic, partition, offset, key, payload in batch.messages:
             place = self._places[(topic, partition)]
             origin = Origin(place.label, offset, payload)
@@ -253,6 +253,8 @@ class KafkaSource:
         if records:
             applier.apply(records, origins)
             self._messages += len(batch.messages)
+        # what health shows has been applied
+        self._next = moved
 
     def _event(self, _key: bytes | None, payload: bytes | None) -> Event | Forget:
         return self._decoder.event(payload)

@@ -136,6 +136,22 @@ class Switch:
         _log.warning("%s", reason)
         return reason
 
+    def by_hand(self, number: int) -> bool:
+        """Serve a version that a person chose, also after a restart; return whether it is an older one.
+
+        Raises ``VersionError`` if it is missing or damaged.
+        """
+        kept, before = self._versions, self.serving_number
+        if number not in kept.list():
+            known = ", ".join(map(str, kept.list())) or "none"
+            raise VersionError(f"there is no version {number} to roll back to (there: {known})")
+        self.to(number)
+        kept.set_current(number)
+        kept.clear_rolled_back(number)
+        if number < before:
+            kept.set_rolled_back(before, f"version {before} was rolled back to {number} by hand")
+        return number < before
+
     def _shadow(self) -> Shadow | None:
         old, gate = self._caches.serving, self._config.gate
         return None if old is None or not gate.shadow_events else Shadow(old.with_room_for(gate.shadow_users), gate)

@@ -1,9 +1,11 @@
 """A disk that is really full while the engine compacts, publishes, saves its caches, closes."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import recurra
@@ -76,3 +78,22 @@ def test_nothing_is_lost_and_everything_goes_on_when_there_is_room(
         assert engine.digest() == after
         assert engine.health().status == "ok"
         assert {path.name for path in (data / "models").iterdir() if path.name.startswith(".new")} == set()
+
+
+def test_a_training_that_a_reopened_store_interrupts_begins_again(tmp_path: Path) -> None:
+    training = TrainingConfig(mode="auto", min_events=500, first_passes=2)
+    with recurra.open(tmp_path / "data", msgspec.structs.replace(CONFIG, training=training)) as engine:
+        engine.ingest(events(0, 600))
+        deadline = time.monotonic() + 60
+        while not engine.health().training.running:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        store = engine._store
+        assert isinstance(store, Store)
+        store._failure = StoreFullError("no room, for a moment")
+        engine.reopen()
+        while engine.health().training.last is None:
+            assert time.monotonic() < deadline
+            assert "training" not in engine.health().problems
+            time.sleep(0.01)
+        assert engine.health().training.trained == 1

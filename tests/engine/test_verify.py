@@ -216,7 +216,7 @@ def test_durable_events_that_a_damaged_log_lost_are_in_health_until_a_person_clo
         with recurra.open(killed, CONFIG) as engine:
             health = engine.health()
             assert health.status == "degraded"
-            problem = health.problems["store"]
+            problem = health.problems["damage"]
             assert "synced events" in problem
             assert "sent again" in problem
     assert 0 < int(problem.split()[0]) < 60
@@ -234,7 +234,7 @@ def test_a_lost_forget_is_noticed_too(killed: Path) -> None:
     log.write_bytes(raw[: len(raw) - 20])
     with recurra.open(killed, CONFIG) as engine:
         assert engine.history("u0")
-        assert "records) were missing" in engine.health().problems["store"]
+        assert "records) were missing" in engine.health().problems["damage"]
 
 
 def test_a_record_found_damaged_while_it_runs_is_in_health(data: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_record_found_damaged_while_it_runs_is_in_health(data: Path) -> None:
             engine.history(user)
         health = engine.health()
         assert health.status == "degraded"
-        assert "history of user row 3 is missing or malformed" in health.problems["store"]
+        assert "history of user row 3 is missing or malformed" in health.problems["damage"]
 
 
 def test_the_mark_costs_no_sync_and_survives_a_full_device(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Model of a Kafka cluster behind the connector's contract: partitions as lists, and what a network does to them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from recurra.connectors.kafka.contract import KafkaProducer, Message, Place, Polled, Topic
+from recurra.connectors.kafka.contract import KafkaProducer, Looked, Message, Place, Polled, Topic
 from recurra.engine.errors import BrokerError
 
 # a control record of a transaction, or a message of an aborted one: takes an offset and is never read
@@ -52,8 +52,18 @@ class Consumer:
     def problem(self) -> str | None:
         return "all brokers are down" if self._broker.down else None
 
-    def topic(self, name: str) -> Topic | None:
-        self._broker.check()
+    @property
+    def group_problem(self) -> str | None:
+        return None
+
+    def look(self, names: Sequence[str]) -> Callable[[], Looked]:
+        def answer() -> Looked:
+            self._broker.check()
+            return {name: self._topic(name) for name in names}
+
+        return answer
+
+    def _topic(self, name: str) -> Topic | None:
         found = self._broker.logs.get(name)
         return None if found is None else Topic(name, f"id-of-{name}", tuple(range(len(found))))
 
@@ -62,8 +72,13 @@ class Consumer:
         self._broker.check()
         return 0, self._broker.end(place)
 
-    def last_end(self, place: Place) -> int | None:
-        return self._broker.end(place)
+    def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        self._broker.check()
+        return {place: self._broker.end(place) for place in places}
+
+    def committed(self, places: Iterable[Place]) -> dict[Place, int]:
+        self._broker.check()
+        return {place: self._broker.reported[place] for place in places if place in self._broker.reported}
 
     def offsets_at(self, places: Iterable[Place], time_ms: int) -> dict[Place, int]:
         raise NotImplementedError

@@ -150,6 +150,10 @@ def test_not_ready_while_the_source_is_away(tmp_path: Path) -> None:
             assert http.get("/readyz").status_code == 200
             shown = http.get("/health").json()["source"]
             assert shown == {"kind": "kafka", "connected": True, "state": "waiting", "problem": None, "lag": {"t/0": 3}}
+            # a training that failed keeps neither events nor answers back
+            engine._training.failure = "the training program ended"
+            assert http.get("/health").json()["status"] == "degraded"
+            assert http.get("/readyz").status_code == 200
         listener.close()
 
 
