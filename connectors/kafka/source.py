@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...engine.config import Config
-from ...engine.errors import BadEventError, BrokerError, ConfigError, InputError
+from ...engine.errors import BadEventError, BrokerError, InputError
 from ...engine.events import Decoder, Event, Forget, Item, check_id
 from ...engine.failpoints import failpoint
 from ...engine.results import IngestReport, Record, SourceHealth
