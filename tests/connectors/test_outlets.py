@@ -27,7 +27,7 @@ class Sink:
 class Answers:
     """An engine with one answer."""
 
-    def recommend(self, user: str, k: int = 10) -> Recommendation:
+    def recommend(self, user: str, k: int = 10, *, where: str | None = None) -> Recommendation:
         return Recommendation(["m1"], [1.0], 0, "memory")
 
 

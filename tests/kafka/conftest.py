@@ -57,7 +57,9 @@ def produce(address: str) -> Callable[..., None]:
 
     def send(topic: str, messages: Sequence[Payload], partition: int | None = None, partitions: int = 1) -> None:
         # a partition that was just added is not known otherwise
-        producer.list_topics(topic, timeout=10)
+        wanted = partitions if partition is None else partition + 1
+        while len(producer.list_topics(topic, timeout=10).topics[topic].partitions) < wanted:
+            time.sleep(0.05)
         for message in messages:
             key = str(message.get("user", "")).encode() if isinstance(message, Mapping) else b""
             at = zlib.crc32(key) % partitions if partition is None else partition

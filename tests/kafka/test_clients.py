@@ -9,20 +9,22 @@ from typing import Any
 import confluent_kafka as ck
 import msgspec
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka import admin as ck_admin
+from confluent_kafka.admin import AdminClient
 
 import recurra
 from recurra.engine.errors import ConfigError
 
 from .conftest import CLIENTS, Run, config, event
+
+# the library does not list them as exports
+acls: Any = ck_admin
+AclBinding, AclBindingFilter, AclOperation = acls.AclBinding, acls.AclBindingFilter, acls.AclOperation
+AclPermissionType, ResourcePatternType, ResourceType = (
+    acls.AclPermissionType,
+    acls.ResourcePatternType,
+    acls.ResourceType,
+)
 
 # kafka-python reads its own files by a function that newer Pythons advise against
 pytestmark = [pytest.mark.kafka, pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")]

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 import recurra
 from recurra.connectors.audit import audit
 from recurra.connectors.dead_letter import read_dead_letters
+from recurra.connectors.kafka import confluent
 from recurra.connectors.kafka.options import kafka_client
 from recurra.engine.config import KafkaConfig
 
@@ -202,7 +203,10 @@ def test_new_recommendations_and_replies_go_out(address: str, topic: Any, produc
     assert "k" in third["error"]
 
 
-def test_a_broker_that_is_away_is_waited_for(own_broker: Any, topic: Any, produce: Any, tmp_path: Path) -> None:
+def test_a_broker_that_is_away_is_waited_for(
+    own_broker: Any, topic: Any, produce: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confluent, "_TIMEOUT_S", 2.0)
     name = topic(1)
     produce(name, [event(number) for number in range(100)], partition=0)
     settings = config()
