@@ -61,7 +61,7 @@ def test_run_until_sigterm_and_the_second_is_refused(tmp_path: Path, run_process
 
 def test_a_log_that_cannot_be_written_does_not_end_the_service(tmp_path: Path) -> None:
     read, write = os.pipe()
-    arguments = ["run", "--data", tmp_path / "data", "--api", "127.0.0.1:0", "--train", "off"]
+    arguments: list[str | Path] = ["run", "--data", tmp_path / "data", "--api", "127.0.0.1:0", "--train", "off"]
     with subprocess.Popen(command(arguments), stderr=write, env=environment()) as process:
         os.close(write)
         with os.fdopen(read, "rb", buffering=0) as log:

@@ -75,5 +75,5 @@ def service(place: Path, environment: dict[str, str]) -> Service:
 
 def _answers(port: int) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     return False

@@ -191,14 +191,17 @@ class Faults:
     def __init__(self, service: Service, broker: Any, rng: random.Random) -> None:
         self._service, self._broker, self._rng = service, broker, rng
         self.done: dict[str, int] = {}
-        self._living = {
+        self._living: dict[str, Callable[[], None]] = {
             "broker frozen": self._freeze_broker,
             "broker killed": self._kill_broker,
             "service frozen": self._freeze,
             "trainer killed": self._kill_trainer,
             "reader beside it": lambda: None,
         }
-        self._ending = {"service killed": lambda: self._end(signal.SIGKILL), "service stopped": lambda: self._end(15)}
+        self._ending: dict[str, Callable[[], None]] = {
+            "service killed": lambda: self._end(signal.SIGKILL),
+            "service stopped": lambda: self._end(15),
+        }
         self._full = None if shutil.which("mount") is None else self._fill_disk
         if self._full is not None:
             self._living["disk full"] = self._full
