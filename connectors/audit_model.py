@@ -84,10 +84,12 @@ def _same(one: _Entry, two: _Entry) -> bool:
 def decode(payload: bytes | None, names: dict[str, str]) -> Fact | None:
     """Return the fact in a message, or None for one that must not be applied.
 
-    ``names`` maps user, item, time, type, weight, id and forget to the field names of the source.
+    ``names`` maps user, item, time, type, weight, id and forget to the field names of the source, and ``time_unit`` to
+    the unit of its times: s, ms, us or ns.
     """
     if not payload or len(payload) > _MAX_BYTES or _depth(payload) > _MAX_DEPTH:
         return None
+    fields = {field: name for field, name in names.items() if field != "time_unit"}
     pairs: list[tuple[str, object]] = []
 
     def keep(found: list[tuple[str, object]]) -> dict[str, object]:
@@ -101,17 +103,17 @@ def decode(payload: bytes | None, names: dict[str, str]) -> Fact | None:
     except (ValueError, RecursionError):
         return None
     keys = [name for name, _ in pairs]
-    if not isinstance(record, dict) or any(keys.count(name) > 1 for name in names.values()):
+    if not isinstance(record, dict) or any(keys.count(name) > 1 for name in fields.values()):
         return None
     try:
         for text in _texts(pairs):
             text.encode()
-        return _fact({field: record.get(name) for field, name in names.items()})
+        return _fact({field: record.get(name) for field, name in fields.items()}, names.get("time_unit", "ms"))
     except (ValueError, OverflowError):
         return None
 
 
-def _fact(record: dict[str, object]) -> Fact | None:
+def _fact(record: dict[str, object], unit: str) -> Fact | None:
     user = _identifier(record["user"])
     forget = record["forget"]
     if forget is True:
@@ -122,7 +124,7 @@ def _fact(record: dict[str, object]) -> Fact | None:
     if kind is not None and (not isinstance(kind, str) or len(kind.encode()) > _MAX_ID_BYTES):
         return None
     event_id = None if record["id"] is None else _identifier(record["id"])
-    item, time_ms, weight = _identifier(record["item"]), _time_ms(record["time"]), _weight(record["weight"])
+    item, time_ms, weight = _identifier(record["item"]), _time_ms(record["time"], unit), _weight(record["weight"])
     return Fact(user, item, time_ms, kind, weight, 0 if event_id is None else id_hash(event_id))
 
 
@@ -144,12 +146,16 @@ def _identifier(value: object) -> str:
     return value
 
 
-def _time_ms(value: object) -> int:
+def _time_ms(value: object, unit: str) -> int:
     if isinstance(value, str):
         if _RFC_3339.fullmatch(value) is None:
             raise ValueError("not a time")
         moment = dt.datetime.fromisoformat(value.upper())
         value = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
+    elif isinstance(value, float) and unit == "s":
+        value = round(value * 1000)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value = value * 1000 if unit == "s" else value // {"ms": 1, "us": 1000, "ns": 1000000}[unit]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_TIME_MS:
         raise ValueError("not a time")
     return value

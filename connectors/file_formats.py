@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ..engine.errors import BadEventError, InputError
-from ..engine.events import MAX_TIME_MS, Decoder, Event, FieldNames, Forget, input_problem, rfc_3339_ms
+from ..engine.events import MAX_TIME_MS, TIME_UNITS, Decoder, Event, FieldNames, Forget, input_problem, rfc_3339_ms
 
 __all__ = ["BOM", "FORMATS", "Columns", "LineParser", "detect_format", "line_parser", "parquet_rows", "seconds_to_ms"]
 
@@ -33,6 +33,8 @@ _ITEM = ("item", "item_id", "itemid", "iid", "movie_id", "movieid", "product_id"
 _TIME_MS = ("time", "time_ms")
 _TIME_S = ("timestamp", "ts", "time_s", "unixtime", "unixreviewtime")
 _POSITION = ("position",)
+# an order is kept as if one second lay between two positions
+_SECONDS = ("s", "position")
 _WEIGHT = ("weight", "rating")
 _TYPE = ("type", "event_type")
 _ID = ("id", "event_id")
@@ -59,7 +61,7 @@ def detect_format(path: Path) -> str:
 
 
 class Columns(NamedTuple):
-    """Which column holds what; -1 where a file has none. ``unit`` is "ms", "s" or "position"."""
+    """Which column holds what; -1 where a file has none. ``unit`` is "s", "ms", "us", "ns" or "position"."""
 
     user: int
     item: int
@@ -80,11 +82,10 @@ class Columns(NamedTuple):
                     return plain.index(name)
             return -1
 
-        time, unit = find(fields.time, _TIME_MS), "ms"
-        if time < 0:
-            time, unit = find(fields.time, _TIME_S), "s"
-        if time < 0:
-            time, unit = find(fields.time, _POSITION), "position"
+        time, unit = find(fields.time, ()), fields.time_unit
+        for usual, its_unit in ((_TIME_MS, "ms"), (_TIME_S, "s"), (_POSITION, "position")):
+            if time < 0:
+                time, unit = find(fields.time, usual), its_unit
         user, item = find(fields.user, _USER), find(fields.item, _ITEM)
         if min(user, item, time) < 0:
             return None
@@ -192,15 +193,16 @@ def _time_ms(text: str, unit: str) -> int:
     # a date, with a T or a space before the time of day
     if ":" in text:
         return rfc_3339_ms(text)
-    if unit != "ms":
-        # an order is kept as if one second lay between two positions
+    if unit in _SECONDS:
         return seconds_to_ms(text)
     if re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) is None:
-        raise BadEventError(f"expected a time in integer milliseconds or as RFC 3339, got {text[:40]!r}")
-    return int(text)
+        raise BadEventError(f"expected a time in integer {unit} or as RFC 3339, got {text[:40]!r}")
+    return int(text) // TIME_UNITS[unit][1]
 
 
-def _weight(text: str) -> float:
+def _weight(text: str) -> float | None:
+    if text.strip().lower() in ("nan", "null", "none"):
+        return None
     if _NUMBER.fullmatch(text.strip()) is None:
         raise BadEventError(f"expected a number as weight, got {text[:40]!r}")
     return float(text)
@@ -219,8 +221,11 @@ def _row_event(row: Sequence[Any], columns: Columns) -> Event:
         return None if at < 0 or row[at] is None else text(at, name)
 
     weight = None if columns.weight < 0 else row[columns.weight]
-    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float)):
+    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float | Decimal)):
         raise BadEventError(f"expected a number as weight, got {weight!r:.40}")
+    if weight is not None and math.isnan(weight):
+        # how tables write that there is none
+        weight = None
     return _checked(
         Event(
             text(columns.user, "user"),
@@ -239,15 +244,15 @@ def _cell_ms(value: Any, unit: str) -> int:
         return (moment - dt.datetime.fromtimestamp(0, dt.UTC)) // dt.timedelta(milliseconds=1)
     if isinstance(value, float) and math.isfinite(value):
         # the nearest millisecond: a float of today's seconds is off by up to 1e-7 s
-        return round(value * 1000) if unit != "ms" else _whole(value)
+        return round(value * 1000) if unit in _SECONDS else _whole(value) // TIME_UNITS[unit][1]
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise BadEventError(f"expected a time, got {value!r:.40}")
     if isinstance(value, int):
-        return value if unit == "ms" else value * 1000
+        return value * 1000 if unit in _SECONDS else value // TIME_UNITS[unit][1]
     return _time_ms(value, unit)
 
 
 def _whole(value: float) -> int:
     if not value.is_integer():
-        raise BadEventError(f"expected integer milliseconds, got {value!r}")
+        raise BadEventError(f"expected an integer time, got {value!r}")
     return int(value)

@@ -135,12 +135,13 @@ def _parse(
 ) -> EventFile:
     events: list[Event | Forget] = []
     lines: list[int] = []
-    refused = 0
+    refused, first = 0, ""
     for number, raw, make in _rows(path, data, start, kind, fields):
         try:
             event = make()
         except BadEventError as error:
             refused += 1
+            first = first or f"line {number}: {error}"
             if dead_letters is not None:
                 dead_letters.write(f"file:{path}", number, raw, str(error))
             continue
@@ -148,6 +149,8 @@ def _parse(
         lines.append(number)
     if dead_letters is not None:
         dead_letters.flush()
+    if refused:
+        _LOG.warning("%s: %d lines are no events and were left out; the first is %s", path, refused, first)
     return _in_order(events, lines, refused)
 
 

@@ -1,5 +1,6 @@
 """Ingest: the write path, by which alone anything changes."""
 
+import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from .clock import Clock
 from .config import Config
-from .events import Event, Forget, Item
+from .events import FIRST_LIKELY_S, LAST_LIKELY_S, Event, Forget, Item
 from .failpoints import failpoint
 from .metrics import Metrics
 from .monitoring.judge import Judged, QualityMonitor
@@ -21,6 +22,8 @@ from .store import APPLIED, DUPLICATE, LATE, TOO_LATE, Applied, Batch, Store
 __all__ = ["Ingest", "Refused"]
 
 Refused = Callable[[int, str], None]
+
+_log = logging.getLogger(__name__)
 
 _SAMPLE_SPACE = 1 << 32
 
@@ -67,6 +70,7 @@ class Ingest:
         self._clock = clock
         self._config = config
         self._metrics = metrics
+        self._warned = False
         self._sample_below = int(min(1.0, max(0.0, config.mix.sample)) * _SAMPLE_SPACE)
 
     def apply(self, records: Sequence[Record], refused: Refused | None) -> IngestReport:
@@ -183,7 +187,22 @@ class Ingest:
         columns.partitions = np.array(partitions, np.int32)
         columns.offsets, columns.catalogue, columns.forgets = batch.offsets, batch.catalogue, batch.forgets
         first = events[0] if events and events[0] is records[start].value else None
+        self._suspect(columns.times_ms)
         return columns, first
+
+    def _suspect(self, times_ms: npt.NDArray[np.int64]) -> None:
+        """Count times that look like seconds, and warn of the first."""
+        if not times_ms.size or times_ms.min() >= LAST_LIKELY_S:
+            return
+        found = times_ms[(times_ms >= FIRST_LIKELY_S) & (times_ms < LAST_LIKELY_S)]
+        self._metrics.suspect_times.inc(len(found))
+        if len(found) and not self._warned:
+            self._warned = True
+            _log.warning(
+                "an event has the time %d ms, which is in early 1970: are the times of this source seconds? Then set "
+                'events.time_unit = "s" and build the store again',
+                found[0],
+            )
 
     def _rank_sample(self, event: Event) -> _Sample:
         """Rank and judge an event that is about to be applied, with everything before it applied."""

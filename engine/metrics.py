@@ -17,6 +17,11 @@ class Metrics:
         self.records = Counter(
             "recurra_records", "Records by what became of them.", ["outcome"], registry=self.registry
         )
+        self.suspect_times = Counter(
+            "recurra_suspect_times",
+            "Events of early 1970, whose times would be of our time if they were seconds.",
+            registry=self.registry,
+        )
         self.commit_seconds = Histogram(
             "recurra_commit_seconds", "One micro-batch: order and commit.", buckets=_SECONDS, registry=self.registry
         )

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..connectors.file_formats import BOM, Columns
 from ..connectors.files import read_events
 from ..engine.errors import InputError
-from ..engine.events import Event
+from ..engine.events import Event, FieldNames
 
 __all__ = ["Stream", "load"]
 
@@ -65,12 +66,18 @@ class Stream:
 
 
 def load(
-    path: str | Path, format: str = "auto", *, shuffle_ties: int | None = None, limit: int | None = None
+    path: str | Path,
+    format: str = "auto",
+    *,
+    fields: FieldNames | None = None,
+    shuffle_ties: int | None = None,
+    limit: int | None = None,
 ) -> Stream:
     """Read a file of events, a directory that holds one, or ADER's directory of ``period_K.txt`` files.
 
     Events are put in the order of (time, place in the file); ``shuffle_ties`` is the seed of a permutation of events
-    with equal times. ``limit`` keeps the first events of that order. Raises ``InputError`` with one sentence.
+    with equal times. ``fields`` are the names of a configuration's ``[events]``. ``limit`` keeps the first events of
+    that order. Raises ``InputError`` with one sentence.
     """
     path = Path(path)
     name = path.name if path.is_dir() else path.stem
@@ -81,12 +88,13 @@ def load(
         if periods:
             return _read_periods(path, periods, shuffle_ties, limit)
         path = _events_in(path)
-    found = read_events(path, format_name=format)
+    fields = fields or FieldNames()
+    found = read_events(path, format_name=format, fields=fields)
     events = [event for event in found.events if isinstance(event, Event)]
     lines = [line for line, event in zip(found.lines, found.events, strict=True) if isinstance(event, Event)]
     if not events:
         raise InputError(f"{path}: no event could be read ({found.refused} lines were refused)")
-    return _stream(name, events, lines, shuffle_ties, limit, clock=_has_clock(path), refused=found.refused)
+    return _stream(name, events, lines, shuffle_ties, limit, clock=_has_clock(path, fields), refused=found.refused)
 
 
 def _events_in(directory: Path) -> Path:
@@ -99,11 +107,16 @@ def _events_in(directory: Path) -> Path:
     raise InputError(f"{directory} holds no file of events ({', '.join(_EVENT_FILES)})")
 
 
-def _has_clock(path: Path) -> bool:
-    """Return whether a table has times; RecBole's atomic files may have a ``position`` only."""
-    with path.open("rb") as file:
-        header = file.readline(4096)
-    return b"position:" not in header or b"time" in header
+def _has_clock(path: Path, fields: FieldNames) -> bool:
+    """Return whether a table has times; one may have a ``position`` only."""
+    if path.suffix in (".parquet", ".pq"):
+        names = list(pl.read_parquet_schema(path))
+    else:
+        with path.open("rb") as file:
+            header = file.readline(4096).removeprefix(BOM).decode(errors="replace")
+        names = re.split(r"[,;\t]", header.strip())
+    columns = Columns.of(names, fields)
+    return columns is None or columns.unit != "position"
 
 
 def _stream(

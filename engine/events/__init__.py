@@ -1,13 +1,16 @@
 """Input of an engine: events, items and forget requests, their bounds, and their decoding from JSON."""
 
-from .checks import check_id, check_inputs, input_problem, rfc_3339_ms
+from .checks import FIRST_LIKELY_S, LAST_LIKELY_S, check_id, check_inputs, input_problem, rfc_3339_ms
 from .decoder import Decoder
-from .types import MAX_ID_BYTES, MAX_MESSAGE_BYTES, MAX_TIME_MS, Event, FieldNames, Forget, Item
+from .types import MAX_ID_BYTES, MAX_MESSAGE_BYTES, MAX_TIME_MS, TIME_UNITS, Event, FieldNames, Forget, Item
 
 __all__ = [
+    "FIRST_LIKELY_S",
+    "LAST_LIKELY_S",
     "MAX_ID_BYTES",
     "MAX_MESSAGE_BYTES",
     "MAX_TIME_MS",
+    "TIME_UNITS",
     "Decoder",
     "Event",
     "FieldNames",

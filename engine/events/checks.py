@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 
 from ..errors import BadEventError, InputError
-from .types import MAX_ID_BYTES, MAX_TIME_MS, Event, Forget, Item
+from .types import MAX_ID_BYTES, MAX_TIME_MS, TIME_UNITS, Event, Forget, Item
 
 __all__ = [
+    "FIRST_LIKELY_S",
+    "LAST_LIKELY_S",
     "MAX_DEPTH",
     "MAX_INTEGER",
     "MAX_WEIGHT",
@@ -29,6 +31,9 @@ __all__ = [
 # integers in ids beyond this are refused rather than turned into text
 MAX_INTEGER = 2**63 - 1
 MAX_WEIGHT = 1e30
+# a time that is between these as seconds is a date from 1990 to 2099; as milliseconds it would be one of early 1970
+FIRST_LIKELY_S, LAST_LIKELY_S = 631_152_000, 4_102_444_800
+_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 # deeper messages are refused: where a parser gives up depends on its stack, but the same bytes must always fare alike
 MAX_DEPTH = 100
 
@@ -178,18 +183,33 @@ def check_attribute(value: object, name: str, depth: int = 0) -> None:
         raise BadEventError(f"field {name!r} must be text, a number, true, false, a list or a dict, got {value!r:.40}")
 
 
-def read_time_ms(record: Mapping[str, Any], name: str) -> int:
-    """Return the time in field ``name`` of a record, in ms. Raises ``BadEventError``."""
+def read_time_ms(record: Mapping[str, Any], name: str, unit: str = "ms") -> int:
+    """Return the time in field ``name`` of a record, in ms; numbers are in ``unit``. Raises ``BadEventError``."""
     value = record.get(name)
     if value is None:
         raise BadEventError(f"field {name!r} is missing")
     if isinstance(value, str):
-        value = rfc_3339_ms(value, name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadEventError(f"field {name!r} must be integer milliseconds or an RFC 3339 string, got {value!r:.40}")
-    if not 0 <= value <= MAX_TIME_MS:
-        raise BadEventError(f"field {name!r} must be between 0 and {MAX_TIME_MS} ms, got {value}")
-    return value
+        time_ms = rfc_3339_ms(value, name)
+    elif isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, float) and unit != "s"):
+        raise BadEventError(f"field {name!r} must be integer {_WORDS[unit]} or an RFC 3339 string, got {value!r:.40}")
+    elif isinstance(value, float):
+        # finer than a millisecond is more than a float of today's seconds holds
+        time_ms = round(value * 1_000) if abs(value) <= MAX_TIME_MS else MAX_TIME_MS + 1
+    else:
+        times, parts = TIME_UNITS[unit]
+        time_ms = value * times // parts
+    if not 0 <= time_ms <= MAX_TIME_MS:
+        raise BadEventError(f"field {name!r} must be between 0 and {MAX_TIME_MS} ms, got {value}{_other_unit(value)}")
+    return time_ms
+
+
+def _other_unit(value: object) -> str:
+    """Return the unit in which a number would be a date of our time, in words; empty for none."""
+    for unit in ("us", "ns"):
+        seconds = value // TIME_UNITS[unit][1] // 1_000 if isinstance(value, int) else 0
+        if FIRST_LIKELY_S <= seconds < LAST_LIKELY_S:
+            return f', which looks like {_WORDS[unit]} (events.time_unit = "{unit}" says so)'
+    return ""
 
 
 def read_weight(record: Mapping[str, Any], name: str) -> float | None:

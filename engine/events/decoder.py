@@ -17,7 +17,7 @@ from .checks import (
     read_time_ms,
     read_weight,
 )
-from .types import MAX_ID_BYTES, MAX_MESSAGE_BYTES, MAX_TIME_MS, Event, FieldNames, Forget, Item
+from .types import MAX_ID_BYTES, MAX_MESSAGE_BYTES, MAX_TIME_MS, TIME_UNITS, Event, FieldNames, Forget, Item
 
 __all__ = ["Decoder"]
 
@@ -26,7 +26,6 @@ _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_ID_BYTES // 4)]
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES // 4)]
 _IntegerId = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-_WireTimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 _WireWeight = Annotated[float, msgspec.Meta(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
 
 
@@ -51,6 +50,7 @@ class Decoder:
 
     def __init__(self, fields: FieldNames | None = None) -> None:
         self._fields = names = fields or FieldNames()
+        self._times, self._parts = TIME_UNITS[names.time_unit]
         self._plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_plain_event(names))
         self._raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self._values = msgspec.json.Decoder(dict[str, Any])
@@ -71,7 +71,7 @@ class Decoder:
                 return Event(
                     user if user.__class__ is str else str(user),
                     item if item.__class__ is str else str(item),
-                    wire.time_ms,
+                    wire.time_ms * self._times // self._parts,
                     wire.type,
                     wire.weight,
                     wire.id,
@@ -121,16 +121,19 @@ class Decoder:
             check_text(kind, names.type)
         event_id = None if record.get(names.id) is None else identifier(record, names.id)
         item = identifier(record, names.item)
-        return Event(user, item, read_time_ms(record, names.time), kind, read_weight(record, names.weight), event_id)
+        time_ms = read_time_ms(record, names.time, names.time_unit)
+        return Event(user, item, time_ms, kind, read_weight(record, names.weight), event_id)
 
 
 def _plain_event(names: FieldNames) -> type:
     if len(set(_mapped(names))) < len(_mapped(names)):
         raise ConfigError(f"two fields of an event are mapped to one name: {', '.join(_mapped(names))}")
+    times, parts = TIME_UNITS[names.time_unit]
+    latest = min(MAX_TIME_MS * parts // times, MAX_INTEGER)
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
         ("user", _Id | _IntegerId),
         ("item", _Id | _IntegerId),
-        ("time_ms", _WireTimeMs),
+        ("time_ms", Annotated[int, msgspec.Meta(ge=0, le=latest)]),
         ("type", _Text | None, None),
         ("weight", _WireWeight | None, None),
         ("id", _Id | None, None),

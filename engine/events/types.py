@@ -4,12 +4,16 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["MAX_ID_BYTES", "MAX_MESSAGE_BYTES", "MAX_TIME_MS", "Event", "FieldNames", "Forget", "Item"]
+from ..errors import ConfigError
+
+__all__ = ["MAX_ID_BYTES", "MAX_MESSAGE_BYTES", "MAX_TIME_MS", "TIME_UNITS", "Event", "FieldNames", "Forget", "Item"]
 
 MAX_ID_BYTES = 512
 MAX_MESSAGE_BYTES = 1 << 20
 # the year 5138: below 2**47, so that a time always fits the six bytes that the store gives it
 MAX_TIME_MS = 100_000_000_000_000
+# a time in the unit, times the first, divided by the second, is in milliseconds
+TIME_UNITS = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -55,7 +59,10 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class FieldNames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The names that the fields of an event have in the messages of a source."""
+    """The names that the fields of an event have in the messages of a source, and the unit of its times.
+
+    ``time_unit`` is ``s``, ``ms``, ``us`` or ``ns``; times as RFC 3339 text need none.
+    """
 
     user: str = "user"
     item: str = "item"
@@ -64,3 +71,9 @@ class FieldNames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: str = "weight"
     id: str = "id"
     forget: str = "forget"
+    # of integer times: "s", "ms", "us" or "ns"
+    time_unit: str = "ms"
+
+    def __post_init__(self) -> None:
+        if self.time_unit not in TIME_UNITS:
+            raise ConfigError(f"events.time_unit must be one of {', '.join(TIME_UNITS)}, got {self.time_unit!r}")

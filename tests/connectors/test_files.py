@@ -110,7 +110,7 @@ def test_a_file_with_forget_requests_keeps_its_order(write: Callable[..., Path])
 
 
 def test_malformed_lines_are_counted_and_kept(write: Callable[..., Path], tmp_path: Path) -> None:
-    bad = [b"1\t2", b"\t2\t3\t4", b"1\t2\t3\tx", b"1\t2\t3\t-4", b"1\t\xff\t3\t4", b"1\t2\tnan\t4", b"1\t2\t3\t1e13"]
+    bad = [b"1\t2", b"\t2\t3\t4", b"1\t2\t3\tx", b"1\t2\t3\t-4", b"1\t\xff\t3\t4", b"1\t2\tgood\t4", b"1\t2\t3\t1e13"]
     content = INTER.encode() + b"\n".join([*bad, b"", b"5\t6\t\t7", b"8\t9\t3"])
     letters = FileDeadLetters(tmp_path / "letters.jsonl")
     path = write("a.inter", content)

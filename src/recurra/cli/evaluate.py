@@ -83,7 +83,7 @@ def evaluate(
         _ader(path, strategy, periods, exemplars, seed, config, checkpoint, report, json, quiet=quiet)
         return
     settings = recurra.load_config(config)
-    stream = load(path, format)
+    stream = load(path, format, fields=settings.events)
     if not stream.clock and time == "on" and model in ("streaming", "paper"):
         say(f"{stream.name} has an order and no times: the model is trained without them", json)
     if model in COUNTING:

@@ -10,6 +10,7 @@ from .options import one_of
 from .output import Json, Quiet, duration, progress, say, table, write_json
 
 if TYPE_CHECKING:
+    from recurra import FieldNames
     from recurra.simulations.datasets import Stream
 
 __all__ = ["add_to"]
@@ -65,7 +66,7 @@ def replay(
 
     one_of("--query-time", query_time, ("on", "off"))
     settings = recurra.load_config(config)
-    stream = _stream(path, format, shuffle_ties, limit, seed)
+    stream = _stream(path, format, settings.events, shuffle_ties, limit, seed)
     with terminable(), progress(stream.name, quiet=quiet) as bar:
         result = run_replay(
             stream,
@@ -94,14 +95,16 @@ def replay(
         _print_result(result)
 
 
-def _stream(path: Path, format: str, shuffle_ties: int | None, limit: int | None, seed: int) -> "Stream":
+def _stream(
+    path: Path, format: str, fields: "FieldNames", shuffle_ties: int | None, limit: int | None, seed: int
+) -> "Stream":
     from recurra.simulations.datasets import load
     from recurra.simulations.synthetic import kind_of, stream
 
     kind = kind_of(str(path))
     if kind is not None:
         return stream(kind, _SYNTHETIC_EVENTS if limit is None else limit, seed)
-    return load(path, format, shuffle_ties=shuffle_ties, limit=limit)
+    return load(path, format, fields=fields, shuffle_ties=shuffle_ties, limit=limit)
 
 
 def _duration_ms(flag: str, text: str) -> int:
