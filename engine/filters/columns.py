@@ -86,7 +86,7 @@ class _Group:
     ) -> None:
         """Set in ``found`` [values of the column] the outcome of ``test``, of ``whole`` for those in the table."""
         count = 0
-        if whole is not None and self._make is not None:
+        if whole is not None and self._make is not None and self._codes:
             self._renew()
             count = self._tabled.size
             breathe()

@@ -16,6 +16,7 @@ from ..store import ItemTable
 from .columns import Breathe, Column, attributes_of, value_of
 from .evaluate import evaluate
 from .expression import Filter, parse_filter
+from .texts import prepare
 
 __all__ = ["Masks", "Selection"]
 
@@ -79,10 +80,10 @@ class Masks:
                 self._index = _Index(table)
                 self._kept.clear()
             # once for all filters: what is done of it stays if it takes even longer
-            prepare = _breath(_PREPARE * self._limit_s, gone)
-            self._index.catch_up(prepare)
+            patient = _breath(_PREPARE * self._limit_s, gone)
+            self._index.catch_up(patient)
             for name in read.names:
-                self._index.column(name, prepare)
+                self._index.column(name, patient)
             mask = self._renewed(self._index, read, _breath(self._limit_s, gone))
             return Selection(mask, self._index.notes(read))
 
@@ -119,6 +120,7 @@ class _Index:
     """What filters need to know of the items of one table: their records, names of attributes, columns in use."""
 
     def __init__(self, table: ItemTable) -> None:
+        prepare()
         self.table = table
         self.change = 0
         self.records: list[Item | None] = []
