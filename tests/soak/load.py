@@ -21,8 +21,8 @@ class Producer:
 
     def __init__(self, address: str, topic: str, *, users: int, items: int, rate: float, seed: int) -> None:
         self.logs: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
-        # per user: (offset, item) of every event, in order
-        self.events: dict[str, list[tuple[int, str]]] = {}
+        # per user: (offset, item, time) of every event, in order
+        self.events: dict[str, list[tuple[int, str, int]]] = {}
         self.lock = threading.Lock()
         self.failure: str | None = None
         self._topic, self._users, self._items, self._rate = topic, users, items, rate
@@ -61,14 +61,14 @@ class Producer:
     def _write(self) -> None:
         rng = self._rng
         # a few users are busy, all are active
-        user = f"u{int(self._users * rng.random() ** 2)}"
+        user, time_ms = f"u{int(self._users * rng.random() ** 2)}", 0
         item: str | None = f"i{int(self._items * rng.random() ** 1.5)}"
         if rng.random() < 0.002:
             payload, item = rng.choice(POISON), None
         else:
             late_ms = rng.randrange(60_000) if rng.random() < 0.03 else 0
-            now_ms = time.time_ns() // 1_000_000
-            payload = json.dumps({"user": user, "item": item, "time": now_ms - late_ms}).encode()
+            time_ms = time.time_ns() // 1_000_000 - late_ms
+            payload = json.dumps({"user": user, "item": item, "time": time_ms}).encode()
 
         def delivered(error: Any, message: Any) -> None:
             with self.lock:
@@ -77,7 +77,7 @@ class Producer:
                     self.failure = f"message {message.offset()} where {len(log)} was expected: {error}"
                 log.append(payload)
                 if item is not None:
-                    self.events.setdefault(user, []).append((message.offset(), item))
+                    self.events.setdefault(user, []).append((message.offset(), item, time_ms))
 
         with contextlib.suppress(BufferError):
             self._producer.produce(self._topic, payload, partition=self.partition(user), on_delivery=delivered)
@@ -136,8 +136,9 @@ class Queries:
         response.raise_for_status()
         answer = response.json()
         with self._producer.lock:
-            had = [item for offset, item in self._producer.events[user] if offset < passed]
-        again = set(had) & set(answer["items"])
+            # the same item at the same millisecond is a repeat, which is applied once
+            had = {(item, at) for offset, item, at in self._producer.events[user] if offset < passed}
+        again = {item for item, _ in had} & set(answer["items"])
         if again:
             self.wrong.append(f"{user} had {sorted(again)} before offset {passed}, and gets it again")
         # without a version only the memories answer; a version that was worse is taken back
