@@ -32,7 +32,7 @@ def read(data: Path, path: Path) -> None:
         FileSource(engine, path, CONFIG, FileDeadLetters(data / "letters")).run(threading.Event())
 
 
-def test_an_event_at_which_the_model_fails_is_tried_three_times_and_put_aside(
+def test_an_event_at_which_the_model_fails_is_put_aside_and_its_neighbours_are_applied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [(f"u{number % 9}", f"i{number % 31}") for number in range(200)]
@@ -50,7 +50,8 @@ def test_an_event_at_which_the_model_fails_is_tried_three_times_and_put_aside(
     # every event is ranked before it is applied
     monkeypatch.setattr("recurra.engine.ingest._SAMPLE_SPACE", 1 << 40)
     read(tmp_path / "data", path)
-    assert 3 <= tries <= 4
+    # three times with its neighbours, three times alone
+    assert tries == 6
     (letter,) = read_dead_letters(tmp_path / "data" / "letters")
     assert "a step of the model failed" in letter["reason"]
     assert json.loads(letter["payload"])["item"] == "poison"
@@ -79,19 +80,22 @@ _MANY = """
 import gc, json, sys
 from pathlib import Path
 import recurra
-from recurra.engine.config import Config, MixConfig, TrainingConfig
+from recurra.engine.config import Config, MixConfig, StoreConfig, TrainingConfig
+
+SMALL = StoreConfig(hot_histories=1_000, cache_bytes=1 << 20)
 
 def resident():
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 count = int(sys.argv[2])
-with recurra.open(sys.argv[1], Config(training=TrainingConfig(mode="off"), mix=MixConfig(sample=0.0))) as engine:
+config = Config(training=TrainingConfig(mode="off"), mix=MixConfig(sample=0.0), store=SMALL)
+with recurra.open(sys.argv[1], config) as engine:
     def add(first, last):
         for start in range(first, last, 5_000):
             engine.ingest([recurra.Event(f"user-{n}", f"i{n % 97}", 1_700_000_000_000 + n)
                            for n in range(start, min(last, start + 5_000))])
-    # the hot slots and the write buffers are full by then
+    # the hot slots are full by then
     add(0, count // 2)
     before = resident()
     add(count // 2, count)
@@ -106,8 +110,8 @@ def test_many_new_users_cost_little_memory_each(forker: Any, tmp_path: Path, at_
     assert forker.run(_MANY, [tmp_path / "data", str(count)], log, 600) == 0, log.read_text()
     found = json.loads(log.read_text().splitlines()[-1])
     assert found["users"] == count
-    # an id and its row; a user's state and history alone are 37 KB while hot
-    assert found["bytes"] < 1_000, found
+    # an id and its row, and the write buffers of 48 MB, which may have filled meanwhile; a hot user has 37 KB
+    assert found["bytes"] < 1_000 + (48 << 20) / (count // 2), found
 
 
 _LITTLE = """
