@@ -13,7 +13,7 @@ def test_every_fault_has_a_test_that_exists() -> None:
     rows = {int(number): rest for number, *rest in _ROW.findall((ROOT / "docs/explanation/faults.md").read_text())}
     assert list(rows) == list(range(1, 43))
     for number, (_, promise, last) in rows.items():
-        tests = re.findall(r"`(\S+)::(\w+)`", last)
+        tests = re.findall(r"`([^\s`]+)::(\w+)`", last)
         if number in _ABSENT:
             assert not tests
             assert last.startswith("does not apply: ")
