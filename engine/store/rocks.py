@@ -69,7 +69,7 @@ class Rocks:
                 options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
                 options.set_db_log_dir(str(secondary))
                 access = AccessType.read_only(False)
-            self._db: Any = Rdict(str(place), options, access_type=access)
+            self._db = Rdict(str(place), options, access_type=access)
         except Exception as error:
             raise store_error(error, f"cannot open the store {path.parent}") from None
         finally:
@@ -222,7 +222,7 @@ class Rocks:
         """
         self._db.cancel_all_background(True)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
-        self._db = _Closed()
+        self._db = _Closed()  # type: ignore[assignment]
 
     def _check_background(self, doing: str) -> None:
         if self._db.property_int_value("rocksdb.background-errors"):
