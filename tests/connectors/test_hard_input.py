@@ -53,8 +53,8 @@ def test_an_event_at_which_the_model_fails_is_put_aside_and_its_neighbours_are_a
     # three times with its neighbours, three times alone
     assert tries == 6
     (letter,) = read_dead_letters(tmp_path / "data" / "letters")
-    assert "a step of the model failed" in letter["reason"]
-    assert json.loads(letter["payload"])["item"] == "poison"
+    assert "a step of the model failed" in str(letter["reason"])
+    assert b'"poison"' in bytes(letter["payload"])  # type: ignore[call-overload]
     found = audit(tmp_path / "data", str(path), CONFIG)
     # the neighbours are all there, once
     assert (found.wrong_users, found.missing, found.repeated) == (1, 1, 0)
