@@ -152,7 +152,11 @@ class Forker:
         self, code: str, arguments: Sequence[str | Path], log: Path, timeout_s: float = 120, **environment: str
     ) -> int:
         """Run Python code as a program, and return its status as of ``subprocess``."""
-        return self._start(code, arguments, log, environment).wait(timeout_s)
+        return self.start_code(code, arguments, log, **environment).wait(timeout_s)
+
+    def start_code(self, code: str, arguments: Sequence[str | Path], log: Path, **environment: str) -> Forked:
+        """Start Python code as a program."""
+        return self._start(code, arguments, log, environment)
 
     def _start(
         self, code: str | None, arguments: Sequence[str | Path], log: Path, environment: dict[str, str]

@@ -1,5 +1,6 @@
 """RocksDB behind the few operations that the store needs, its options, and its errors in our words."""
 
+import ctypes
 import os
 import resource
 import shutil
@@ -214,6 +215,15 @@ class Rocks:
         except Exception as error:
             raise store_error(error, "cannot flush the store while closing it") from None
 
+    def abandon(self) -> None:
+        """Stop using files that belong to another process by now: the library deletes by path when it closes.
+
+        The handle is kept until the process ends.
+        """
+        self._db.cancel_all_background(True)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
+        self._db = _Closed()  # type: ignore[assignment]
+
     def _check_background(self, doing: str) -> None:
         if self._db.property_int_value("rocksdb.background-errors"):
             self.check_room()
@@ -224,6 +234,13 @@ class Rocks:
         if isinstance(found, StoreCorruptError):
             self.damage = self.damage or str(found)
         return found
+
+
+class _Closed:
+    """Stands for a database that was abandoned."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise DbClosedError("the database is closed")
 
 
 def _mirrored(path: Path, notes: Path) -> Path:

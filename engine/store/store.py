@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..clock import Clock, SystemClock
 from ..config import StoreConfig
-from ..errors import ClosedError, StoreError
+from ..errors import ClosedError, StoreError, StoreFencedError
 from ..failpoints import failpoint, pause_between_writes
 from ..owner import Owner
 from .batch import Applied, Batch
@@ -221,6 +221,7 @@ class Store(Reader):
         """Bring everything committed so far to the device."""
         with self._lock:
             self._check_writable()
+            self._owner.check()
             try:
                 self._db.sync()
             except StoreError as error:
@@ -242,6 +243,7 @@ class Store(Reader):
     def put_blob(self, name: str, data: bytes) -> None:
         """Keep a cache (the fast memory's snapshot) beside the truth, marked with the present `next_seq`."""
         self._check_writable()
+        self._owner.check()
         self._blobs.put(name, data, self.store_id, self.next_seq)
 
     def checkpoint(self, directory: str | Path) -> None:
@@ -260,6 +262,7 @@ class Store(Reader):
         """Rewrite all files, so that overwritten and forgotten records leave the device."""
         with self._lock:
             self._check_writable()
+            self._owner.check()
             self._db.compact()
 
     def reopen(self) -> None:
@@ -277,14 +280,21 @@ class Store(Reader):
             self._open_database()
 
     def close(self) -> None:
-        """Flush and close; may be repeated. What was committed is safe even if this fails."""
+        """Flush and close; may be repeated. What was committed is safe even if this fails.
+
+        A store that has another owner by now is closed without a write.
+        """
         with self._lock:
             if self._closed:
                 return
             try:
+                self._owner.check()
                 if self._failure is None:
                     self._db.sync()
                     self._note_sync()
+            except StoreFencedError as error:
+                _LOG.warning("closed without a write: %s", error)
+                self._db.abandon()
             finally:
                 super().close()
                 self._owner.release()

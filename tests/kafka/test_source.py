@@ -232,6 +232,8 @@ def test_a_broker_that_is_away_is_waited_for(
             reader.until_read(150)
             reader.until(lambda: reader.service.health().lag == {f"{name}/0": 0})
             reader.stop()
+            engine.forget("ann")
+        assert audit(tmp_path / "data", f"kafka://{own_broker.address}/{name}", settings).ok
     finally:
         if not own_broker.running:
             own_broker.start()

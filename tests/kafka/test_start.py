@@ -58,6 +58,19 @@ def test_a_topic_that_was_made_again_is_refused(
         run(name, 20, config(client))
 
 
+def test_a_log_that_ends_before_the_stored_offset_is_refused(topic: Any, produce: Any, run: Any) -> None:
+    name = topic(1)
+    produce(name, [event(number) for number in range(10)], partition=0)
+    _, _, folder = run(name, 10)
+    # one broker cannot be made to forget what it has acknowledged: the store claims to have read more
+    with recurra.open(folder, config()) as engine:
+        ((source, offset),) = engine.offsets().items()
+        assert offset == 10
+        engine.apply([recurra.Record(None, source, 50)])
+    with pytest.raises(SourceMismatchError, match="up to offset 50, but it ends at 10"):
+        run(name, 60)
+
+
 def test_another_topic_is_refused(topic: Any, produce: Any, run: Any) -> None:
     one, two = topic(1), topic(1)
     produce(one, [event(0)], partition=0)
