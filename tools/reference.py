@@ -22,6 +22,7 @@ from recurra.cli.app import app as command_line
 from recurra.cli.template import config_text
 from recurra.connectors.http.observed import Observed
 from recurra.connectors.http.server import create_app
+from recurra.connectors.sampling import SamplingAudit
 from recurra.engine.metrics import Metrics
 
 __all__ = ["main", "pages"]
@@ -379,12 +380,10 @@ def _metrics() -> Iterator[str]:
         "[What to alarm on](../how-to/operate.md#metrics-worth-an-alarm) is said under operation."
     )
     registry = Metrics().registry
-    Observed(_no_application, registry)
+    # what registers the others needs no application, and no store, for that
+    Observed(lambda *_: None, registry)  # type: ignore[arg-type,return-value]
+    SamplingAudit(Path(), "none", recurra.Config(), registry)
     yield "\n".join(["| metric | kind | labels | what |", "|---|---|---|---|", *sorted(_rows(registry))])
-
-
-async def _no_application(*_: Any) -> None:
-    """Stand in for the application whose requests are counted."""
 
 
 def _rows(registry: CollectorRegistry) -> Iterator[str]:

@@ -225,9 +225,12 @@ class Rocks:
         self._db = _Closed()  # type: ignore[assignment]
 
     def _check_background(self, doing: str) -> None:
+        """Raise for a flush or a compaction that failed; the library says why at the next flush, until it is mended."""
         if self._db.property_int_value("rocksdb.background-errors"):
-            self.check_room()
-            raise StoreError(f"{doing}: a flush or a compaction has failed; {self.path / 'LOG'} says why")
+            try:
+                self._db.flush()
+            except Exception as error:
+                raise self._error(error, doing) from None
 
     def _error(self, error: Exception, doing: str) -> Exception:
         found = store_error(error, doing)

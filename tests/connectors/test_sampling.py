@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import recurra
+from recurra.connectors.http import Listener
 from recurra.connectors.sampling import SamplingAudit
 from recurra.connectors.service import run_service
 from recurra.engine.config import AuditConfig, Config, TrainingConfig
@@ -43,7 +44,7 @@ class Service:
             args=(data, settings),
             kwargs={
                 "source": str(events),
-                "api": ("127.0.0.1", 0),
+                "api": Listener("127.0.0.1", 0),
                 "stopped": self._stopped,
                 "say": self.said.append,
             },
