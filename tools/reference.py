@@ -381,7 +381,7 @@ def _metrics() -> Iterator[str]:
     )
     registry = Metrics().registry
     # what registers the others needs no application, and no store, for that
-    Observed(lambda *_: None, registry)  # type: ignore[arg-type,return-value]
+    Observed(lambda *_: None, registry)  # type: ignore[arg-type]
     SamplingAudit(Path(), "none", recurra.Config(), registry)
     yield "\n".join(["| metric | kind | labels | what |", "|---|---|---|---|", *sorted(_rows(registry))])
 
