@@ -1,8 +1,9 @@
 """The contract kept by confluent-kafka (librdkafka)."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from typing import Any
 
 import confluent_kafka as ck
@@ -17,7 +18,7 @@ __all__ = ["ConfluentClient"]
 _LOG = logging.getLogger("recurra.kafka")
 _TIMEOUT_S = 5.0
 _FILL_S = 0.02
-_CLOSE_S = 1.0
+_CLOSE_S = 2.0
 _MISSING = (ck.KafkaError.UNKNOWN_TOPIC_OR_PART, ck.KafkaError._UNKNOWN_TOPIC)
 # librdkafka goes on by itself after these; everything else needs a new look at the topic
 _PASSING = (ck.KafkaError._TRANSPORT, ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TIMED_OUT)
@@ -60,7 +61,6 @@ class _Consumer:
         self._group = group
         self._problem: str | None = None
         self._group_problem: str | None = None
-        self._reports: set[Future[Any]] = set()
         settings = {
             # bounds the messages that are fetched ahead, in memory
             "queued.max.messages.kbytes": 16_384,
@@ -75,6 +75,7 @@ class _Consumer:
             "enable.partition.eof": True,
             "allow.auto.create.topics": False,
             "error_cb": self._remember,
+            "on_commit": self._reported,
         }
         try:
             self._consumer = ck.Consumer(settings, logger=_LOG)
@@ -167,10 +168,9 @@ class _Consumer:
         return batch
 
     def committed(self, places: Iterable[Place]) -> dict[Place, int]:
-        wanted = ck.ConsumerGroupTopicPartitions(self._group, [ck.TopicPartition(*place) for place in places])
-        (answer,) = self._admin.list_consumer_group_offsets([wanted], request_timeout=_TIMEOUT_S).values()
+        # not over the admin client: librdkafka 2.16 aborts the process if the broker goes away meanwhile
         try:
-            found = answer.result().topic_partitions
+            found = self._consumer.committed([ck.TopicPartition(*place) for place in places], timeout=_TIMEOUT_S)
         except ck.KafkaException as error:
             if error.args[0].code() in _GROUP:
                 self._group_problem = self._forbidden()
@@ -180,32 +180,26 @@ class _Consumer:
 
     def report(self, offsets: Mapping[Place, int]) -> None:
         places = [ck.TopicPartition(*place, offset) for place, offset in offsets.items()]
-        # not by the consumer's own commit: a consumer with a commit under way cannot be closed while the broker is away
-        request = [ck.ConsumerGroupTopicPartitions(self._group, places)]
         try:
-            answers = self._admin.alter_consumer_group_offsets(request, request_timeout=_TIMEOUT_S)
+            self._consumer.commit(offsets=places, asynchronous=True)
         except ck.KafkaException as error:
             self._group_problem = _text(error)
-            return
-        self._reports = {each for each in self._reports if not each.done()} | set(answers.values())
-        for answer in answers.values():
-            answer.add_done_callback(self._reported)
 
-    def _reported(self, answer: "Future[Any]") -> None:
-        error = answer.exception()
-        if isinstance(error, ck.KafkaException) and error.args[0].code() in _GROUP:
+    def _reported(self, error: ck.KafkaError | None, _: Any) -> None:
+        if error is not None and error.code() in _GROUP:
             self._group_problem = self._forbidden()
         else:
-            self._group_problem = None if error is None else _text(error)
+            self._group_problem = None if error is None else error.str()
 
     def _forbidden(self) -> str:
         # one text, wherever it shows: the same problem is logged once
         return f"no access to group {self._group!r}"
 
     def close(self) -> None:
-        # the last report is under way
-        wait(self._reports, timeout=_CLOSE_S)
-        self._consumer.close()
+        # it waits for the last report, and does not return while a broker is frozen
+        closing = threading.Thread(target=self._consumer.close, name="recurra-kafka-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
     def _remember(self, error: ck.KafkaError) -> None:
         self._problem = error.str()
