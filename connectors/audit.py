@@ -21,7 +21,7 @@ from .audit_model import Expected, Fact, Ledger, decode, id_hash, single
 from .files import open_segments
 from .kafka import facts_of, is_kafka, kafka_client, parse_address
 
-__all__ = ["AuditReport", "audit", "compare", "facts"]
+__all__ = ["AuditReport", "audit", "audit_users"]
 
 _PATIENCE_S = 30.0
 
@@ -53,19 +53,36 @@ def audit(
     ``progress`` is called with what was read and what there is. Raises ``InputError`` if the store knows
     nothing of the source, ``SourceBehindError`` if the source no longer has everything, ``BrokerError``.
     """
+
+    def tell(done: int, total: int) -> None:
+        if progress is not None and done % 1_000 == 0:
+            progress(done, total)
+
+    with Reader.open(Path(data) / "store", config.store) as store:
+        return audit_users(store, source, config, tell)
+
+
+def audit_users(
+    store: Reader,
+    source: str,
+    config: Config,
+    message: Callable[[int, int], None],
+    chosen: Callable[[str], bool] | None = None,
+) -> AuditReport:
+    """Compare the ``chosen`` users (None: all) of an open store with ``source`` up to the stored offsets.
+
+    ``message`` is called for every message with how many were read and how many there are. Raises as `audit`.
+    """
     ledger = Ledger(config.store.anchor)
     latest_ms = time.time_ns() // 1_000_000 + config.store.future_tolerance_ms
-    with Reader.open(Path(data) / "store", config.store) as store:
-        for done, total, fact in facts(store, source, config):
-            if fact is not None and fact.time_ms <= latest_ms:
-                ledger.apply(fact)
-            if progress is not None and done % 1_000 == 0:
-                progress(done, total)
-        return compare(store.export(), ledger, whole_seen=config.store.seen_horizon == 0)
+    for done, total, fact in _facts(store, source, config):
+        if fact is not None and fact.time_ms <= latest_ms and (chosen is None or chosen(fact.user)):
+            ledger.apply(fact)
+        message(done, total)
+    return _compared(store.export(chosen), ledger, whole_seen=config.store.seen_horizon == 0)
 
 
-def compare(records: Iterator[UserRecord], ledger: Ledger, *, whole_seen: bool) -> AuditReport:
-    """Compare records of a store with those that a ledger holds; ``whole_seen``: seen sets must be complete."""
+def _compared(records: Iterator[UserRecord], ledger: Ledger, *, whole_seen: bool) -> AuditReport:
     expected = dict(ledger.users)
     missing = repeated = 0
     wrong: list[str] = []
@@ -101,11 +118,7 @@ def _difference(record: UserRecord, user: Expected) -> str:
     return "the seen sets differ"
 
 
-def facts(store: Reader, source: str, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
-    """Iterate over what the source has up to the stored offsets: (messages read, of how many, fact or None).
-
-    A fact of None is a message that must not be applied. Raises as `audit`.
-    """
+def _facts(store: Reader, source: str, config: Config) -> Iterator[tuple[int, int, Fact | None]]:
     if is_kafka(source):
         return _topic_facts(store, source, config)
     return _file_facts(store, Path(source), config)

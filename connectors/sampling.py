@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
@@ -15,8 +15,7 @@ from ..engine.config import Config
 from ..engine.errors import BrokerError, RecurraError, SourceBehindError
 from ..engine.results import AuditHealth
 from ..engine.store import Reader
-from .audit import compare, facts
-from .audit_model import Fact, Ledger
+from .audit import audit_users
 
 __all__ = ["SamplingAudit"]
 
@@ -75,15 +74,10 @@ class SamplingAudit:
     def once(self, stopped: threading.Event) -> AuditHealth:
         """Audit one sample; raises what `audit` raises."""
         with Reader.open(self._data / "store", self._config.store) as store:
-            chosen = self._again or self._sample(store.users.active)
-            ledger = Ledger(self._config.store.anchor)
-            latest_ms = time.time_ns() // 1_000_000 + self._config.store.future_tolerance_ms
-            for fact in self._paced(facts(store, self._source, self._config), stopped):
-                if fact is not None and fact.time_ms <= latest_ms and _class(fact.user) in chosen:
-                    ledger.apply(fact)
-            records = store.export(lambda user: _class(user) in chosen)
-            report = compare(records, ledger, whole_seen=self._config.store.seen_horizon == 0)
-        self._again = frozenset() if report.ok else chosen
+            classes = self._again or self._sample(store.users.active)
+            pace = self._pace(stopped)
+            report = audit_users(store, self._source, self._config, pace, lambda user: _class(user) in classes)
+        self._again = frozenset() if report.ok else classes
         if report.ok:
             return AuditHealth("clean", report.users, 0, None)
         problem = f"{report.wrong_users} of {report.users} sampled users differ from the source: {report.examples[0]}"
@@ -93,12 +87,16 @@ class SamplingAudit:
         count = min(_CLASSES, max(1, round(self._config.audit.users * _CLASSES / max(1, users))))
         return frozenset(self._random.sample(range(_CLASSES), count))
 
-    def _paced(self, found: Iterator[tuple[int, int, Fact | None]], stopped: threading.Event) -> Iterator[Fact | None]:
-        rate, began = self._config.audit.messages_per_second, time.monotonic()
-        for count, (_, _, fact) in enumerate(found):
+    def _pace(self, stopped: threading.Event) -> Callable[[int, int], None]:
+        rate, began, count = self._config.audit.messages_per_second, time.monotonic(), 0
+
+        def wait(_done: int, _total: int) -> None:
+            nonlocal count
             if count % 64 == 0 and stopped.wait(max(0.0, count / rate - (time.monotonic() - began))):
                 raise _StoppedError
-            yield fact
+            count += 1
+
+        return wait
 
 
 class _StoppedError(Exception):

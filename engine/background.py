@@ -115,14 +115,13 @@ class Training:
             self._metrics.failures.labels("training").inc()
             raise
         finally:
-            # one that was given up is due again at once
+            # one that was given up stays due
             if not self._given_up:
                 self._last_seq = max(seq, self._last_seq)
                 self._last_ms = self._clock.now_ms()
                 self._drift.trained(seq)
             self.running = False
             self._turn.release()
-            self.wake_if_due()
 
     def health(self) -> TrainingHealth:
         """Return the state of training."""

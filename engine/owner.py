@@ -46,10 +46,7 @@ def kept_free(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"cannot read {directory / _NAME}: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreInUseError(_in_use(directory, Owner.holder(directory))) from None
+        _lock(file, directory)
         yield
     finally:
         os.close(file)
@@ -67,10 +64,10 @@ class Owner:
         except OSError as error:
             raise StoreError(f"cannot open the store {directory}: {error.strerror}") from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            _lock(self._file, directory)
+        except StoreInUseError:
             os.close(self._file)
-            raise StoreInUseError(_in_use(directory, self.holder(directory))) from None
+            raise
         self._seen = self._stamp()
 
     @staticmethod
@@ -114,6 +111,13 @@ class Owner:
         except FileNotFoundError:
             return 0, 0, 0
         return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _lock(file: int, directory: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StoreInUseError(_in_use(directory, Owner.holder(directory))) from None
 
 
 def _in_use(directory: Path, holder: Holder | None) -> str:

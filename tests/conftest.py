@@ -67,7 +67,7 @@ def _unavailable(reason: str) -> None:
 @pytest.fixture(scope="session")
 def broker_proxy() -> Iterator[Any]:
     """A proxy to the broker of our own; `proxy` is the fixture that heals it again."""
-    with _support("proxy.py").Proxy() as proxy:
+    with contextlib.closing(_support("proxy.py").Proxy()) as proxy:
         yield proxy
 
 

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...engine.errors import ConfigError, ServiceError
+from .guard import PROTECTION
 from .limits import Limits, protocol
 
 __all__ = ["Listener"]
@@ -35,7 +36,7 @@ class _Front:
 
 
 def _starting(path: str) -> JSONResponse:
-    headers = {"x-content-type-options": "nosniff", "content-security-policy": "frame-ancestors 'none'"}
+    headers = dict(PROTECTION)
     if path == "/livez":
         return JSONResponse({"status": "ok"}, headers=headers)
     headers |= {"retry-after": "1", "connection": "close"}

@@ -110,9 +110,9 @@ class _Consumer:
         # what the connection met says more than that a request was not answered
         return BrokerError(_text(error) if self._problem is None else f"{_text(error)} ({self._problem})")
 
-    def watermarks(self, place: Place, timeout_s: float = _TIMEOUT_S) -> tuple[int, int]:
+    def watermarks(self, place: Place) -> tuple[int, int]:
         try:
-            low, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), timeout=timeout_s)
+            low, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), timeout=_TIMEOUT_S)
         except ck.KafkaException as error:
             raise self._failed(error) from None
         return low, high

@@ -57,7 +57,7 @@ class KafkaConsumer(Protocol):
         """
         ...
 
-    def watermarks(self, place: Place, timeout_s: float = 5.0) -> tuple[int, int]:
+    def watermarks(self, place: Place) -> tuple[int, int]:
         """Return the offset of the first message that is still kept and of the next one that will be readable."""
         ...
 

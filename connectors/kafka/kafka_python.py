@@ -95,12 +95,12 @@ class _Consumer:
         topic_id = base64.urlsafe_b64encode(uuid.UUID(str(found["topic_id"])).bytes).decode().rstrip("=")
         return Topic(name, topic_id, tuple(sorted(each["partition_index"] for each in found["partitions"])))
 
-    def watermarks(self, place: Place, timeout_s: float = _TIMEOUT_MS / 1000) -> tuple[int, int]:
-        at, timeout_ms = kafka.TopicPartition(*place), int(timeout_s * 1000)
+    def watermarks(self, place: Place) -> tuple[int, int]:
+        at = kafka.TopicPartition(*place)
         try:
             with _broker_errors():
-                low = self._consumer.beginning_offsets([at], timeout_ms=timeout_ms)[at]
-                high = self._consumer.end_offsets([at], timeout_ms=timeout_ms)[at]
+                low = self._consumer.beginning_offsets([at], timeout_ms=_TIMEOUT_MS)[at]
+                high = self._consumer.end_offsets([at], timeout_ms=_TIMEOUT_MS)[at]
         except BrokerError as error:
             self._problem = str(error)
             raise
@@ -162,7 +162,7 @@ class _Consumer:
         """Go on without a group: with one that it may not use the library reads nothing."""
         self._group_problem = problem
         starts = {at: self._consumer.position(at, timeout_ms=_TIMEOUT_MS) for at in self._consumer.assignment()}
-        self._consumer.close(autocommit=False, timeout_ms=1_000)
+        self._consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
         with _broker_errors():
             self._consumer = kafka.KafkaConsumer(**{**self._settings, "group_id": None})
         self.assign({(at.topic, at.partition): offset for at, offset in starts.items() if offset is not None})

@@ -17,9 +17,9 @@ import msgspec
 
 from ..errors import StoreCorruptError
 
-__all__ = ["LOST_FILE", "MARK_FILE", "Loss", "Mark", "MarkFile", "losses"]
+__all__ = ["LOST_FILE", "Loss", "Mark", "MarkFile", "losses"]
 
-MARK_FILE = "SYNCED"
+_MARK_FILE = "SYNCED"
 LOST_FILE = "LOST"
 _LAYOUT = struct.Struct("<4s16sQQ")
 _MAGIC = b"hwm1"
@@ -53,7 +53,7 @@ class MarkFile:
 
     def __init__(self, path: Path) -> None:
         self._directory = path
-        self.path = path / MARK_FILE
+        self.path = path / _MARK_FILE
         self._kept: Mark | None = None
 
     def read(self) -> Mark | None:
@@ -89,16 +89,23 @@ class MarkFile:
         finally:
             os.close(handle)
 
-    def compare(self, found: Mark) -> Loss | None:
-        """Return what a database that was just opened has lost, and keep it in ``LOST``; None if nothing is missing."""
+    def missing(self, found: Mark) -> tuple[int, int] | None:
+        """Return how many synced records, and events among them, a database lacks; None if it lacks none."""
         try:
             promised = self.read()
         except StoreCorruptError:
-            promised = None
+            # says nothing
+            return None
         if promised is None or promised.store_id != found.store_id or promised.sequence <= found.sequence:
             return None
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        loss = Loss(now, promised.sequence - found.sequence, max(0, promised.events - found.events))
+        return promised.sequence - found.sequence, max(0, promised.events - found.events)
+
+    def compare(self, found: Mark) -> Loss | None:
+        """Return what a database that was just opened has lost, and keep it in ``LOST``; None if nothing is missing."""
+        missing = self.missing(found)
+        if missing is None:
+            return None
+        loss = Loss(datetime.now(UTC).isoformat(timespec="seconds"), *missing)
         with (self._directory / LOST_FILE).open("ab") as file:
             file.write(msgspec.json.encode(loss) + b"\n")
             file.flush()

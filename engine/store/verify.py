@@ -1,7 +1,6 @@
 """Offline check of a store: every checksum, every record, and what the records say of each other."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +12,7 @@ from ..errors import RecurraError, StoreCorruptError, StoreFormatError
 from .blobs import Blobs
 from .histories import Histories
 from .log import decode_chunk
-from .mark import LOST_FILE, MarkFile, losses
+from .mark import LOST_FILE, Mark, MarkFile, losses
 from .reader import CACHES, DATABASE, check_format_file
 from .records import BASE, LOG, MIX, SEEN_ITEMS, TAIL, decode_blob, row_of, seq_of
 from .rocks import Rocks
@@ -37,7 +36,7 @@ class Damage(msgspec.Struct, frozen=True):
 
 
 class _Checks:
-    """The checks of one open database; each yields what it finds."""
+    """The checks of one open database; each gives what it finds."""
 
     def __init__(self, path: Path, config: StoreConfig, db: Rocks) -> None:
         self._path = path
@@ -47,20 +46,16 @@ class _Checks:
         keep, tail_events = 2 * config.anchor, tables.counters.tail_events
         self._histories = Histories(db, 1024, keep, tail_events, config.seen_horizon)
 
-    def mark(self) -> Iterator[str]:
+    def mark(self) -> Iterable[str]:
         """Compare what is there with the mark of what was synced."""
-        with contextlib.suppress(StoreCorruptError):
-            mark = MarkFile(self._path).read()
-            if mark is not None and mark.store_id == self._tables.counters.store_id:
-                missing = mark.sequence - self._db.sequence()
-                if missing > 0:
-                    events = max(0, mark.events - self._tables.counters.next_seq)
-                    yield f"{missing} synced records are missing, {events} events among them"
+        counters = self._tables.counters
+        missing = MarkFile(self._path).missing(Mark(counters.store_id, self._db.sequence(), counters.next_seq))
+        return () if missing is None else (f"{missing[0]} synced records are missing, {missing[1]} events among them",)
 
-    def tables(self) -> Iterator[str]:
+    def tables(self) -> Iterable[str]:
         """Read indexes and filters."""
         self._db.check_tables()
-        yield from ()
+        return ()
 
     def users(self) -> Iterator[str]:
         """Decode every history and seen set; no user row may lack its id, no event its item."""
@@ -85,16 +80,12 @@ class _Checks:
         if expected not in (None, counters.next_seq):
             yield f"the log ends before event {expected}, the counter is at {counters.next_seq}"
 
-    def mixture(self) -> Iterator[str]:
+    def mixture(self) -> Iterable[str]:
         """Read the state of the mixture."""
         value = self._db.get(MIX)
         if value is not None:
             decode_blob(value)
-        yield from ()
-
-    def sources(self) -> dict[str, int]:
-        """Return the next offset of every source."""
-        return dict(self._tables.offsets)
+        return ()
 
     def _decoded(self) -> Iterator[str]:
         rows = sorted(row for _, row in self._tables.users.items())
@@ -165,7 +156,7 @@ def _database(path: Path, config: StoreConfig, notes: Path) -> Iterator[Damage]:
         db.close()
 
 
-def _parts(checks: _Checks) -> list[tuple[str, Callable[[], Iterator[str]]]]:
+def _parts(checks: _Checks) -> list[tuple[str, Callable[[], Iterable[str]]]]:
     return [
         ("synced changes", checks.mark),
         ("table files", checks.tables),

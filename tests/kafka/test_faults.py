@@ -14,6 +14,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 import recurra
 from recurra.connectors.audit import audit
 from recurra.connectors.kafka import confluent
+from recurra.engine.config import Config
 from recurra.engine.errors import SourceMismatchError
 from recurra.engine.results import SourceHealth
 
@@ -31,6 +32,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(confluent, "_TIMEOUT_S", 2.0)
     monkeypatch.setattr(kafka_python, "_TIMEOUT_MS", 2_000)
+
+
+@contextmanager
+def reading(source: str, settings: Config, folder: Path, count: int) -> Iterator[tuple[recurra.Engine, Run]]:
+    """Open an engine that has read so many messages, and is connected."""
+    with recurra.open(folder / "data", settings) as engine:
+        reader = Run(engine, source, settings, folder)
+        reader.until_read(count)
+        reader.until(lambda: reader.service.health().connected)
+        yield engine, reader
 
 
 def made_again(admin: AdminClient, name: str) -> None:
@@ -54,10 +65,7 @@ def test_nothing_of_a_topic_that_was_made_again_is_applied(
     name = topic(1)
     produce(name, [event(number) for number in range(300)], partition=0)
     settings = config(client)
-    with recurra.open(tmp_path / "data", settings) as engine:
-        reader = Run(engine, f"kafka://{proxy.address}/{name}", settings, tmp_path)
-        reader.until_read(300)
-        reader.until(lambda: reader.service.health().connected)
+    with reading(f"kafka://{proxy.address}/{name}", settings, tmp_path, 300) as (engine, reader):
         proxy.idle_s = idle_s
         digest = engine.digest()
         made_again(admin, name)
@@ -144,10 +152,7 @@ def test_health_is_not_connected_while_nothing_can_come(
     name = topic(2)
     produce(name, [event(number) for number in range(300)], partitions=2)
     settings = config(client)
-    with recurra.open(tmp_path / "data", settings) as engine:
-        reader = Run(engine, f"kafka://{proxy.address}/{name}", settings, tmp_path)
-        reader.until_read(300)
-        reader.until(lambda: reader.service.health().connected)
+    with reading(f"kafka://{proxy.address}/{name}", settings, tmp_path, 300) as (engine, reader):
         with broken(own_broker, proxy), Watch(reader.service.health) as watch:
             reader.until(lambda: not reader.service.health().connected, timeout_s=6)
             # long enough for several more tries
@@ -171,10 +176,7 @@ def test_slow_and_cut_connections_lose_nothing(
     name = topic(2)
     produce(name, [event(number) for number in range(300)], partitions=2)
     settings = config(client)
-    with recurra.open(tmp_path / "data", settings) as engine:
-        reader = Run(engine, f"kafka://{proxy.address}/{name}", settings, tmp_path)
-        reader.until_read(300)
-        reader.until(lambda: reader.service.health().connected)
+    with reading(f"kafka://{proxy.address}/{name}", settings, tmp_path, 300) as (engine, reader):
         with Watch(reader.service.health) as watch:
             proxy.delay_s = 0.2
             for start in range(300, 600, 100):

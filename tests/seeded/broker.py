@@ -67,8 +67,7 @@ class Consumer:
         found = self._broker.logs.get(name)
         return None if found is None else Topic(name, f"id-of-{name}", tuple(range(len(found))))
 
-    def watermarks(self, place: Place, timeout_s: float = 5.0) -> tuple[int, int]:
-        del timeout_s
+    def watermarks(self, place: Place) -> tuple[int, int]:
         self._broker.check()
         return 0, self._broker.end(place)
 

@@ -9,7 +9,7 @@ Prints what it does, writes the figures with ``--json`` and ends with status 1 i
 
 import argparse
 import contextlib
-import importlib.util
+import importlib
 import json
 import os
 import random
@@ -32,8 +32,10 @@ from recurra.connectors.audit_model import Expected, Ledger, decode
 from recurra.engine.config import Config
 from recurra.engine.store import Reader
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+_TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(_TESTS / "soak"), str(_TESTS / "support" / "broker")]
 load = importlib.import_module("load")
+broker_module = importlib.import_module("broker")
 
 TOPIC = "soak"
 NAMES = {name: name for name in ("user", "item", "time", "type", "weight", "id", "forget")}
@@ -348,13 +350,7 @@ def main() -> int:
     parser.add_argument("--queries", type=float, default=20, help="queries per second")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    place = Path(__file__).resolve().parents[1] / "support" / "broker" / "broker.py"
-    spec = importlib.util.spec_from_file_location("recurra_test_broker", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    broker = module.Broker()
+    broker = broker_module.Broker()
     broker.start()
     folder = Path(tempfile.mkdtemp(prefix="recurra-soak-"))
     # a disk of its own, so that it can be filled

@@ -5,8 +5,6 @@ import socket
 import struct
 import threading
 import time
-from types import TracebackType
-from typing import Self
 
 _LOOK_S = 0.05
 
@@ -54,14 +52,6 @@ class Proxy:
         self._thread.join(5)
         self._listener.close()
         self.cut()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _accept(self) -> None:
         while True:

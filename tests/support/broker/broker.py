@@ -33,6 +33,8 @@ inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={folder}/log
 auto.create.topics.enable=false
+# there is no other broker to take over from one that a test has frozen: it must not fence itself
+broker.session.timeout.ms=120000
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
