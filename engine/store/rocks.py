@@ -26,7 +26,7 @@ from rocksdict import (
 
 from ..errors import ClosedError, StoreCorruptError, StoreError, StoreFullError, StoreInUseError
 
-__all__ = ["Rocks", "store_error"]
+__all__ = ["REPAIR", "Rocks", "store_error"]
 
 _WRITE_BUFFER_BYTES = 16 << 20
 _BLOCK_BYTES = 16 << 10
@@ -39,7 +39,7 @@ _LIBRARY_FILE = "rocksdict-config.json"
 # what the library writes or locks in a directory that it opens, even for reading
 _WRITTEN = frozenset({_LIBRARY_FILE, "LOCK", "LOG"})
 _LINKS = "links"
-_REPAIR = "`recurra verify` says what is damaged and what can be built again"
+REPAIR = "`recurra verify` says what is damaged and what can be built again"
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 
 
@@ -71,7 +71,9 @@ class Rocks:
                 access = AccessType.read_only(False)
             self._db = Rdict(str(place), options, access_type=access)
         except Exception as error:
-            raise store_error(error, f"cannot open the store {path.parent}") from None
+            # of the files, not of the links to them
+            text = str(error) if secondary is None else str(error).replace(str(secondary / _LINKS), str(path))
+            raise store_error(Exception(text), f"cannot open the store {path.parent}") from None
         finally:
             # a reader holds all files open
             if secondary is not None:
@@ -80,7 +82,7 @@ class Rocks:
     def damaged(self, problem: str) -> StoreCorruptError:
         """Note that a record is damaged, and return the error to raise."""
         self.damage = self.damage or problem
-        return StoreCorruptError(f"{problem}; {_REPAIR}")
+        return StoreCorruptError(f"{problem}; {REPAIR}")
 
     def sequence(self) -> int:
         """Return the number of the last change, which grows with every record that is written or deleted."""
@@ -313,13 +315,14 @@ def _kind(key: bytes) -> str:
 
 def store_error(error: Exception, doing: str) -> Exception:
     """Turn an exception of the database into the one of ours that says what to do."""
-    text = str(error)
+    # one sentence, also of a message of several lines
+    text = " ".join(str(error).split())
     if isinstance(error, DbClosedError):
         return ClosedError(f"{doing}: the store is closed")
     if any(sign in text for sign in _FULL):
         return StoreFullError(f"{doing}: {text}; free some space, nothing of the batch was applied")
     if "Corruption" in text or "checksum mismatch" in text:
-        return StoreCorruptError(f"{doing}, the data is damaged: {text}; {_REPAIR}")
+        return StoreCorruptError(f"{doing}, the data is damaged: {text}; {REPAIR}")
     if "LOCK" in text and ("lock hold by" in text or "unavailable" in text):
         return StoreInUseError(f"{doing}: another process holds it")
     return StoreError(f"{doing}: {text}")

@@ -15,7 +15,7 @@ from .log import decode_chunk
 from .mark import LOST_FILE, Mark, MarkFile, losses
 from .reader import CACHES, DATABASE, check_format_file
 from .records import BASE, LOG, MIX, SEEN_ITEMS, TAIL, decode_blob, row_of, seq_of
-from .rocks import Rocks
+from .rocks import REPAIR, Rocks
 from .tables import Tables
 
 __all__ = ["Damage", "verify_store"]
@@ -128,7 +128,7 @@ def _beside(path: Path) -> Iterator[Damage]:
 
 def _database(path: Path, config: StoreConfig, notes: Path) -> Iterator[Damage]:
     def damaged(part: str, problem: str) -> Damage:
-        return Damage("store", part, str(path), problem, "is built again from its sources")
+        return Damage("store", part, str(path), problem.removesuffix(f"; {REPAIR}"), "is built again from its sources")
 
     def opened(*, whole_log: bool) -> tuple[Rocks, _Checks]:
         db = Rocks(path / DATABASE, config.cache_bytes, notes, whole_log=whole_log)

@@ -50,6 +50,11 @@ def test_verify_finds_repairs_and_says_what_cannot_be_built_again(run: Any, data
     assert {each["kind"] for each in found.json["damage"]} == {"store"}
     assert "DAMAGED" in found.err
     assert "nothing was changed" in found.err
+    # of the file itself, in one line, without advice to do what was just done
+    (line,) = [line for line in found.err.splitlines() if line.startswith("DAMAGED")]
+    assert str(table) in line
+    assert "recurra verify" not in line
+    assert line.endswith("; it is built again from its sources")
     repaired = run("verify", "--data", place, "--repair")
     assert "reads the source from its beginning" in repaired.out
     assert "HTTP or in process, cannot be built again" in repaired.out
