@@ -33,8 +33,7 @@ inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={folder}/log
 auto.create.topics.enable=false
-# there is no other broker to take over from one that a test has frozen: it must not fence itself
-broker.session.timeout.ms=120000
+broker.heartbeat.interval.ms=500
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
@@ -47,6 +46,10 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 allow.everyone.if.no.acl.found=true
 super.users=User:nobody
 """
+# no other broker could take over from one that a test has frozen: it must not be fenced soon
+_SESSION_MS = 120_000
+# but one that was killed may register again only when the session that it left behind is over
+_SESSION_AFTER_KILL_MS = 2_000
 _LOGGING = """
 rootLogger.level=warn
 rootLogger.appenderRef.out.ref=out
@@ -87,15 +90,17 @@ class Broker:
         )
         (self._folder / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
         self._run("kafka.tools.StorageTool", "format", "-t", "cmVjdXJyYS10ZXN0cy0xMg", "-c", str(self._properties))
 
     def start(self, timeout_s: float = 60) -> None:
         """Start and wait until the port answers."""
-        log = (self._folder / "broker.log").open("ab")
-        with log:
-            self._process = subprocess.Popen(
-                self._command("kafka.Kafka", str(self._properties)), stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+        session = _SESSION_AFTER_KILL_MS if self._killed else _SESSION_MS
+        command = self._command(
+            "kafka.Kafka", str(self._properties), "--override", f"broker.session.timeout.ms={session}"
+        )
+        with (self._folder / "broker.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + timeout_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -113,11 +118,13 @@ class Broker:
         """Stop it, at once with ``kill``; the data stays."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            self._killed = kill
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+                self._killed = True
             self._process = None
 
     def freeze(self) -> None:
