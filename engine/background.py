@@ -186,6 +186,8 @@ class Training:
         config, new = self._config, seq - self._last_seq
         if seq < config.min_events or new <= 0:
             return False
+        # a clock that was put back must not put the training off for as long
+        self._last_ms = min(self._last_ms, self._clock.now_ms())
         passed_s = (self._clock.now_ms() - self._last_ms) / 1000
         enough = config.min_events if self._switch.serving_number == 0 else config.every_events
         return new >= enough or 0 < config.every_seconds <= passed_s

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import recurra
-from recurra.engine.config import RetrievalConfig
+from recurra.engine.config import RetrievalConfig, TrainingConfig
 
 from .conftest import publish, small_config, stream, vocabulary
 
@@ -70,3 +70,17 @@ def test_a_clock_that_jumps_a_day_back_and_forward(tmp_path: Path) -> None:
     with recurra.open(tmp_path / "plain", config, clock=Jumping(newest)) as plain:
         plain.ingest(events)
         assert plain.digest() == digest
+
+
+def test_a_clock_that_is_put_back_puts_no_training_off(tmp_path: Path) -> None:
+    events = stream(300)
+    publish(tmp_path, vocabulary(events))
+    clock = Jumping(events[-1].time_ms)
+    training = TrainingConfig(mode="off", min_events=50, every_events=10**6, every_seconds=60)
+    with recurra.open(tmp_path, small_config(training=training), clock=clock) as engine:
+        engine.ingest(events)
+        assert not engine._training._due()
+        clock.now -= DAY_MS
+        assert not engine._training._due()
+        clock.now += 61_000
+        assert engine._training._due()
