@@ -4,6 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 from .clock import Clock
 from .config import TrainingConfig
@@ -78,8 +79,24 @@ class Training:
 
     def wake_if_due(self) -> None:
         """Wake the training thread if a training is due; cheap."""
-        if self._thread is not None and self._due():
+        if self._thread is not None and self.due():
             self._wake.set()
+
+    def due(self) -> Literal["drift", "events", "time"] | None:
+        """Return why a training should start now: an alarm of drift, enough new events, or enough time with any."""
+        seq = self._store.next_seq
+        if self._drift.early(seq):
+            return "drift"
+        config, new = self._config, seq - self._last_seq
+        if seq < config.min_events or new <= 0:
+            return None
+        first = self._switch.serving_number == 0
+        if new >= (config.min_events if first else max(config.every_events, int(config.every_share * seq))):
+            return "events"
+        # a clock that was put back must not put the training off for as long
+        self._last_ms = min(self._last_ms, self._clock.now_ms())
+        passed_s = (self._clock.now_ms() - self._last_ms) / 1000
+        return "time" if 0 < config.every_seconds <= passed_s else None
 
     def once(self, *, active_users: int | None = None) -> TrainReport:
         """Train now, wait for it, and switch if the candidate passed; raises ``TrainingError`` or ``VersionError``."""
@@ -179,19 +196,6 @@ class Training:
         if report.verdict in self.counts:
             self.counts[report.verdict] += 1
 
-    def _due(self) -> bool:
-        seq = self._store.next_seq
-        if self._drift.early(seq):
-            return True
-        config, new = self._config, seq - self._last_seq
-        if seq < config.min_events or new <= 0:
-            return False
-        # a clock that was put back must not put the training off for as long
-        self._last_ms = min(self._last_ms, self._clock.now_ms())
-        passed_s = (self._clock.now_ms() - self._last_ms) / 1000
-        enough = config.min_events if self._switch.serving_number == 0 else config.every_events
-        return new >= enough or 0 < config.every_seconds <= passed_s
-
     def _loop(self) -> None:
         # otherwise the writer would stand still for this import at the first event after the first version
         preload()
@@ -200,7 +204,7 @@ class Training:
             self._wake.clear()
             if self._stop:
                 return
-            if not self._due():
+            if not self.due():
                 continue
             self._turn.acquire()
             try:

@@ -280,9 +280,9 @@ class Engine:
         return list(self._monitor.drift.alarms)
 
     @property
-    def training_wanted(self) -> bool:
-        """Whether an alarm of drift asks for a training now; by itself the engine trains in ``training.mode`` auto."""
-        return self._monitor.drift.early(self._store.next_seq)
+    def training_due(self) -> Literal["drift", "events", "time"] | None:
+        """Why a training should start now; by itself the engine starts it in ``training.mode`` auto."""
+        return self._training.due()
 
     def rollback(self, number: int) -> list[VersionInfo]:
         """Serve version ``number`` from now on, an older one or again a newer one; returns all versions.
@@ -396,4 +396,5 @@ class Engine:
     def _observe(self) -> None:
         serving = self._caches.serving
         hot = 0 if serving is None else len(serving.residency)
-        self._metrics.observe(self._store.users.active, len(self._store.items), hot, self.mix_weights())
+        counts = (self._store.users.active, len(self._store.items), hot)
+        self._metrics.observe(*counts, self.mix_weights(), self._caches.lessons.share)

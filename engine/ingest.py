@@ -1,8 +1,8 @@
 """Ingest: the write path, by which alone anything changes."""
 
 import logging
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +12,9 @@ from .clock import Clock
 from .config import Config
 from .events import FIRST_LIKELY_S, LAST_LIKELY_S, Event, Forget, Item
 from .failpoints import failpoint
+from .fast import BLOCK
 from .metrics import Metrics
-from .monitoring.judge import Judged, QualityMonitor
+from .monitoring.judge import Beside, Judged, QualityMonitor
 from .query import Queries, Ranked
 from .results import IngestReport, Record
 from .serving.caches import Caches
@@ -25,15 +26,13 @@ Refused = Callable[[int, str], None]
 
 _log = logging.getLogger(__name__)
 
-_SAMPLE_SPACE = 1 << 32
 
+class _Lesson(NamedTuple):
+    """An event that the mixture learns from, read before it is applied: how to rank for it, and its item's row."""
 
-class _Sample(NamedTuple):
-    """An event that the mixture learns from: its candidates before it was applied, its item's row, its judgement."""
-
-    ranked: Ranked
+    rank: Callable[[int], Ranked]
     item: int | None
-    judged: Judged
+    beside: Beside | None
 
 
 class Ingest:
@@ -43,14 +42,16 @@ class Ingest:
        informed, before anything moves past it;
     2. **plan**: ids become rows, duplicates and too late events drop out, every other event gets its place in its
        user's history;
-    3. **learn**: the mixture learns from a sampled event that was accepted;
+    3. **learn**: the fast memory takes in the events one by one, and right before those that are lessons the mixture
+       learns how it would have ranked them;
     4. **commit**: histories, counters, seen sets, log, ids, mixture and next offsets in one atomic batch: the truth;
-    5. **advance**: states and fast memory, which are caches: a failure here drops the states concerned and no data;
+    5. **advance**: the states, which are caches: a failure here drops those concerned and no data;
     6. **answer**: queries see the new states and counts;
     7. **report**: the connector reports the synced offsets to the consumer group, for lag monitors only.
 
     A crash before 4 leaves nothing of the batch, and the source is read again from the stored offset; a crash after 4
-    loses only caches, which are folded again from the truth. 6 is ``Queries``, 7 the connector's.
+    loses only caches, which are folded again from the truth; so is the fast memory after a commit that failed.
+    6 is ``Queries``, 7 the connector's.
     """
 
     def __init__(
@@ -71,7 +72,6 @@ class Ingest:
         self._config = config
         self._metrics = metrics
         self._warned = False
-        self._sample_below = int(min(1.0, max(0.0, config.mix.sample)) * _SAMPLE_SPACE)
 
     def apply(self, records: Sequence[Record], refused: Refused | None) -> IngestReport:
         """Apply records in their order and return what became of them."""
@@ -91,27 +91,38 @@ class Ingest:
         self._store.apply(batch, self._clock.now_ms())
 
     def _cuts(self, records: Sequence[Record]) -> Iterator[tuple[int, int]]:
-        """Cut where the mixture is about to learn, before a forget request, and at the bounds of a batch.
+        """Cut where a lesson needs what came before it to be applied, before forget requests, at the bounds of a batch.
 
-        The mixture scores an event with everything before it applied, so such an event begins a batch: how the
-        records came in then makes no difference to what is learnt.
+        The mixture learns from an event with everything before it applied, so that how the records came in makes no
+        difference: a lesson begins a batch if something before it in the batch is of its user, brings an item or
+        changes one, or belongs to another block of the error memory. No batch goes beyond a block of lessons.
         """
-        limit = max(1, self._config.store.batch_events)
-        start = 0
-        for i, record in enumerate(records):
-            value = record.value
-            cut = isinstance(value, Forget) or (isinstance(value, Event) and self._sampled(value))
-            if i > start and (cut or i - start >= limit):
-                yield start, i
-                start = i
-        if start < len(records):
-            yield start, len(records)
+        lessons, start = self._caches.lessons, 0
+        while start < len(records):
+            # what was cut before is applied by now
+            seq = self._store.next_seq
+            stop = min(len(records), start + max(1, self._config.store.batch_events), start + lessons.left(seq))
+            yield start, (start := self._cut(records, start, stop, seq))
 
-    def _sampled(self, event: Event) -> bool:
-        if self._sample_below == 0:
-            return False
-        key = f"{event.time_ms}\0{event.item}\0{event.user}"
-        return zlib.crc32(key.encode()) < self._sample_below
+    def _cut(self, records: Sequence[Record], start: int, stop: int, seq: int) -> int:
+        """Return where the batch that begins with record ``start``, and event ``seq``, has to end."""
+        items, lessons = self._store.items, self._caches.lessons
+        block_end = seq + BLOCK - seq % BLOCK
+        users: set[str] = set()
+        fresh = False
+        for i in range(start, stop):
+            value = records[i].value
+            if isinstance(value, Event):
+                if i > start and lessons.chosen(value) and (fresh or value.user in users or seq >= block_end):
+                    return i
+                seq += 1
+                users.add(value.user)
+                fresh = fresh or value.item not in items
+            elif isinstance(value, Forget) and i > start:
+                return i
+            elif value is not None:
+                fresh = True
+        return stop
 
     def _micro_batch(
         self,
@@ -123,29 +134,32 @@ class Ingest:
         touched: dict[str, None],
     ) -> None:
         now_ms = self._clock.now_ms()
+        caches = self._caches
+        caches.catch_up()
         # 1. decode and check
-        batch, first = self._decode(records, start, stop, now_ms, refused, report)
+        batch, events = self._decode(records, start, stop, now_ms, refused, report)
         failpoint("engine.decoded")
-        sample = self._rank_sample(first) if first is not None and self._sampled(first) else None
-        contexts = self._caches.contexts_before([self._store.users.row(user) for user in batch.users])
-        before = None if sample is None else self._caches.mix.state()
+        lessons = {place: self._lesson(event) for place, event in enumerate(events) if caches.lessons.chosen(event)}
+        contexts = caches.contexts_before([self._store.users.row(user) for user in batch.users])
+        known = caches.mix_state()
+        judged: dict[int, Judged] = {}
         try:
             # 2. plan
             with self._metrics.commit_seconds.time(), self._store.plan(batch, now_ms) as plan:
                 # 3. learn
-                mix = None if sample is None else self._mix_update(sample, plan.status)
+                planned = plan.applied
+                caches.learn(planned, contexts, lessons, partial(self._teach, planned, lessons, judged))
+                changed = self._end_block(planned) or judged
                 # 4. commit
-                applied = plan.commit(mix)
+                applied = plan.commit(caches.mix_state() if changed else None)
         except BaseException:
-            # a batch that was not committed was not learnt either
-            if before is not None:
-                self._caches.mix.restore(before)
+            caches.undo(known)
             raise
         failpoint("engine.committed")
         # 5. advance
         with self._metrics.advance_seconds.time():
-            self._caches.advance(applied, contexts)
-        self._monitor.record(None if sample is None else sample.judged, applied)
+            caches.advance(applied)
+        self._monitor.record(judged, applied)
         failpoint("engine.advanced")
         self._count(batch, applied, report, touched)
 
@@ -157,8 +171,8 @@ class Ingest:
         now_ms: int,
         refused: Refused | None,
         report: IngestReport,
-    ) -> tuple[Batch, Event | None]:
-        """Turn records into columns; also return the first of them if it is an event that is not refused."""
+    ) -> tuple[Batch, list[Event]]:
+        """Turn records into columns; also return the events."""
         latest_ms = now_ms + self._config.store.future_tolerance_ms
         events: list[Event] = []
         partitions: list[int] = []
@@ -186,9 +200,8 @@ class Ingest:
         columns = Batch.of(events)
         columns.partitions = np.array(partitions, np.int32)
         columns.offsets, columns.catalogue, columns.forgets = batch.offsets, batch.catalogue, batch.forgets
-        first = events[0] if events and events[0] is records[start].value else None
         self._suspect(columns.times_ms)
-        return columns, first
+        return columns, events
 
     def _suspect(self, times_ms: npt.NDArray[np.int64]) -> None:
         """Count times that look like seconds, and warn of the first."""
@@ -204,17 +217,24 @@ class Ingest:
                 found[0],
             )
 
-    def _rank_sample(self, event: Event) -> _Sample:
-        """Rank and judge an event that is about to be applied, with everything before it applied."""
-        ranked, item = self._queries.ranked_before(event), self._store.items.row(event.item)
-        return _Sample(ranked, item, self._monitor.score(event, ranked, item))
+    def _lesson(self, event: Event) -> _Lesson:
+        """Read what ranking for an event takes, with everything applied that is of its user or of items."""
+        item = self._store.items.row(event.item)
+        return _Lesson(self._queries.before(event), item, self._monitor.before(event, item))
 
-    def _mix_update(self, sample: _Sample, status: npt.NDArray[np.uint8]) -> bytes | None:
-        """Let the mixture learn from the first event of a batch if it was accepted; returns what it knows then."""
-        if status[0] > LATE:
-            return None
-        self._queries.learn(sample.ranked, sample.item)
-        return self._caches.mix.state()
+    def _teach(self, planned: Applied, lessons: Mapping[int, _Lesson], judged: dict[int, Judged], event: int) -> None:
+        """Let the mixture learn from an event, all before it being learnt, and judge what would have been answered."""
+        lesson = lessons[event]
+        ranked = lesson.rank(int(planned.seq[event]))
+        judged[event] = Judged(*self._monitor.score(ranked, lesson.item), lesson.beside)
+        self._queries.learn(ranked, lesson.item)
+
+    def _end_block(self, planned: Applied) -> bool:
+        """Let a new block of lessons begin where one ends with this batch; return whether it did."""
+        accepted = np.flatnonzero(planned.status <= LATE)
+        if not accepted.size:
+            return False
+        return self._caches.lessons.passed(planned.next_seq, int(planned.times_ms[accepted[-1]]))
 
     def _count(self, batch: Batch, applied: Applied, report: IngestReport, touched: dict[str, None]) -> None:
         status = applied.status.tolist()

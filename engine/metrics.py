@@ -43,7 +43,13 @@ class Metrics:
             "recurra_failures", "Failures that were survived, by kind.", ["kind"], registry=self.registry
         )
         self.mix_gain = Gauge(
-            "recurra_mix_ndcg", "Decayed NDCG@10 of a part on sampled events.", ["part"], registry=self.registry
+            "recurra_mix_ndcg",
+            "Decayed NDCG@10 of a part on the events learnt from.",
+            ["part"],
+            registry=self.registry,
+        )
+        self.mix_share = Gauge(
+            "recurra_mix_share", "Share of the events that the mixture learns from at present.", registry=self.registry
         )
 
         self.drift_alarms = Counter(
@@ -56,11 +62,12 @@ class Metrics:
             "recurra_drift_event_time_seconds", "Event time of the last alarm.", ["kind"], registry=self.registry
         )
 
-    def observe(self, users: int, items: int, hot_users: int, mix: MixWeights) -> None:
+    def observe(self, users: int, items: int, hot_users: int, mix: MixWeights, share: float) -> None:
         """Set the gauges of what the engine holds."""
         self.users.set(users)
         self.items.set(items)
         self.hot_users.set(hot_users)
+        self.mix_share.set(share)
         for part, gain in mix.evidence.items():
             self.mix_gain.labels(part).set(gain)
 

@@ -50,6 +50,14 @@ class _User(NamedTuple):
         return 0 if self.history is None else self.history.n
 
 
+class _Found(NamedTuple):
+    """What the model finds for a user: its vector, and the rows nearest to it."""
+
+    serving: ServedVersion
+    vector: npt.NDArray[np.float32]
+    rows: Int32s
+
+
 class Ranked(NamedTuple):
     """Candidate rows with the score of every part and of the mixture."""
 
@@ -95,7 +103,7 @@ class Queries:
         # before the user is read: a filter may have to wait for its turn
         selection = None if where is None else self._masks.select(where, gone)
         who = self._user(user)
-        ranked = self._rank(who, self._now(at_ms), self._allowed(who, selection), k)
+        ranked = self._answer(who, self._now(at_ms), self._allowed(who, selection), k)
         best = top(ranked.mix, k)
         rows = ranked.rows[best]
         return Recommendation(
@@ -168,7 +176,7 @@ class Queries:
         """Return the scores of all items by every part, and the mixture's over its candidates."""
         who = self._user(user)
         allowed = self._allowed(who, None)
-        ranked = self._rank(who, at_ms, allowed, 1)
+        ranked = self._answer(who, at_ms, allowed, 1)
         self._last = (self._key(user, at_ms), ranked)
         with self._caches.lock:
             who = self._still_known(who)
@@ -186,13 +194,26 @@ class Queries:
         parts |= {name: spread(*known, every) for name, known in ranked.few.items()}
         return Scores(ranked.rows, ranked.mix, parts, allowed, ranked.version)
 
-    def ranked_before(self, event: Event) -> Ranked:
-        """Return the candidates for an event that is about to be applied, as of its time."""
+    def before(self, event: Event) -> Callable[[int], Ranked]:
+        """Read what is known of a user whose event is about to be applied, and return a function that ranks for it.
+
+        The function takes the number that the event has in the log. It is called when all events before it are in the
+        fast memory; of the user, and of items, nothing may have been applied in between.
+        """
         key = self._key(event.user, event.time_ms)
         if self._last is not None and self._last[0] == key:
-            return self._last[1]
+            ranked = self._last[1]
+            return lambda _: ranked
         who = self._user(event.user)
-        return self._rank(who, event.time_ms, self._allowed(who, None), 1)
+        allowed = self._allowed(who, None)
+        with self._caches.lock:
+            found = self._by_model(self._still_known(who), event.time_ms, allowed, self._config.retrieval.candidates)
+
+        def rank(seq: int) -> Ranked:
+            with self._caches.lock:
+                return self._rank(self._still_known(who), event.time_ms, allowed, 1, found, seq)
+
+        return rank
 
     def gains(self, event: Event, item_row: int, versions: Sequence[ServedVersion]) -> list[float]:
         """Return the NDCG of an event that is about to be applied, as each of the versions ranks all items.
@@ -221,44 +242,56 @@ class Queries:
         serving = self._caches.serving
         return user, at_ms, self._store.next_seq, 0 if serving is None else serving.number
 
-    def _rank(self, who: _User, now_ms: int, allowed: Bools, k: int) -> Ranked:
+    def _answer(self, who: _User, now_ms: int, allowed: Bools, k: int) -> Ranked:
+        with self._caches.lock:
+            who = self._still_known(who)
+            # the search reads all vectors: before the memories' scores, which are then still in the processor's cache
+            found = self._by_model(who, now_ms, allowed, max(self._config.retrieval.candidates, k))
+            return self._rank(who, now_ms, allowed, k, found)
+
+    def _by_model(self, who: _User, now_ms: int, allowed: Bools, wanted: int) -> _Found | None:
+        """Search by the user's vector; None where the model has no say. The caller holds the caches' lock."""
+        serving = self._caches.serving
+        # the start token's vector knows no more of a user than popularity does, and is slower to follow trends
+        vector = self._vector(serving, who, now_ms) if serving is not None and who.n else None
+        if serving is None or vector is None:
+            return None
+        rows = serving.items.index.search(vector, wanted, _searchable(allowed, serving.items.known))[0]
+        return _Found(serving, vector, rows)
+
+    def _rank(
+        self, who: _User, now_ms: int, allowed: Bools, k: int, found: _Found | None, seq: int | None = None
+    ) -> Ranked:
+        """Rank the candidates of all sources; the caller holds the caches' lock."""
         wanted = max(self._config.retrieval.candidates, k)
         gap_ms = 0 if who.history is None else max(0, now_ms - int(who.history.times_ms[-1]))
-        with self._caches.lock:
-            fast, serving = self._caches.fast, self._caches.serving
-            who = self._still_known(who)
-            gap_ms = 0 if who.history is None else gap_ms
-            context = self._context(who)
-            vector = None
-            found: list[Int32s] = []
-            few: dict[str, tuple[Int32s, npt.NDArray[np.float32]]] = {}
-            # the start token's vector knows no more of a user than popularity does, and is slower to follow trends
-            if serving is not None and who.n:
-                vector = self._vector(serving, who, now_ms)
-            # the search reads all vectors: before the memories' scores, which are then still in the processor's cache
-            if serving is not None and vector is not None:
-                found.append(serving.items.index.search(vector, wanted, _searchable(allowed, serving.items.known))[0])
-                if who.row is not None and serving.error_memory is not None:
-                    few[ERROR_MEMORY] = serving.vote_errors(who.row, found[0][:_EXPECTED])
-                    found.append(few[ERROR_MEMORY][0][: wanted // _MINOR])
-            if who.history is not None and not self._config.retrieval.exclude_seen:
-                few[ACTIVATION] = who.history.items, activation(who.history.times_ms, now_ms)
-                found.append(who.history.items)
-            # a place among the candidates is not spent on what is left out of the answer anyway
-            excluded = who.seen if self._config.retrieval.exclude_seen else _NO_ROWS
-            found.append(fast.candidates(context, wanted, excluded))
-            rows = _union(found, allowed)
-            # few allowed, or the sources know too few of them: then all allowed items are scored
-            count = int(np.count_nonzero(allowed))
-            if rows.size < min(k, count) or count <= 2 * wanted:
-                rows = allowed_rows(allowed)
-            parts = fast.score(rows, context)
-            parts |= {name: spread(*known, rows) for name, known in few.items()}
-            if serving is not None and vector is not None:
-                parts[SLOW] = serving.items.scores(vector, rows)
-            situation = Situation(who.n, gap_ms)
-            mixed = self._caches.mix.score(parts, situation)
-        version = 0 if vector is None or serving is None else serving.number
+        fast = self._caches.fast
+        context = self._context(who)
+        sources: list[Int32s] = []
+        few: dict[str, tuple[Int32s, npt.NDArray[np.float32]]] = {}
+        if found is not None:
+            sources.append(found.rows)
+            if who.row is not None and found.serving.error_memory is not None:
+                few[ERROR_MEMORY] = found.serving.vote_errors(who.row, found.rows[:_EXPECTED], seq)
+                sources.append(few[ERROR_MEMORY][0][: wanted // _MINOR])
+        if who.history is not None and not self._config.retrieval.exclude_seen:
+            few[ACTIVATION] = who.history.items, activation(who.history.times_ms, now_ms)
+            sources.append(who.history.items)
+        # a place among the candidates is not spent on what is left out of the answer anyway
+        excluded = who.seen if self._config.retrieval.exclude_seen else _NO_ROWS
+        sources.append(fast.candidates(context, wanted, excluded))
+        rows = _union(sources, allowed)
+        # few allowed, or the sources know too few of them: then all allowed items are scored
+        count = int(np.count_nonzero(allowed))
+        if rows.size < min(k, count) or count <= 2 * wanted:
+            rows = allowed_rows(allowed)
+        parts = fast.score(rows, context)
+        parts |= {name: spread(*known, rows) for name, known in few.items()}
+        if found is not None:
+            parts[SLOW] = found.serving.items.scores(found.vector, rows)
+        situation = Situation(who.n, gap_ms)
+        mixed = self._caches.mix.score(parts, situation)
+        version = 0 if found is None else found.serving.number
         return Ranked(rows, mixed, parts, few, situation, version, self._rung(who, version))
 
     def _rung(self, who: _User, version: int) -> str:

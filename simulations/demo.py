@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..connectors.http import DemoFigures
 from ..engine.clock import EventClock
-from ..engine.config import Config, MixConfig, TrainingConfig
+from ..engine.config import Config, TrainingConfig
 from ..engine.engine import Engine
 from ..engine.events import Event, Item
 from .baselines import Popularity
@@ -31,12 +31,8 @@ _RECENT_USERS = 8
 
 
 def demo_config(seed: int = 0) -> Config:
-    """Return the configuration of the demonstration: defaults, but with a mixture that learns quickly."""
-    return Config(
-        seed=seed,
-        training=TrainingConfig(min_events=4_000, every_events=10_000, seed=seed),
-        mix=MixConfig(sample=0.1),
-    )
+    """Return the configuration of the demonstration: defaults, but with rarer trainings."""
+    return Config(seed=seed, training=TrainingConfig(min_events=4_000, every_events=10_000, seed=seed))
 
 
 class Demo:

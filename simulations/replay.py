@@ -1,8 +1,9 @@
 """``recurra replay``: a data set as a stream through the engine, judged by the protocol preq-v1.
 
 The engine is the one that serves live: it is opened on a data directory, asked before every event and given the event
-afterwards. Its clock is the time of the events. Training starts at points that depend on counts only and is waited for,
-so that the result depends on the seed and not on the speed of the machine.
+afterwards, with the configuration that a live engine has. Two things differ: its clock is the time of the events, and
+training, which starts at the same events, is waited for. So the result depends on the seed and not on the speed of the
+machine.
 """
 
 import itertools
@@ -33,8 +34,6 @@ __all__ = ["PROTOCOL", "Progress", "replay"]
 PROTOCOL = "preq-v1"
 # events that are handed over at once, at most
 _BATCH = 4_096
-# a share of the events so far must be new before the next training: the work grows with the logarithm of the stream
-_TRAIN_SHARE = 0.02
 
 # called with (events done, events in all, recent metrics of recurra) about every hundred events
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -62,8 +61,8 @@ def replay(
     """Replay ``stream`` and return the JSON of ``recurra replay``.
 
     The first ``warm`` share is learnt only; then every event is learnt and every ``every``-th is ranked before.
-    ``repeats`` keeps the user's own items candidates. ``train`` is ``auto`` (a version at the end of the warm part and
-    at growing distances after it) or ``off`` (one version at the end of the warm part, which then stays). ``strategy``
+    ``repeats`` keeps the user's own items candidates. ``train`` is ``auto`` (when a live engine would) or ``off`` (one
+    version at the end of the warm part, which then stays). ``strategy``
     replaces the configuration's ``training.strategy``, None leaves it. ``via`` is
     ``memory`` or ``kafka://HOST:PORT/TOPIC``: events then reach the engine through the topic. ``speed`` is ``max`` or
     how many times faster than event time to go. ``label_delay_ms``: an event is learnt only when that much event time
@@ -83,8 +82,9 @@ def replay(
     with Usage() as usage, _folder(data_dir) as folder, Engine(folder, settings, clock=clock) as engine:
         with open_feed(via, engine, stream, clock) as feed:
             run = _Run(stream, engine, clock, contest, feed, usage, settings)
-            run.warm_up(_due(stream, first, label_delay_ms))
-            run.go(first, every, pace, label_delay_ms, learning=train == "auto", progress=progress)
+            learning = train == "auto"
+            run.warm_up(_due(stream, first, label_delay_ms), learning=learning)
+            run.go(first, every, pace, label_delay_ms, learning=learning, progress=progress)
         result = {**_facts(stream, seed), **contest.result(), **run.result()}
     result["timeline"]["mix_weights"] = run.mix_weights
     result["settings"] = {
@@ -168,14 +168,15 @@ class _Run:
         self._last_alarm: Alarm | None = None
         self._version = 0
         self._learnt = 0
-        self._next_training = 0
 
-    def warm_up(self, events: int) -> None:
-        """Learn the first events without ranking them, then train a first version."""
+    def warm_up(self, events: int, *, learning: bool) -> None:
+        """Learn the first events without ranking them; without ``learning`` train the one version at their end."""
+        if learning:
+            self._learn_up_to(events, learning=True)
+            return
         self._learn(events)
         if events >= self._config.training.min_events:
             self._train()
-        self._plan_training()
 
     def go(
         self, first: int, every: int, pace: "_Pace", delay_ms: int, *, learning: bool, progress: Progress | None
@@ -222,9 +223,8 @@ class _Run:
         while self._learnt < end:
             self._learn(self._learnt + 1)
             self._look()
-            if learning and (self._learnt >= self._next_training or self._engine.training_wanted):
+            if learning and self._engine.training_due:
                 self._train()
-                self._plan_training()
 
     def _look(self) -> None:
         """Record what the last event caused: alarms, and a version rolled back."""
@@ -241,8 +241,6 @@ class _Run:
             self.trainings.append(
                 {"position": self._learnt, "verdict": "rolled_back", "seconds": 0.0, "reason": reason}
             )
-            # a version that was rolled back is not trained again at once
-            self._plan_training()
 
     def _learn(self, end: int) -> None:
         """Learn what is missing of the first ``end`` events."""
@@ -254,7 +252,7 @@ class _Run:
                 self._contest.learn(position, self._engine.item_row(stream.item_ids[stream.items[position]]))
 
     def _train(self) -> None:
-        early = self._engine.training_wanted
+        early = self._engine.training_due == "drift"
         started = time.perf_counter()
         # states are folded under the new version when their users come again, instead of all at once
         report = self._engine.train(active_users=0)
@@ -271,10 +269,6 @@ class _Run:
                 "reason": report.reason,
             }
         )
-
-    def _plan_training(self) -> None:
-        distance = max(self._config.training.every_events, int(self._learnt * _TRAIN_SHARE))
-        self._next_training = max(self._config.training.min_events, self._learnt + distance)
 
 
 class _Pace:
@@ -306,7 +300,7 @@ def _pace(speed: str | float) -> _Pace:
 
 
 def _configured(config: Config, repeats: bool, query_time: bool, seed: int, threads: int) -> Config:
-    """Return the configuration of a replay: seeded, training where the protocol says, the mixture always learning."""
+    """Return the configuration of a replay: seeded, its trainings waited for."""
     change = msgspec.structs.replace
     return change(
         config,
@@ -314,7 +308,6 @@ def _configured(config: Config, repeats: bool, query_time: bool, seed: int, thre
         threads=threads,
         model=change(config.model, query_time=query_time and config.model.query_time),
         training=change(config.training, mode="off", seed=seed, threads=threads),
-        mix=change(config.mix, sample=1.0),
         retrieval=change(
             config.retrieval,
             exclude_seen=not repeats,

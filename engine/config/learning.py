@@ -101,8 +101,10 @@ class TrainingConfig(Section, frozen=True):
     mode: str = "auto"
     # a first version needs this many events in the log
     min_events: int = 2_000
-    # later versions start after this many new events
+    # later versions start after this many new events, and after this share of all events so far, whichever is more: the
+    # work then grows with the logarithm of the stream
     every_events: int = 4_000
+    every_share: float = 0.02
     # or, if above 0, when this much time has passed since the last training and any event came in
     every_seconds: float = 0.0
     # of the training program: its threads, and how much it steps back for others

@@ -83,7 +83,10 @@ class FastConfig(Section, frozen=True):
 class MixConfig(Section, frozen=True):
     """The mixture of slow and fast scores."""
 
-    # share of events that the mixture learns from; a replay uses 1
+    # the mixture learns from every event as long as that costs at most this share of a core, and from a part of them
+    # beyond; the rate is that of the event times. 0: from `sample` of them, whatever that costs
+    budget: float = 0.25
+    # it learns at least from this share of the events
     sample: float = 0.02
 
 

@@ -1,8 +1,8 @@
 """The fast memories: what every event changes at once, in bounded memory."""
 
 from .activation import activation
-from .error_memory import ErrorMemory
+from .error_memory import BLOCK, ErrorMemory
 from .memory import Context, FastMemory, LoadContext
 from .sparse import spread
 
-__all__ = ["Context", "ErrorMemory", "FastMemory", "LoadContext", "activation", "spread"]
+__all__ = ["BLOCK", "Context", "ErrorMemory", "FastMemory", "LoadContext", "activation", "spread"]

@@ -1,14 +1,18 @@
 """Error memory: items that followed user vectors like the present one, after ReLoop2 (arXiv 2306.08808)."""
 
+import sys
+
 import faiss
 import numpy as np
 
 from ...kernels.arrays import Float32s, Int32s, Int64s
 from ...kernels.jit import jit
 
-__all__ = ["ErrorMemory"]
+__all__ = ["BLOCK", "ErrorMemory"]
 
 
+# events of the log that are learnt together at most where one of them is a lesson of the mixture
+BLOCK = 16
 # neighbours that vote
 _NEAREST = 200
 # what a vote for an item counts that the model puts among its first ones anyway
@@ -31,11 +35,12 @@ class ErrorMemory:
         self._vectors: Float32s = faiss.rev_swig_ptr(self._index.get_xb(), events * d).reshape(events, d)
         self._users = np.full(events, _NOBODY, np.int32)
         self._items = np.zeros(events, np.int32)
+        self._seqs = np.full(events, -1, np.int64)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all entries, used or not."""
-        return int(self._vectors.nbytes + self._users.nbytes + self._items.nbytes)
+        return int(self._vectors.nbytes + self._users.nbytes + self._items.nbytes + self._seqs.nbytes)
 
     @property
     def users(self) -> Int32s:
@@ -45,16 +50,28 @@ class ErrorMemory:
 
     def learn(self, seqs: Int64s, users: Int32s, items: Int32s, vectors: Float32s) -> None:
         """Take in events by their numbers in the log; ``vectors`` [events, d] are those before them."""
-        _learn(seqs, users, items, vectors, self._users, self._items, self._vectors)
+        _learn(seqs, users, items, vectors, self._users, self._items, self._seqs, self._vectors)
 
-    def vote(self, vector: Float32s, expected: Int32s) -> tuple[Int32s, Float32s]:
+    def vote(self, vector: Float32s, expected: Int32s, seq: int | None = None) -> tuple[Int32s, Float32s]:
         """Return the items that came after the nearest vectors, the nearest first, and the cosine of each.
+
+        With ``seq``, as it was when that event had not come yet, up to the block of events that it is in.
 
         Cosines for the items that are ``expected``, the model's own first ones, are cut down: what it gets wrong
         counts. An item may come several times; its cosines are to be added.
         """
-        cosines, places = self._index.search(vector.reshape(1, -1), min(_NEAREST, self.events))
-        return _votes(cosines[0], places[0], vector, self._users, self._items, expected)
+        first, stop = self.window(seq)
+        # those outside of the window must not take the place of others
+        wanted = _NEAREST if seq is None else _NEAREST + 2 * BLOCK
+        cosines, places = self._index.search(vector.reshape(1, -1), min(wanted, self.events))
+        return _votes(cosines[0], places[0], vector, self._users, self._items, self._seqs, first, stop, expected)
+
+    def window(self, seq: int | None) -> tuple[int, int]:
+        """Return the first and the end of the events of the log that a vote looks at; see `vote`."""
+        if seq is None:
+            return 0, sys.maxsize
+        block = seq - seq % BLOCK
+        return block + BLOCK - self.events, block
 
     def forget(self, user: int) -> None:
         """Erase the vectors of a user."""
@@ -71,18 +88,27 @@ def _learn(
     vectors: Float32s,
     to_users: Int32s,
     to_items: Int32s,
+    to_seqs: Int64s,
     to_vectors: Float32s,
 ) -> None:
     for k in range(seqs.size):
         place = seqs[k] % to_users.size
-        to_users[place], to_items[place] = users[k], items[k]
+        to_users[place], to_items[place], to_seqs[place] = users[k], items[k], seqs[k]
         norm = np.sqrt(np.sum(vectors[k] * vectors[k]))
         to_vectors[place] = vectors[k] / max(norm, np.float32(1e-12))
 
 
 @jit
 def _votes(
-    cosines: Float32s, places: Int64s, vector: Float32s, users: Int32s, items: Int32s, expected: Int32s
+    cosines: Float32s,
+    places: Int64s,
+    vector: Float32s,
+    users: Int32s,
+    items: Int32s,
+    seqs: Int64s,
+    first: int,
+    stop: int,
+    expected: Int32s,
 ) -> tuple[Int32s, Float32s]:
     found, votes = np.empty(places.size, np.int32), np.empty(places.size, np.float32)
     norm = np.sqrt(np.sum(vector * vector))
@@ -91,6 +117,10 @@ def _votes(
         # an empty entry is at a right angle to everything
         if places[k] < 0 or users[places[k]] < 0 or cosines[k] <= 0.0:
             continue
+        if not first <= seqs[places[k]] < stop:
+            continue
+        if count == _NEAREST:
+            break
         found[count], votes[count] = items[places[k]], cosines[k] / norm
         for item in expected:
             if item == found[count]:

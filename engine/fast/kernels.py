@@ -69,15 +69,16 @@ def learn(
     items: Int32s,
     times: npt.NDArray[np.int64],
     start: int,
+    stop: int,
     now: int,
 ) -> int:
-    """Learn events from ``start`` on; ``now`` is the number of events learnt before the first of the call.
+    """Learn the events from ``start`` to ``stop``; ``now`` is the number of events learnt before those of the arrays.
 
-    Returns the number of events done, which is less than asked when an arena must grow first.
+    Returns the number of events done, which is less than ``stop`` when an arena must grow first.
     """
     together, after, direct = memory.together, memory.after, memory.direct
     size = contexts.items.shape[1]
-    for k in range(start, items.size):
+    for k in range(start, stop):
         if not (neighbours.headroom(together, 2 * size) and neighbours.headroom(after, _DISTANCE)):
             return k
         if not neighbours.headroom(direct, 1):
@@ -99,7 +100,7 @@ def learn(
             transitions.add(direct, contexts.items[slot, at - 1], item)
         popularity.bump(memory.popular, item, clock)
         ring.insert(contexts, slot, at, item, times[k])
-    return items.size
+    return stop
 
 
 @jit

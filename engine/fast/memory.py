@@ -102,24 +102,32 @@ class FastMemory:
 
     def learn(self, user_rows: Int32s, item_rows: Int32s, times_ms: Int64s, load_context: LoadContext) -> None:
         """Learn applied events, in the order of application; of at most ``config.contexts`` users."""
-        if not item_rows.size:
-            return
+        self.begin(user_rows, item_rows, times_ms, load_context)(item_rows.size)
+
+    def begin(
+        self, user_rows: Int32s, item_rows: Int32s, times_ms: Int64s, load_context: LoadContext
+    ) -> Callable[[int], None]:
+        """Return a function that learns as many of the events as it is given, going on from its last call.
+
+        Nothing else may be learnt or forgotten between its calls.
+        """
         most = self._config.contexts
         if item_rows.size > most and np.unique(user_rows).size > most:
             raise ValueError(f"one call can learn from at most {most} users, not {np.unique(user_rows).size}")
-        highest = int(item_rows.max())
-        if highest >= self._items:
-            self._grow_items(highest + 1)
+        self._grow_items(max(self._items, int(item_rows.max(initial=-1)) + 1))
         slots = np.empty(user_rows.size, np.int32)
         for position in ring.admit(self._contexts, user_rows, slots):
             self._load(int(slots[position]), *load_context(int(user_rows[position])))
-        done = 0
-        while True:
-            done = kernels.learn(self._memory, self._contexts, slots, item_rows, times_ms, done, self._events)
-            if done == item_rows.size:
-                break
-            self._grow_entries()
-        self._events += done
+        first = self._events
+
+        def learn(stop: int) -> None:
+            while (done := self._events - first) < stop:
+                done = kernels.learn(self._memory, self._contexts, slots, item_rows, times_ms, done, stop, first)
+                self._events = first + done
+                if done < stop:
+                    self._grow_entries()
+
+        return learn
 
     def context(self, user_row: int, load_context: LoadContext) -> Context:
         """Return the last events of a user; nothing changes, so the user is loaded again at the next call."""

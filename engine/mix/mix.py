@@ -94,13 +94,18 @@ class Mix:
         """Return the member that answers in a situation: the name of a part, or ``combination``."""
         return (*self._names, _COMBINATION)[kernels.best(self._knowledge, situation.bucket)]
 
+    @property
+    def state_bytes(self) -> int:
+        """The length of a state."""
+        return _DIGEST_BYTES + self._values.nbytes
+
     def state(self) -> bytes:
         """Return everything learnt so far as bytes: about 250 per part."""
         return self._digest + self._values.tobytes()
 
     def restore(self, blob: bytes) -> bool:
         """Take over a state; False, and nothing changes, if it is damaged or of other parts."""
-        if not blob.startswith(self._digest) or len(blob) != _DIGEST_BYTES + self._values.nbytes:
+        if not blob.startswith(self._digest) or len(blob) != self.state_bytes:
             return False
         self._values[:] = np.frombuffer(blob, np.float32, offset=_DIGEST_BYTES)
         return True

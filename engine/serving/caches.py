@@ -1,6 +1,7 @@
 """Caches folded from the durable truth: the states of the serving version, the fast memory, the mixture."""
 
 import logging
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..errors import StoreError
 from ..failpoints import failpoint
 from ..fast import FastMemory
 from ..metrics import Metrics
-from ..mix import Mix
+from ..mix import Lessons, Mix
 from ..store import LATE, Applied, History, LogChunk, Reader, Store
 from .locks import FairLock
 from .shadow import Shadow
@@ -47,43 +48,94 @@ class Caches:
         errors = (ERROR_MEMORY,) if config.fast.error_events else ()
         own = () if config.retrieval.exclude_seen else (ACTIVATION,)
         self.mix = Mix((*self.fast.names, *errors, *own, SLOW))
+        self.lessons = Lessons(config.mix)
         self.serving: ServedVersion | None = None
         self.shadow: Shadow | None = None
         self._store = store
         self._config = config
         self._metrics = metrics
         self._saved_seq = 0
+        # the fast memory has events that were not committed
+        self._ahead = False
 
     def recover(self) -> None:
         """Fold the fast memory from its snapshot and the log after it; take the mixture as it was committed."""
-        if (state := self._store.mix()) is not None and not self.mix.restore(state):
+        if (state := self._store.mix()) is not None and not self.restore_mix(state):
             _log.warning("the stored mixture belongs to other settings; it is learnt again from the start")
-        first = self._load_snapshot()
+        self._fold()
+
+    def _fold(self) -> None:
+        fast = FastMemory(self._config.fast)
+        first = self._load_snapshot(fast)
         if chunks := list(self._store.log(first)):
-            self._learn(LogChunk.joined(chunks))
+            self._learn(fast, LogChunk.joined(chunks))
+        with self.lock:
+            self.fast = fast
         self._saved_seq = first
         failpoint("engine.recovered")
+
+    def mix_state(self) -> bytes:
+        """Return what the mixture knows and what it learns from, to be committed."""
+        return self.mix.state() + self.lessons.state()
+
+    def restore_mix(self, state: bytes) -> bool:
+        """Take over what `mix_state` returned; False, and nothing changes, if it belongs to other settings."""
+        size = self.mix.state_bytes
+        if not self.mix.restore(state[:size]):
+            return False
+        self.lessons.restore(state[size:])
+        return True
 
     def contexts_before(self, users: list[int | None]) -> dict[int, ContextEntries]:
         """Return the contexts that the fast memory will ask for, as they are before the events of these users."""
         missing = {user for user in users if user is not None and not self.fast.holds(user)}
         return {user: last_entries(self._store.history(user), self._config.fast.context) for user in missing}
 
-    def advance(self, applied: Applied, contexts: dict[int, ContextEntries]) -> None:
-        """Take in one committed batch. A state that cannot be advanced is dropped, and folded again when touched."""
-        for user in applied.forgotten:
+    def learn(
+        self,
+        planned: Applied,
+        contexts: dict[int, ContextEntries],
+        lessons: Collection[int],
+        teach: Callable[[int], None],
+    ) -> None:
+        """Take the events of a batch into the fast memory, right before its commit.
+
+        ``teach(event)`` is called for those in ``lessons`` when all before them were learnt. Without a commit call
+        `undo`.
+        """
+        self._ahead = True
+        for user in planned.forgotten:
             self._forget(user)
-        changed = np.flatnonzero(applied.status <= LATE)
+        changed = np.flatnonzero(planned.status <= LATE)
         for start in range(0, changed.size, _SLICE_EVENTS):
             part = changed[start : start + _SLICE_EVENTS]
+            columns = (planned.user_rows[part], planned.item_rows[part], planned.times_ms[part])
             with self.lock:
-                self.fast.learn(
-                    applied.user_rows[part],
-                    applied.item_rows[part],
-                    applied.times_ms[part],
-                    lambda user: contexts.get(user, _NOTHING),
-                )
-        moves = _moves(applied, changed)
+                learn = self.fast.begin(*columns, lambda user: contexts.get(user, _NOTHING))
+            for place in [place for place, event in enumerate(part.tolist()) if event in lessons]:
+                with self.lock:
+                    learn(place)
+                teach(int(part[place]))
+            with self.lock:
+                learn(part.size)
+
+    def undo(self, mix: bytes) -> None:
+        """Forget what was learnt from a batch that was not committed; ``mix`` is what the mixture knew before it.
+
+        The fast memory is folded again before the next batch: answers have the lost events until then.
+        """
+        self.restore_mix(mix)
+
+    def catch_up(self) -> None:
+        """Fold the fast memory again if the batch before was not committed."""
+        if self._ahead:
+            self._fold()
+            self._ahead = False
+
+    def advance(self, applied: Applied) -> None:
+        """Take one committed batch into the states. One that cannot be advanced is dropped, and folded when touched."""
+        self._ahead = False
+        moves = _moves(applied, np.flatnonzero(applied.status <= LATE))
         if self.serving is not None:
             self._advance(self.serving, moves, applied)
         if self.shadow is not None:
@@ -129,13 +181,11 @@ class Caches:
             return
         self._saved_seq = self._store.next_seq
 
-    def _learn(self, suffix: LogChunk) -> None:
+    def _learn(self, fast: FastMemory, suffix: LogChunk) -> None:
         step = self._config.store.batch_events
         for start in range(0, suffix.seqs.size, step):
             part, rest = suffix.part(start, start + step), suffix.part(start, None)
-            self.fast.learn(
-                part.user_rows, part.item_rows, part.times_ms, partial(self._context_before, remaining=rest)
-            )
+            fast.learn(part.user_rows, part.item_rows, part.times_ms, partial(self._context_before, remaining=rest))
 
     def _forget(self, user: int) -> None:
         with self.lock:
@@ -145,13 +195,13 @@ class Caches:
             if self.shadow is not None:
                 self.shadow.serving.forget(user)
 
-    def _load_snapshot(self) -> int:
-        """Return the first event of the log that the fast memory does not hold yet."""
+    def _load_snapshot(self, fast: FastMemory) -> int:
+        """Return the first event of the log that the fast memory does not hold then."""
         found = self._store.get_blob(_SNAPSHOT)
         if found is None:
             return 0
         blob, seq = found
-        if self.fast.restore(blob):
+        if fast.restore(blob):
             return seq
         _log.warning("the snapshot of the fast memory was made under other settings; the whole log is read")
         return 0

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from ..clock import Clock, SystemClock
 from ..config import StoreConfig
@@ -42,9 +40,9 @@ class Plan:
         self.committed = False
 
     @property
-    def status(self) -> NDArray[np.uint8]:
-        """uint8 [events]: the status that every event will have."""
-        return self._planned.applied.status
+    def applied(self) -> Applied:
+        """What the commit will do."""
+        return self._planned.applied
 
     def commit(self, mix: bytes | None = None) -> Applied:
         """Commit the batch, once; returns when it is in the write-ahead log.

@@ -79,8 +79,8 @@ def test_a_clock_that_is_put_back_puts_no_training_off(tmp_path: Path) -> None:
     training = TrainingConfig(mode="off", min_events=50, every_events=10**6, every_seconds=60)
     with recurra.open(tmp_path, small_config(training=training), clock=clock) as engine:
         engine.ingest(events)
-        assert not engine._training._due()
+        assert not engine._training.due()
         clock.now -= DAY_MS
-        assert not engine._training._due()
+        assert not engine._training.due()
         clock.now += 61_000
-        assert engine._training._due()
+        assert engine._training.due()

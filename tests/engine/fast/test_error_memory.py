@@ -68,4 +68,4 @@ def test_a_forgotten_user_has_no_vote() -> None:
 
 
 def test_bytes_do_not_depend_on_what_was_learnt() -> None:
-    assert learnt(0)[0].nbytes == learnt(3 * EVENTS)[0].nbytes == EVENTS * (4 * D + 8)
+    assert learnt(0)[0].nbytes == learnt(3 * EVENTS)[0].nbytes == EVENTS * (4 * D + 16)

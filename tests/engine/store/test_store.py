@@ -50,7 +50,7 @@ def test_offsets_info_and_mix_are_stored_with_the_events(open_store: Opener) -> 
     batch = one()
     batch.offsets, batch.source_info = {"t:0": 7, "f": 3}, {"t": b'{"id":1}'}
     with store.plan(batch) as plan:
-        plan.commit(bytes(plan.status) + b" weights")
+        plan.commit(bytes(plan.applied.status) + b" weights")
     store.apply(Batch.of([], offsets={"t:0": 9}))
     store.close()
     again = open_store()
@@ -158,7 +158,7 @@ def test_a_plan_that_is_not_committed_leaves_nothing(open_store: Opener) -> None
     store.apply(one("u", "a", 1), 10)
     before, known = store.digest(), len(store.users)
     with store.plan(Batch.of([Event("u", "b", 2), Event("new", "c", 3)]), 10) as plan:
-        assert plan.status.tolist() == [APPLIED, APPLIED]
+        assert plan.applied.status.tolist() == [APPLIED, APPLIED]
     with pytest.raises(KeyError), store.plan(Batch.of([Event("u", "b", 2)]), 10):
         raise KeyError
     assert (store.digest(), len(store.users), store.next_seq) == (before, known, 1)

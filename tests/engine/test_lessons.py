@@ -1,0 +1,115 @@
+"""Which events the mixture learns from: decided from the stream, whatever the batches, restarts and repeats."""
+
+from pathlib import Path
+
+import pytest
+
+import recurra
+from recurra import Event
+from recurra.engine.config import Config, MixConfig, StoreConfig, TrainingConfig
+from recurra.engine.mix import Lessons
+from recurra.engine.mix import lessons as lessons_module
+from recurra.engine.mix.lessons import LESSON_S
+
+START = 1_700_000_000_000
+
+
+def events(count: int, per_s: float, start_ms: int = START) -> list[Event]:
+    """Return events of some users at a steady rate of event time."""
+    return [
+        Event(f"u{k * k % 37}", f"i{k * 7 % 23}{k * 3 % 5}", start_ms + int(1000 * k / per_s)) for k in range(count)
+    ]
+
+
+def lessons(stream: list[Event], config: MixConfig | None = None, chooser: Lessons | None = None) -> list[bool]:
+    chooser = chooser or Lessons(config or MixConfig())
+    chosen = []
+    for k, event in enumerate(stream):
+        chosen.append(chooser.chosen(event))
+        chooser.passed(k + 1, event.time_ms)
+    return chosen
+
+
+@pytest.mark.parametrize("per_s", [0.001, 1, 100])
+def test_a_slow_stream_is_learnt_from_whole(per_s: float) -> None:
+    assert all(lessons(events(10_000, per_s)))
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_fast_stream_costs_no_more_than_the_budget(times: int) -> None:
+    # events per second at which all of them would cost so many times the budget
+    config = MixConfig(budget=0.25 / times, sample=0.0)
+    chosen = lessons(events(30_000, 5 * 0.25 / LESSON_S), config)
+    assert all(chosen[:3_000])
+    share = sum(chosen[4_000:]) / len(chosen[4_000:])
+    assert share == pytest.approx(1 / (5 * times), rel=0.05)
+
+
+def test_the_share_follows_the_rate() -> None:
+    fast = 10 * 0.25 / LESSON_S
+    slow_events = events(5_000, 1)
+    fast_events = events(5_000, fast, slow_events[-1].time_ms + 1)
+    after = events(5_000, 1, fast_events[-1].time_ms + 1)
+    chosen = lessons([*slow_events, *fast_events, *after])
+    assert all(chosen[:6_000])
+    assert sum(chosen[7_000:10_000]) == pytest.approx(300, rel=0.2)
+    assert all(chosen[12_000:])
+
+
+def test_a_stream_whose_times_stand_still_for_a_day_has_the_rate_of_its_days() -> None:
+    # ten days of 2,500 events, as data sets with dates have them
+    stream = [Event(f"u{k}", f"i{k % 90}", START + k // 2_500 * 86_400_000) for k in range(25_000)]
+    assert all(lessons(stream))
+    # and late events at the end of a block say nothing of the rate
+    late = [event if k % 1_000 != 999 else Event("late", "x", START) for k, event in enumerate(events(9_000, 10))]
+    assert all(lessons(late))
+
+
+def test_the_least_share_holds_and_without_a_budget_it_is_the_share() -> None:
+    burst = events(20_000, 100_000)
+    assert sum(lessons(burst, MixConfig(sample=0.1))[5_000:]) == pytest.approx(1_500, rel=0.1)
+    assert sum(lessons(burst, MixConfig(sample=0.1, budget=0.0))) == pytest.approx(2_000, rel=0.1)
+    assert not any(lessons(events(5_000, 1), MixConfig(sample=0.0, budget=0.0)))
+
+
+def test_a_state_that_is_taken_over_goes_on() -> None:
+    stream = events(20_000, 2_000)
+    whole = lessons(stream)
+    assert 0 < sum(whole[10_000:]) < 10_000
+    first = Lessons(MixConfig())
+    chosen = lessons(stream[:12_345], chooser=first)
+    second = Lessons(MixConfig())
+    second.restore(first.state())
+    for k, event in enumerate(stream[12_345:], 12_345):
+        chosen.append(second.chosen(event))
+        second.passed(k + 1, event.time_ms)
+    assert chosen == whole
+
+
+def config(batch_events: int) -> Config:
+    return Config(
+        store=StoreConfig(batch_events=batch_events), training=TrainingConfig(mode="off"), mix=MixConfig(budget=0.05)
+    )
+
+
+def test_batches_restarts_and_repeats_make_no_difference_to_what_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lessons_module, "BLOCK", 100)
+    monkeypatch.setattr(lessons_module, "_EARLY", 300)
+    stream = events(900, 8 * 0.05 / LESSON_S)
+
+    def learnt(name: str, size: int, *, call: int, stops: int = 0) -> bytes:
+        for start in range(0, len(stream), len(stream) // (stops + 1)):
+            with recurra.open(tmp_path / name, config(size)) as engine:
+                part = stream[start : start + len(stream) // (stops + 1)]
+                for at in range(0, len(part), call):
+                    # what came already is sent again, as a client does that had no answer
+                    engine.ingest(part[max(0, at - 20) : at + call])
+                blob = engine._caches.mix_state()
+        return blob
+
+    expected = learnt("all", 512, call=900)
+    assert learnt("small", 7, call=900) == expected
+    assert learnt("calls", 512, call=61) == expected
+    assert learnt("restarts", 512, call=40, stops=2) == expected
