@@ -344,8 +344,9 @@ class Engine:
         self._training.restart_trainer()
 
     def stats(self) -> dict[str, int | float]:
-        """Return sizes of the store and of what is held per user."""
-        return {**self._store.stats(), "hot_state_bytes": self._switch.hot_state_bytes}
+        """Return sizes, and the share of the events that the mixture learns from."""
+        held = {"hot_state_bytes": self._switch.hot_state_bytes, "mix_share": self._caches.lessons.share}
+        return self._store.stats() | held
 
     def close(self) -> None:
         """Stop training, save the caches' snapshot, close the store; may be repeated."""
@@ -395,6 +396,5 @@ class Engine:
 
     def _observe(self) -> None:
         serving = self._caches.serving
-        hot = 0 if serving is None else len(serving.residency)
-        counts = (self._store.users.active, len(self._store.items), hot)
+        counts = (self._store.users.active, len(self._store.items), 0 if serving is None else len(serving.residency))
         self._metrics.observe(*counts, self.mix_weights(), self._caches.lessons.share)

@@ -8,18 +8,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.arrays import Bools, Int32s
-from ..kernels.jit import jit
+from ..kernels.arrays import Bools, Float32s, Int32s
 from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
 from .events import MAX_TIME_MS, Event, check_id
-from .fast import Context, activation, spread
+from .fast import Context, Few, activation, spread
 from .filters import Masks, Selection
 from .metrics import Metrics
 from .mix import Situation
 from .results import HistoryEntry, MixWeights, Recommendation, Scores
-from .retrieval import allowed_rows, top
+from .retrieval import top
 from .serving.caches import ACTIVATION, ERROR_MEMORY, SLOW, Caches, ContextEntries, last_entries
 from .serving.version import ServedVersion
 from .store import History, Reader
@@ -36,6 +35,7 @@ _MINOR = 4
 
 
 _NO_ROWS: Int32s = np.empty(0, np.int32)
+_NO_VALUES: Float32s = np.empty(0, np.float32)
 
 
 class _User(NamedTuple):
@@ -59,11 +59,15 @@ class _Found(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """Candidate rows with the score of every part and of the mixture."""
+    """Candidate rows with their scores by every part [parts, candidates], in the mixture's order, and by the mixture.
+
+    ``silent`` are the parts that had no say at all: the model, say, while there is none.
+    """
 
     rows: Int32s
     mix: npt.NDArray[np.float64]
-    parts: dict[str, npt.NDArray[np.float32]]
+    scores: npt.NDArray[np.float32]
+    silent: frozenset[str]
     # the parts that know a few items only: rows, some of them several times, and what each adds to its item's score
     few: dict[str, tuple[Int32s, npt.NDArray[np.float32]]]
     situation: Situation
@@ -112,7 +116,7 @@ class Queries:
             version=ranked.version,
             source=ranked.source,
             titles=[self._title(row) for row in rows.tolist()],
-            explain=_explained(ranked, best) if explain else None,
+            explain=_explained(self._caches.mix.names, ranked, best) if explain else None,
             weights=self._weights(ranked.situation) if explain else None,
             notes=[] if selection is None else selection.notes,
         )
@@ -236,7 +240,7 @@ class Queries:
         """Let the mixture learn which of the candidates came; None is an unknown item."""
         places = [] if item_row is None else np.flatnonzero(ranked.rows == item_row).tolist()
         with self._caches.lock:
-            self._caches.mix.learn(ranked.parts, places[0] if places else -1, ranked.situation)
+            self._caches.mix.learn(ranked.scores, places[0] if places else -1, ranked.situation)
 
     def _key(self, user: str, at_ms: int) -> tuple[object, ...]:
         serving = self._caches.serving
@@ -265,34 +269,47 @@ class Queries:
         """Rank the candidates of all sources; the caller holds the caches' lock."""
         wanted = max(self._config.retrieval.candidates, k)
         gap_ms = 0 if who.history is None else max(0, now_ms - int(who.history.times_ms[-1]))
-        fast = self._caches.fast
-        context = self._context(who)
-        sources: list[Int32s] = []
+        fast, mix = self._caches.fast, self._caches.mix
+        rows: list[Int32s] = []
         few: dict[str, tuple[Int32s, npt.NDArray[np.float32]]] = {}
         if found is not None:
-            sources.append(found.rows)
+            rows.append(found.rows)
             if who.row is not None and found.serving.error_memory is not None:
                 few[ERROR_MEMORY] = found.serving.vote_errors(who.row, found.rows[:_EXPECTED], seq)
-                sources.append(few[ERROR_MEMORY][0][: wanted // _MINOR])
+                rows.append(few[ERROR_MEMORY][0][: wanted // _MINOR])
         if who.history is not None and not self._config.retrieval.exclude_seen:
             few[ACTIVATION] = who.history.items, activation(who.history.times_ms, now_ms)
-            sources.append(who.history.items)
+            rows.append(who.history.items)
         # a place among the candidates is not spent on what is left out of the answer anyway
         excluded = who.seen if self._config.retrieval.exclude_seen else _NO_ROWS
-        sources.append(fast.candidates(context, wanted, excluded))
-        rows = _union(sources, allowed)
-        # few allowed, or the sources know too few of them: then all allowed items are scored
-        count = int(np.count_nonzero(allowed))
-        if rows.size < min(k, count) or count <= 2 * wanted:
-            rows = allowed_rows(allowed)
-        parts = fast.score(rows, context)
-        parts |= {name: spread(*known, rows) for name, known in few.items()}
+        candidates, scores = fast.assemble(
+            self._context(who),
+            allowed,
+            excluded,
+            np.concatenate((_NO_ROWS, *rows)),
+            self._few(few),
+            wanted=wanted,
+            least=k,
+            parts=len(mix.names),
+        )
         if found is not None:
-            parts[SLOW] = found.serving.items.scores(found.vector, rows)
+            scores[-1] = found.serving.items.scores(found.vector, candidates)
         situation = Situation(who.n, gap_ms)
-        mixed = self._caches.mix.score(parts, situation)
         version = 0 if found is None else found.serving.number
-        return Ranked(rows, mixed, parts, few, situation, version, self._rung(who, version))
+        said = {*fast.names, *few, *(() if found is None else (SLOW,))}
+        silent = frozenset(mix.names).difference(said)
+        mixed = mix.score(scores, situation)
+        return Ranked(candidates, mixed, scores, silent, few, situation, version, self._rung(who, version))
+
+    def _few(self, few: dict[str, tuple[Int32s, npt.NDArray[np.float32]]]) -> Few:
+        """Join the parts that know a few items only, with their rows among all parts."""
+        names = self._caches.mix.names
+        return Few(
+            np.concatenate((_NO_ROWS, *(keys for keys, _ in few.values()))),
+            np.concatenate((_NO_VALUES, *(values for _, values in few.values()))),
+            np.cumsum([keys.size for keys, _ in few.values()], dtype=np.int64),
+            np.array([names.index(name) for name in few], np.int64),
+        )
 
     def _rung(self, who: _User, version: int) -> str:
         if version:
@@ -384,35 +401,18 @@ def _of(allowed: Bools, rows: Int32s) -> Bools:
     return np.array(allowed[np.minimum(rows, allowed.size - 1)] & (rows < allowed.size), np.bool_)
 
 
-def _union(found: list[Int32s], allowed: Bools) -> Int32s:
-    """Return the allowed rows of all sources, ascending, each once."""
-    # np.unique costs several times as much for a few hundred rows
-    rows = np.concatenate(found)
-    rows.sort()
-    return _distinct_allowed(rows, allowed)
-
-
-@jit
-def _distinct_allowed(rows: Int32s, allowed: Bools) -> Int32s:
-    kept = np.empty_like(rows)
-    count, last = 0, -1
-    for row in rows:
-        # an item that came in since the mask was made is not allowed by it
-        if row != last and row < allowed.size and allowed[row]:
-            kept[count] = row
-            count += 1
-        last = row
-    return kept[:count]
-
-
 def _check(name: object, what: str, k: object) -> None:
     check_id(name, what)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
         raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
 
 
-def _explained(ranked: Ranked, best: npt.NDArray[np.int64]) -> list[dict[str, float | None]]:
-    columns = {name: scores[best].tolist() for name, scores in ranked.parts.items()}
+def _explained(names: Sequence[str], ranked: Ranked, best: npt.NDArray[np.int64]) -> list[dict[str, float | None]]:
+    columns = {
+        name: scores.tolist()
+        for name, scores in zip(names, ranked.scores[:, best], strict=True)
+        if name not in ranked.silent
+    }
     return [
         {name: None if column[i] != column[i] else column[i] for name, column in columns.items()}
         for i in range(best.size)

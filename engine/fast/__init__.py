@@ -2,7 +2,8 @@
 
 from .activation import activation
 from .error_memory import BLOCK, ErrorMemory
+from .kernels import Few
 from .memory import Context, FastMemory, LoadContext
 from .sparse import spread
 
-__all__ = ["BLOCK", "Context", "ErrorMemory", "FastMemory", "LoadContext", "activation", "spread"]
+__all__ = ["BLOCK", "Context", "ErrorMemory", "FastMemory", "Few", "LoadContext", "activation", "spread"]

@@ -12,9 +12,21 @@ from . import neighbours, popularity, transitions
 from .contexts import Contexts
 from .neighbours import Neighbours
 from .popularity import Popularity
+from .sparse import spread
 from .transitions import Followers
 
-__all__ = ["REACH", "SMOOTHING", "Memory", "Scratch", "accumulate", "candidates", "learn", "score"]
+__all__ = [
+    "REACH",
+    "SMOOTHING",
+    "Few",
+    "Memory",
+    "Scratch",
+    "accumulate",
+    "assemble",
+    "candidates",
+    "learn",
+    "score",
+]
 
 Marks = npt.NDArray[np.int8]
 
@@ -42,6 +54,21 @@ class Memory(NamedTuple):
     together: Neighbours
     after: Neighbours
     direct: Neighbours
+
+
+class Few(NamedTuple):
+    """Parts that know a few items only: what their keys add to the scores of items, and the place of each part.
+
+    keys    int32 [keys]    item rows, some of them several times
+    values  float32 [keys]  what each adds to its item's score
+    stops   int64 [parts]   end of each part's keys
+    places  int64 [parts]   row of each part among all parts
+    """
+
+    keys: Int32s
+    values: Float32s
+    stops: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
 
 
 class Scratch(NamedTuple):
@@ -307,3 +334,53 @@ def score(popular: Popularity, followers: Followers, rows: Int32s, now: int, scr
     _gather(scratch.together, rows, scores[levels : levels + _TOGETHER])
     _gather(scratch.after, rows, scores[levels + _TOGETHER : levels + _TOGETHER + _AFTER])
     return scores
+
+
+@jit
+def _distinct_allowed(rows: Int32s, allowed: npt.NDArray[np.bool_]) -> Int32s:
+    kept = np.empty_like(rows)
+    count, last = 0, -1
+    for row in rows:
+        # an item that came in since the mask was made is not allowed by it
+        if row != last and row < allowed.size and allowed[row]:
+            kept[count] = row
+            count += 1
+        last = row
+    return kept[:count]
+
+
+@jit
+def assemble(
+    memory: Memory,
+    scratch: Scratch,
+    recent: Int32s,
+    now: int,
+    excluded: Int32s,
+    allowed: npt.NDArray[np.bool_],
+    found: Int32s,
+    few: Few,
+    wanted: int,
+    least: int,
+    parts: int,
+) -> tuple[Int32s, Float32s]:
+    """Return the allowed candidates of all sources, ascending, and their scores [parts, rows]; nan is not scored.
+
+    The sources are the memories, for a context of the items ``recent``, and the rows ``found`` elsewhere. All allowed
+    rows are taken where they are few, or where the sources have fewer than ``least``. The first rows of the scores are
+    those of `score`, the others of ``few`` and of nobody.
+    """
+    followers = accumulate(memory, recent, now, scratch)
+    chosen = candidates(memory.popular, followers[0], followers[1], excluded, wanted, scratch)
+    rows = _distinct_allowed(np.sort(np.concatenate((found, chosen))), allowed)
+    count = int(np.count_nonzero(allowed))
+    if rows.size < min(least, count) or count <= 2 * wanted:
+        rows = np.flatnonzero(allowed).astype(np.int32)
+    counted = score(memory.popular, followers, rows, now, scratch)
+    scores = np.full((parts, rows.size), np.float32(np.nan))
+    scores[: len(counted)] = counted
+    start = 0
+    for part in range(few.stops.size):
+        stop = few.stops[part]
+        scores[few.places[part]] = spread(few.keys[start:stop], few.values[start:stop], rows)
+        start = stop
+    return rows, scores

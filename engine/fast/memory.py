@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...kernels.arrays import Float32s, Int32s, Int64s
+from ...kernels.arrays import Bools, Float32s, Int32s, Int64s
 from ..config import FastConfig
 from . import contexts as ring
 from . import kernels, neighbours, popularity, snapshots, transitions
-from .kernels import Memory, Scratch
+from .kernels import Few, Memory, Scratch
 
 __all__ = ["Context", "FastMemory", "LoadContext"]
 
@@ -53,11 +53,6 @@ class FastMemory:
     only for users that are not among the ``config.contexts`` used last.
     """
 
-    # the number of events and the items that the scratch memory holds scores for
-    _accumulated: tuple[int, bytes] | None
-    # what followed the last item of that context directly
-    _followers: tuple[Int32s, Float32s]
-
     def __init__(self, config: FastConfig) -> None:
         self._config = config
         self._settings = msgspec.json.encode(config).decode()
@@ -81,7 +76,7 @@ class FastMemory:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the parts, in the order of the rows of ``score``."""
+        """Names of the parts, in the order of their rows in scores."""
         return self._names
 
     @property
@@ -142,28 +137,49 @@ class FastMemory:
         """Whether the last events of a user are here, so that ``learn`` will not ask for them."""
         return ring.find(self._contexts, user_row) >= 0
 
-    def score(self, rows: Int32s, context: Context) -> dict[str, Float32s]:
-        """Return the scores of some items, rows ascending, by every part; nan where a part does not know the item.
-
-        The cost depends on the number of rows and of neighbours, not on the catalogue.
-        """
-        self._accumulate(context)
-        scores = kernels.score(self._memory.popular, self._followers, rows, self._events, self._scratch)
+    def parts(self, context: Context, n_items: int) -> dict[str, Float32s]:
+        """Return the scores of the item rows below ``n_items`` by every part; nan where a part does not know one."""
+        followers = kernels.accumulate(self._memory, context.items, self._events, self._scratch)
+        rows = np.arange(n_items, dtype=np.int32)
+        scores = kernels.score(self._memory.popular, followers, rows, self._events, self._scratch)
         return dict(zip(self.names, scores, strict=True))
 
-    def parts(self, context: Context, n_items: int) -> dict[str, Float32s]:
-        """Return the scores of the item rows below ``n_items``."""
-        return self.score(np.arange(n_items, dtype=np.int32), context)
+    def assemble(
+        self,
+        context: Context,
+        allowed: Bools,
+        excluded: Int32s,
+        found: Int32s,
+        few: Few,
+        *,
+        wanted: int,
+        least: int,
+        parts: int,
+    ) -> tuple[Int32s, Float32s]:
+        """Return candidates, as item rows that ascend, and their scores by every part [parts, candidates].
 
-    def candidates(self, context: Context, count: int, excluded: Int32s = _NO_ROWS) -> Int32s:
-        """Return the item rows that the parts would put first, ascending, without the excluded ones.
+        Candidates are the allowed ones of the rows ``found`` elsewhere and of those that the memory's parts would put
+        first: ``wanted`` by ``item-knn`` and by ``rules``, a quarter of that by their variants, and ``wanted`` popular
+        ones shared out among the half-lives. All allowed rows are taken if they are few, or if the sources have fewer
+        than ``least``. Pass all that may not be answered as ``excluded``: a user who has had the first few hundred
+        would get nothing else.
 
-        Up to ``count`` by ``item-knn`` and by ``rules``, a quarter of that by their variants, and ``count`` popular
-        ones shared out among the half-lives. Pass all that may not be answered as ``excluded``: a user who has had the
-        first few hundred would get nothing else. A context without events gives popular items alone.
+        The scores have the memory's parts in the first rows, those of ``few`` at their places, and nan elsewhere and
+        where a part does not know an item. The cost depends on the candidates and neighbours, not on the catalogue.
         """
-        self._accumulate(context)
-        return np.sort(kernels.candidates(self._memory.popular, *self._followers, excluded, count, self._scratch))
+        return kernels.assemble(
+            self._memory,
+            self._scratch,
+            context.items,
+            self._events,
+            excluded,
+            allowed,
+            found,
+            few,
+            wanted,
+            least,
+            parts,
+        )
 
     def similar(self, item_row: int, count: int) -> tuple[Int32s, Float32s]:
         """Return the items that share most users' last events with an item, best first, and their scores."""
@@ -214,13 +230,6 @@ class FastMemory:
         ring.restore(self._contexts, parts["contexts"])
         return True
 
-    def _accumulate(self, context: Context) -> None:
-        # the candidates, their scores and all scores of one query need this only once
-        cause = (self._events, context.items.tobytes())
-        if cause != self._accumulated:
-            self._followers = kernels.accumulate(self._memory, context.items, self._events, self._scratch)
-            self._accumulated = cause
-
     def _load(self, slot: int, items: Int32s, times_ms: Int64s) -> None:
         length = min(len(items), self._config.context)
         self._contexts.items[slot, :length] = items[len(items) - length :]
@@ -263,4 +272,3 @@ class FastMemory:
             counts=np.zeros(2, np.int64),
             marks=np.zeros(items, np.int8),
         )
-        self._accumulated = None

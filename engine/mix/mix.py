@@ -1,7 +1,7 @@
 """The mixture of slow and fast scores, learnt online from the events that came."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,15 +48,15 @@ class Mix:
     first ranked by every member; the member with the highest decayed NDCG@10 answers, so the mixture follows its best
     part at worst.
 
-    ``names`` are the parts; those in ``logits`` may have any sign, the others are positive counts. A part that is
-    absent from a call, or nan at a candidate, has no say there. Deterministic; not thread-safe.
+    ``names`` are the parts; those in ``logits`` may have any sign, the others are positive counts. A part that is nan
+    at a candidate has no say there. Deterministic; not thread-safe.
     """
 
     def __init__(self, names: Sequence[str], *, logits: Sequence[str] = ("slow",)) -> None:
-        self._names = tuple(names)
+        self.names = tuple(names)
         self._logits = np.array([name in logits for name in names], np.bool_)
-        self._digest = hashlib.blake2b(",".join(self._names).encode(), digest_size=_DIGEST_BYTES).digest()
-        rows, features, members = _BUCKETS + 1, kernels.FEATURES * len(self._names), len(self._names) + 1
+        self._digest = hashlib.blake2b(",".join(self.names).encode(), digest_size=_DIGEST_BYTES).digest()
+        rows, features, members = _BUCKETS + 1, kernels.FEATURES * len(self.names), len(self.names) + 1
         # one block, so that the state is one copy
         self._values = np.zeros(rows * (2 * features + members + 1), np.float32)
         weights, squares, gains, events = np.split(
@@ -68,17 +68,16 @@ class Mix:
         self._knowledge.weights[-1] = _FIRST_WEIGHT
         self._knowledge.squares[:] = _FIRST_SQUARE
 
-    def score(self, parts: Mapping[str, Float32s], situation: Situation) -> npt.NDArray[np.float64]:
-        """Return one score per candidate; ``parts`` holds scores over the same candidates."""
-        matrix = self._matrix(parts)
-        if not matrix.shape[1]:
+    def score(self, scores: Float32s, situation: Situation) -> npt.NDArray[np.float64]:
+        """Return one score per candidate for ``scores`` [parts, candidates], parts in the order of ``names``."""
+        if not scores.shape[1]:
             return np.empty(0)
-        return kernels.score(self._knowledge, matrix, self._logits, situation.bucket)
+        return kernels.score(self._knowledge, scores, self._logits, situation.bucket)
 
-    def learn(self, parts: Mapping[str, Float32s], position: int, situation: Situation) -> None:
+    def learn(self, scores: Float32s, position: int, situation: Situation) -> None:
         """Learn from one event whose item was candidate ``position``; -1 if it was none of them: nothing to learn."""
         if position >= 0:
-            kernels.learn(self._knowledge, self._matrix(parts), self._logits, position, situation.bucket)
+            kernels.learn(self._knowledge, scores, self._logits, position, situation.bucket)
 
     def weights(self) -> MixWeights:
         """Return the decayed NDCG@10 of every member and the combination's shared weights of every part."""
@@ -86,13 +85,13 @@ class Mix:
         evidence = gains[-1] / max(float(events[-1]), 1.0)
         shared = weights[-1].reshape(-1, kernels.FEATURES)
         return MixWeights(
-            dict(zip((*self._names, _COMBINATION), evidence.tolist(), strict=True)),
-            {name: (float(log), float(share)) for name, (log, share) in zip(self._names, shared, strict=True)},
+            dict(zip((*self.names, _COMBINATION), evidence.tolist(), strict=True)),
+            {name: (float(log), float(share)) for name, (log, share) in zip(self.names, shared, strict=True)},
         )
 
     def chosen(self, situation: Situation) -> str:
         """Return the member that answers in a situation: the name of a part, or ``combination``."""
-        return (*self._names, _COMBINATION)[kernels.best(self._knowledge, situation.bucket)]
+        return (*self.names, _COMBINATION)[kernels.best(self._knowledge, situation.bucket)]
 
     @property
     def state_bytes(self) -> int:
@@ -109,9 +108,3 @@ class Mix:
             return False
         self._values[:] = np.frombuffer(blob, np.float32, offset=_DIGEST_BYTES)
         return True
-
-    def _matrix(self, parts: Mapping[str, Float32s]) -> Float32s:
-        count = len(next(iter(parts.values())))
-        missing = np.full(count, np.nan, np.float32)
-        rows = np.concatenate([parts.get(name, missing) for name in self._names], dtype=np.float32)
-        return rows.reshape(len(self._names), count)

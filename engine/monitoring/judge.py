@@ -58,7 +58,7 @@ class QualityMonitor:
         if places:
             answers = ndcg(rank(ranked.mix[places[0]], ranked.mix), DEPTH)
             if model is not None:
-                slow = ranked.parts[SLOW]
+                slow = ranked.scores[self._caches.mix.names.index(SLOW)]
                 model = ndcg(rank(slow[places[0]], slow), DEPTH)
         return answers, model
 

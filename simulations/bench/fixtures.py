@@ -17,15 +17,15 @@ __all__ = ["made_events", "publish_random"]
 _SPAN_MS = 30 * 86_400_000
 
 
-def made_events(count: int, users: int, items: int, seed: int) -> list[Event]:
-    """Make events over the last 30 days: users by 1 / rank, items by 1 / rank, every item once."""
+def made_events(count: int, users: int, items: int, seed: int, *, span_ms: int = _SPAN_MS) -> list[Event]:
+    """Make events over the last ``span_ms``, 30 days: users by 1 / rank, items by 1 / rank, every item once."""
     rng = np.random.default_rng(seed)
     who = np.minimum(users ** rng.random(count), users - 1).astype(np.int64)
     what = np.minimum(items ** rng.random(count), items - 1).astype(np.int64)
     what[: min(items, count)] = np.arange(min(items, count))
     end_ms = time.time_ns() // 1_000_000
     return [
-        Event(f"user-{user}", f"item-{item}", end_ms - _SPAN_MS + place * _SPAN_MS // count)
+        Event(f"user-{user}", f"item-{item}", end_ms - span_ms + place * span_ms // count)
         for place, (user, item) in enumerate(zip(who.tolist(), what.tolist(), strict=True))
     ]
 

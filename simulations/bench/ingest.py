@@ -48,6 +48,7 @@ def bench_ingest(
     events: int = 60_000,
     users: int = 5_000,
     items: int = 2_000,
+    stream_rate: float = 12_000.0,
     rate: float = 500.0,
     seconds: float = 15.0,
     seed: int = 0,
@@ -55,16 +56,17 @@ def bench_ingest(
     """Measure an engine with states, memories and a version of random weights; return the JSON of the command.
 
     First ``events`` events are taken in as fast as they can be, durably, from a topic filled before (``source``
-    "kafka") or from batches in memory ("memory"). Then events come at ``rate`` a second, and probes measure the time
-    from the production of an event to the first answer that it changed. ``broker`` is HOST:PORT; None takes
-    RECURRA_TEST_KAFKA, a broker at 127.0.0.1:9092, or starts the one of the tests. Raises ``InputError`` for another
-    source, ``BrokerError`` if no broker can be had.
+    "kafka") or from batches in memory ("memory"). By their times they are ``stream_rate`` a second, which decides from
+    how many of them the mixture learns (``mix.budget``); ``mix_sample`` is that share. Then events come at ``rate`` a
+    second, and probes measure the time from the production of an event to the first answer that it changed. ``broker``
+    is HOST:PORT; None takes RECURRA_TEST_KAFKA, a broker at 127.0.0.1:9092, or starts the one of the tests. Raises
+    ``InputError`` for another source, ``BrokerError`` if no broker can be had.
     """
     if source not in ("kafka", "memory"):
         raise InputError(f"expected kafka or memory as the source of a benchmark, got {source!r}")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recurra-bench-")))
-        stream = made_events(events, users, items, seed)
+        stream = made_events(events, users, items, seed, span_ms=round(1000 * events / stream_rate))
         publish_random(folder, items, seed)
         config = _config(train, seed)
         engine = stack.enter_context(open_engine(folder, config))
@@ -73,6 +75,7 @@ def bench_ingest(
             inlet = _Topic(engine, stack.enter_context(_broker(broker)), config, folder)
         stack.callback(inlet.close)
         throughput = inlet.drain(stream)
+        learnt = engine.stats()["mix_share"]
         visible = _visible(engine, inlet, rate, seconds, users, items, seed)
         return {
             "source": source,
@@ -80,10 +83,11 @@ def bench_ingest(
             "visible_ms_p50": round(statistics.median(visible), 1),
             "visible_ms_p99": round(float(np.percentile(visible, 99)), 1),
             "cpu_us_per_event": round(throughput.cpu_us_per_event, 1),
-            "mix_sample": config.mix.sample,
+            "mix_sample": round(learnt, 4),
             "events": events,
             "users": users,
             "items": items,
+            "stream_rate": stream_rate,
             "rate": rate,
             "probes": len(visible),
             "train": train,

@@ -77,7 +77,7 @@ def _engine(stack: ExitStack, items: int, sample: float, errors: bool, seed: int
     config = change(
         config,
         training=change(config.training, mode="off"),
-        mix=change(config.mix, sample=sample),
+        mix=change(config.mix, budget=0.0, sample=sample),
         fast=config.fast if errors else change(config.fast, error_events=0),
     )
     return stack.enter_context(open_engine(folder, config))

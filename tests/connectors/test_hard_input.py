@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import recurra
@@ -17,7 +18,9 @@ from recurra.engine.events import Event
 from recurra.engine.query import Queries
 
 NOW_MS = 1_700_000_000_000
-CONFIG = Config(training=TrainingConfig(mode="off"), mix=MixConfig(sample=0.2), store=StoreConfig(batch_events=64))
+CONFIG = Config(
+    training=TrainingConfig(mode="off"), mix=MixConfig(budget=0.0, sample=0.2), store=StoreConfig(batch_events=64)
+)
 
 
 def written(path: Path, rows: Iterable[tuple[str, str]]) -> Path:
@@ -27,9 +30,9 @@ def written(path: Path, rows: Iterable[tuple[str, str]]) -> Path:
     return path
 
 
-def read(data: Path, path: Path) -> None:
-    with recurra.open(data, CONFIG) as engine:
-        FileSource(engine, path, CONFIG, FileDeadLetters(data / "letters")).run(threading.Event())
+def read(data: Path, path: Path, config: Config = CONFIG) -> None:
+    with recurra.open(data, config) as engine:
+        FileSource(engine, path, config, FileDeadLetters(data / "letters")).run(threading.Event())
 
 
 def test_an_event_at_which_the_model_fails_is_put_aside_and_its_neighbours_are_applied(
@@ -37,7 +40,7 @@ def test_an_event_at_which_the_model_fails_is_put_aside_and_its_neighbours_are_a
 ) -> None:
     rows = [(f"u{number % 9}", f"i{number % 31}") for number in range(200)]
     rows[100] = ("victim", "poison")
-    path, tries, real = written(tmp_path / "events.jsonl", rows), 0, Queries.ranked_before
+    path, tries, real = written(tmp_path / "events.jsonl", rows), 0, Queries.before
 
     def step(queries: Queries, event: Event) -> Any:
         nonlocal tries
@@ -46,10 +49,10 @@ def test_an_event_at_which_the_model_fails_is_put_aside_and_its_neighbours_are_a
             raise FloatingPointError("a step of the model failed")
         return real(queries, event)
 
-    monkeypatch.setattr(Queries, "ranked_before", step)
+    monkeypatch.setattr(Queries, "before", step)
     # every event is ranked before it is applied
-    monkeypatch.setattr("recurra.engine.ingest._SAMPLE_SPACE", 1 << 40)
-    read(tmp_path / "data", path)
+    every = msgspec.structs.replace(CONFIG, mix=MixConfig())
+    read(tmp_path / "data", path, every)
     # three times with its neighbours, three times alone
     assert tries == 6
     (letter,) = read_dead_letters(tmp_path / "data" / "letters")
@@ -61,7 +64,7 @@ def test_an_event_at_which_the_model_fails_is_put_aside_and_its_neighbours_are_a
     assert "victim" in found.examples[0]
     # nothing is left to do, and nothing is tried again
     before = tries
-    read(tmp_path / "data", path)
+    read(tmp_path / "data", path, every)
     assert tries == before
 
 
@@ -89,7 +92,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 count = int(sys.argv[2])
-config = Config(training=TrainingConfig(mode="off"), mix=MixConfig(sample=0.0), store=SMALL)
+config = Config(training=TrainingConfig(mode="off"), mix=MixConfig(budget=0.0, sample=0.0), store=SMALL)
 with recurra.open(sys.argv[1], config) as engine:
     def add(first, last):
         for start in range(first, last, 5_000):

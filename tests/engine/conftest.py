@@ -38,7 +38,7 @@ def small_config(**changes: object) -> Config:
         "model": MODEL,
         "states": StateConfig(hot_users=64),
         "training": TrainingConfig(mode="off"),
-        "mix": MixConfig(sample=0.2),
+        "mix": MixConfig(budget=0.0, sample=0.2),
         "fast": FastConfig(half_lives=(50.0, 500.0), neighbours=16),
         "retrieval": RetrievalConfig(candidates=20),
     }

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from recurra.engine.mix import Mix, Situation
 
-Parts = dict[str, npt.NDArray[np.float32]]
+# [parts, candidates], in the order of NAMES
+Parts = npt.NDArray[np.float32]
 Case = tuple[Parts, int, Situation]
 
 NAMES = ("slow", "counts", "pairs")
@@ -25,12 +26,8 @@ def stream(size: int, seed: int, strength: Callable[[int], tuple[float, float, f
         position = int(generator.integers(COUNT))
         noise = generator.standard_normal((3, COUNT))
         noise[:, position] += strength(k)
-        parts = {
-            "slow": noise[0].astype(np.float32),
-            "counts": np.exp(noise[1]).astype(np.float32),
-            "pairs": np.exp(noise[2]).astype(np.float32),
-        }
-        parts["pairs"][generator.random(COUNT) < 0.2] = np.nan
+        parts = np.stack([noise[0], np.exp(noise[1]), np.exp(noise[2])]).astype(np.float32)
+        parts[2, generator.random(COUNT) < 0.2] = np.nan
         cases.append((parts, position, Situation(int(generator.integers(80)), int(generator.integers(2)) * 3_600_000)))
     return cases
 
@@ -45,7 +42,7 @@ def prequential(mix: Mix, cases: list[Case], skip: int) -> tuple[float, float]:
     mixed, alone = [], []
     for parts, position, situation in cases:
         mixed.append(gain(mix.score(parts, situation), position))
-        alone.append([gain(scores, position) for scores in parts.values()])
+        alone.append([gain(scores, position) for scores in parts])
         mix.learn(parts, position, situation)
     return float(np.mean(mixed[skip:])), float(np.mean(alone[skip:], axis=0).max())
 
@@ -80,8 +77,8 @@ def test_situations_have_their_own_weights() -> None:
     for k in range(2_000):
         noise = generator.standard_normal((2, COUNT)).astype(np.float32)
         noise[k % 2, 7] += 3.0
-        mix.learn({"a": noise[0], "b": noise[1]}, 7, young if k % 2 == 0 else old)
-    probe = {"a": np.array([1.0, 0.0], np.float32), "b": np.array([0.0, 1.0], np.float32)}
+        mix.learn(noise, 7, young if k % 2 == 0 else old)
+    probe = np.eye(2, dtype=np.float32)
     assert np.argmax(mix.score(probe, young)) == 0
     assert np.argmax(mix.score(probe, old)) == 1
 
@@ -132,17 +129,18 @@ def test_an_item_outside_the_candidates_teaches_nothing() -> None:
 )
 def test_scores_stay_finite_whatever_comes(values: list[list[float]], position: int, events: int) -> None:
     mix = Mix(NAMES)
-    parts = {name: np.array(row, np.float32) for name, row in zip(NAMES, values, strict=True)}
+    parts = np.array(values, np.float32)
     for _ in range(5):
         mix.learn(parts, position, Situation(events, 0))
         assert np.isfinite(mix.score(parts, Situation(events, 0))).all()
 
 
-def test_parts_may_be_absent_and_candidates_none() -> None:
+def test_parts_may_be_silent_and_candidates_none() -> None:
     mix = Mix(NAMES)
-    only = {"counts": np.array([1.0, 3.0, 2.0], np.float32)}
+    only = np.full((3, 3), np.nan, np.float32)
+    only[1] = [1.0, 3.0, 2.0]
     assert np.argsort(-mix.score(only, Situation(0, 0))).tolist() == [1, 2, 0]
-    assert mix.score({"counts": np.empty(0, np.float32)}, Situation(0, 0)).size == 0
+    assert mix.score(only[:, :0], Situation(0, 0)).size == 0
 
 
 def test_the_weights_name_every_member() -> None:

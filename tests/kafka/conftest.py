@@ -202,7 +202,7 @@ def ml_100k(shared_data: Callable[[str], Path]) -> Callable[..., list[dict[str, 
 def config(client: str = "confluent", *, batch_events: int = 512, **kafka: object) -> Config:
     return Config(
         training=TrainingConfig(mode="off"),
-        mix=MixConfig(sample=0.1),
+        mix=MixConfig(budget=0.0, sample=0.1),
         store=StoreConfig(batch_events=batch_events, hot_histories=256, log_events=10_000),
         kafka=KafkaConfig(client=client, **kafka),  # type: ignore[arg-type]
     )

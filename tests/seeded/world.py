@@ -36,7 +36,7 @@ CONFIG = Config(
     store=StoreConfig(anchor=4, tail_events=2, hot_histories=8, batch_events=8, sync_ms=10**9, log_events=60),
     states=StateConfig(hot_users=8),
     fast=FastConfig(pair_entries=1 << 10, contexts=8, neighbours=8, error_events=8, snapshot_events=40),
-    mix=MixConfig(sample=0.2),
+    mix=MixConfig(budget=0.0, sample=0.2),
     training=TrainingConfig(mode="off"),
     kafka=KafkaConfig(catalogue_topic="items"),
 )

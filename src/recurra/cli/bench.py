@@ -73,6 +73,7 @@ def ingest(
     source: Annotated[str, typer.Option(metavar="kafka|memory", help="Where the events come from.")] = "memory",
     broker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A Kafka broker. [127.0.0.1:9092]")] = None,
     train: Annotated[str, typer.Option(metavar="on|off", help="Train in the background meanwhile.")] = "off",
+    stream_rate: Annotated[float, typer.Option(min=0.001, help="Events per second, by their times.")] = 12_000.0,
     json: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -81,7 +82,7 @@ def ingest(
 
     one_of("--train", train, ("on", "off"))
     with progress("bench ingest", quiet=quiet):
-        result = bench_ingest(source=source, train=train == "on", broker=broker)
+        result = bench_ingest(source, train == "on", broker, stream_rate=stream_rate)
     write_json(result, json)
     say(
         f"{result['source']}: {result['events_per_s']:,.0f} events/s, {result['cpu_us_per_event']:.1f} us of CPU an "
