@@ -165,7 +165,8 @@ class GateConfig(Section, frozen=True):
     # of the one-sided interval, by resampling users so many times
     confidence: float = 0.90
     resamples: int = 1_000
-    # after a switch the version before is asked about so many sampled events too; 0 never rolls back by itself
+    # after a switch the version before is asked about so many of the events that the mixture learns from, too; 0 never
+    # rolls back by itself
     shadow_events: int = 1_000
     # users whose states under the version before are held meanwhile
     shadow_users: int = 256
@@ -176,7 +177,7 @@ class GateConfig(Section, frozen=True):
 class DriftConfig(Section, frozen=True):
     """Alarms of drift, and training early because of one."""
 
-    # ADWIN's confidence for the NDCG@10 of sampled events, of the answers and of the model
+    # ADWIN's confidence for the NDCG@10, of the answers and of the model, of the events that the mixture learns from
     delta: float = 0.002
     # the same for the shares of first events of items and of users, among all events
     input_delta: float = 1e-4
