@@ -29,8 +29,11 @@ INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --cons
 demo: $(VENV)/.installed
 	$(RUN) recurra.cli demo $(DEMO)
 
+# files side by side; WORKERS=0 runs them one after another in one process, as a debugger needs
+WORKERS ?= 2
+
 test: $(VENV)/.installed-dev
-	$(RUN) pytest $(TESTS)
+	$(RUN) pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 # hours: the slow tests, and those of kills, seeds and inputs by the hundred
 test-night: $(VENV)/.installed-dev

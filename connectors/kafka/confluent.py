@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Literal
 
 import confluent_kafka as ck
 from confluent_kafka import admin as ck_admin
@@ -111,16 +111,17 @@ class _Consumer:
         return BrokerError(_text(error) if self._problem is None else f"{_text(error)} ({self._problem})")
 
     def watermarks(self, place: Place) -> tuple[int, int]:
-        try:
-            low, high = self._consumer.get_watermark_offsets(ck.TopicPartition(*place), timeout=_TIMEOUT_S)
-        except ck.KafkaException as error:
-            raise self._failed(error) from None
-        return low, high
+        # not by get_watermark_offsets: when one of its two questions has to be asked again, it takes the end of the log
+        # for the beginning
+        return self._listed([place], "earliest")[place], self._listed([place], "latest")[place]
 
     def ends(self, places: Iterable[Place]) -> dict[Place, int]:
-        latest: Any = ck_admin.OffsetSpec  # type: ignore[attr-defined]  # it is not in the list of exports
-        wanted = {ck.TopicPartition(*place): latest.latest() for place in places}
         # not over the consumer's connection: there the answer waits behind the fetch that is under way
+        return self._listed(places, "latest")
+
+    def _listed(self, places: Iterable[Place], end: Literal["earliest", "latest"]) -> dict[Place, int]:
+        spec: Any = ck_admin.OffsetSpec  # type: ignore[attr-defined]  # it is not in the list of exports
+        wanted = {ck.TopicPartition(*place): getattr(spec, end)() for place in places}
         answers = self._admin.list_offsets(
             wanted, request_timeout=_TIMEOUT_S, isolation_level=ck.IsolationLevel.READ_COMMITTED
         )

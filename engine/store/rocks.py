@@ -1,5 +1,6 @@
 """RocksDB behind the few operations that the store needs, its options, and its errors in our words."""
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -181,16 +182,19 @@ class Rocks:
         probe = self.path / "room.tmp"
         # random, so that a compressing file system does not fool us
         block = os.urandom(1 << 20)
+        wanted = _MARGIN_BYTES
+        for log in self.path.glob("*.log"):
+            # the library deletes old logs in the background
+            with contextlib.suppress(FileNotFoundError):
+                wanted += log.stat().st_size
         try:
-            wanted = _MARGIN_BYTES + sum(file.stat().st_size for file in self.path.glob("*.log"))
-            try:
-                with probe.open("wb") as file:
-                    for _ in range(0, wanted, len(block)):
-                        file.write(block)
-            finally:
-                probe.unlink(missing_ok=True)
+            with probe.open("wb") as file:
+                for _ in range(0, wanted, len(block)):
+                    file.write(block)
         except OSError as error:
             raise store_error(error, f"cannot reopen the store {self.path.parent}") from None
+        finally:
+            probe.unlink(missing_ok=True)
 
     def checkpoint(self, path: Path) -> None:
         """Write a consistent copy, sharing unchanged files by hard links where the file system can."""

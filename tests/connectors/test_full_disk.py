@@ -2,8 +2,7 @@
 
 import contextlib
 import json
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,25 +23,24 @@ SIZE_MB = 48
 
 
 @contextlib.contextmanager
-def _service(data: Path, source: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    command = [sys.executable, "-m", "recurra.cli", "run", "--data", str(data), "--source", source]
-    command += ["--api", "127.0.0.1:0", "--train", "off"]
+def _service(forker: Any, data: Path, source: str) -> Iterator[tuple[Any, httpx.Client]]:
     log = data.parent.parent / "log"
-    with log.open("w") as err, subprocess.Popen(command, stderr=err, text=True) as process:
-        try:
-            url = ""
-            deadline = time.monotonic() + 120
-            while not url:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                found = [line for line in log.read_text().splitlines() if "serving http://" in line]
-                url = found[0].split("serving ")[1] if found else ""
-                time.sleep(0.05)
-            with httpx.Client(base_url=url, timeout=60) as http:
-                yield process, http
-        finally:
-            process.terminate()
-            process.wait(30)
+    log.touch()
+    process = forker.start(["run", "--data", data, "--source", source, "--api", "127.0.0.1:0", "--train", "off"], log)
+    try:
+        url = ""
+        deadline = time.monotonic() + 120
+        while not url:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            found = [line for line in log.read_text().splitlines() if "serving http://" in line]
+            url = found[0].split("serving ")[1] if found else ""
+            time.sleep(0.05)
+        with httpx.Client(base_url=url, timeout=60) as http:
+            yield process, http
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
 
 
 def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
@@ -56,8 +54,10 @@ def _events(number: int, count: int = 500) -> list[dict[str, Any]]:
     return [{"user": f"u{i}", "item": f"i{number % 50}", "time": NOW_MS + number} for i in range(count)]
 
 
-def test_a_service_with_http_alone_goes_on_when_there_is_room(small_disk: Path, fill_up: Callable[..., Path]) -> None:
-    with _service(small_disk / "data", "none") as (process, http):
+def test_a_service_with_http_alone_goes_on_when_there_is_room(
+    forker: Any, small_disk: Path, fill_up: Callable[..., Path]
+) -> None:
+    with _service(forker, small_disk / "data", "none") as (process, http):
         assert http.post("/v1/events", json=_events(0)).status_code == 200
         ballast = fill_up(small_disk)
         number = 0
@@ -88,7 +88,7 @@ def test_a_service_with_http_alone_goes_on_when_there_is_room(small_disk: Path, 
         assert 500 not in known
 
 
-def test_a_file_source_waits_for_room_and_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
+def test_a_file_source_waits_for_room_and_loses_nothing(forker: Any, small_disk: Path, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with path.open("w") as file:
         for number in range(100):
@@ -100,7 +100,7 @@ def test_a_file_source_waits_for_room_and_loses_nothing(small_disk: Path, tmp_pa
     # room for the store to open and for some of the events
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * ((SIZE_MB - 6) << 20))
-    with _service(data, str(path)) as (process, http):
+    with _service(forker, data, str(path)) as (process, http):
 
         def waiting() -> bool:
             health = http.get("/health").json()

@@ -243,3 +243,28 @@ def test_a_batch_slower_than_the_longest_pause_between_polls_is_applied_once(
     found = audit(tmp_path / "data", f"kafka://{address}/{name}", settings)
     assert found.ok, found
     assert found.events == 900
+
+
+def test_a_full_disk_is_waited_out(
+    address: str, topic: Any, produce: Any, service: Any, small_disk: Path, fill_up: Callable[..., Path], tmp_path: Path
+) -> None:
+    name = topic(2)
+    produce(name, [event(number) for number in range(300)], partitions=2)
+    (tmp_path / "data").symlink_to(small_disk)
+    runner = service(f"kafka://{address}/{name}", "--train", "off")
+    runner.start()
+    runner.until_read(300)
+    ballast = fill_up(small_disk)
+    produce(name, [event(number, f"{number % 97}-{'x' * 400}") for number in range(300, 20_000)], partitions=2)
+    deadline = time.monotonic() + 60
+    while "No space left" not in runner.log():
+        assert runner.running, runner.log()
+        assert time.monotonic() < deadline, runner.log()
+        time.sleep(0.1)
+    # for as long as it lasts
+    time.sleep(3)
+    assert runner.running
+    ballast.unlink()
+    runner.until_read(20_000)
+    assert runner.terminate()[0] == 0
+    assert audit(tmp_path / "data", f"kafka://{address}/{name}", config()).ok

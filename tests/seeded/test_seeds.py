@@ -1,10 +1,9 @@
 """Thousands of short lives of one engine under faults, each from a seed; see `world`."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,24 +17,20 @@ FOUND = {12: "of two records of one item in a batch the older one was kept"}
 
 @pytest.mark.night
 @pytest.mark.timeout(3_600)
-def test_every_seed_keeps_what_was_promised(at_night: bool) -> None:
+def test_every_seed_keeps_what_was_promised(at_night: bool, forker: Any, tmp_path: Path) -> None:
     first, count = int(os.environ.get("RECURRA_SEED", "0")), 50_000 if at_night else 2_000
-    program = str(Path(__file__).with_name("run.py"))
+    program = Path(__file__).with_name("run.py")
+    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
     halves = [(first, count // 2), (first + count // 2, count - count // 2)]
+    logs = [tmp_path / str(start) for start, _ in halves]
     running = [
-        subprocess.Popen(
-            [sys.executable, program, *map(str, half)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
-        )
-        for half in halves
+        forker.start_code(code, [program, start, number], log)
+        for (start, number), log in zip(halves, logs, strict=True)
     ]
-    ended = [(*process.communicate(), process.returncode) for process in running]
-    for out, err, status in ended:
-        assert status == 0, err[-3_000:]
-        assert "nothing wrong" in out
+    statuses = [process.wait(3_600) for process in running]
+    for status, log in zip(statuses, logs, strict=True):
+        assert status == 0, log.read_text()[-3_000:]
+        assert "nothing wrong" in log.read_text()
 
 
 def _run(seeds: Iterable[int], patch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 
 _LOOK_S = 0.05
 
@@ -14,7 +15,8 @@ class Proxy:
 
     ``delay_s`` holds every piece back. ``hole`` keeps connections open but forwards nothing in either direction;
     what was sent meanwhile arrives after it. ``refuse`` resets new connections. ``idle_s`` closes a connection over
-    which nothing came for so long. Set them at any time.
+    which nothing came for so long. ``change`` is given every piece, and whether the server sent it, and returns what
+    is forwarded. Set them at any time.
     """
 
     def __init__(self, target: tuple[str, int] | None = None) -> None:
@@ -22,6 +24,7 @@ class Proxy:
         self.delay_s = 0.0
         self.hole = self.refuse = False
         self.idle_s: float | None = None
+        self.change: Callable[[bytes, bool], bytes] | None = None
         self._closed = False
         self._pairs: set[_Pair] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -36,7 +39,7 @@ class Proxy:
 
     def heal(self) -> None:
         """Forward everything again, at once."""
-        self.delay_s, self.hole, self.refuse, self.idle_s = 0.0, False, False, None
+        self.delay_s, self.hole, self.refuse, self.idle_s, self.change = 0.0, False, False, None, None
 
     def cut(self) -> None:
         """Reset every open connection."""
@@ -112,7 +115,7 @@ class _Pair:
                     time.sleep(proxy.delay_s)
                 while proxy.hole:
                     time.sleep(_LOOK_S)
-                _send(sink, data)
+                _send(sink, data if proxy.change is None else proxy.change(data, source is self._ends[1]))
         self.reset()
 
 

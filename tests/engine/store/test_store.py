@@ -382,3 +382,11 @@ def test_two_writers(open_store: Opener, tmp_path: Path) -> None:
     store.apply(one(), 10)
     store.close()
     open_store().close()
+
+
+def test_a_log_that_the_database_deletes_meanwhile_does_not_keep_a_store_closed(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store:
+        store.apply(Batch.of([Event("u", "a", 1)]), 10)
+        # what a listing shows of a file that is deleted before it is looked at
+        (tmp_path / "store" / "rocks" / "999999.log").symlink_to(tmp_path / "gone")
+        store._db.check_room()
