@@ -140,10 +140,9 @@ def _catalogue_beside(events: Path) -> Path | None:
 
 
 def _events_in(directory: Path) -> Path:
-    for pattern in _EVENT_FILES:
-        files = sorted(directory.glob(pattern))
-        if len(files) > 1:
-            files = [file for file in files if file.name != _ITEM_FILE]
+    # a file with the name of a catalogue holds the events only if nothing else does
+    for pattern in (*_EVENT_FILES, _ITEM_FILE):
+        files = sorted(file for file in directory.glob(pattern) if file.name != _ITEM_FILE or pattern == _ITEM_FILE)
         if len(files) == 1:
             return files[0]
         if files:

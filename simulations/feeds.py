@@ -7,6 +7,7 @@ topics have no common order, so that a record on a topic of its own could come b
 import queue
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -56,6 +57,7 @@ class FirstRecords:
             for position, record in first.items()
             if record is not None
         }
+        self._positions = sorted(self._first)
 
     def __len__(self) -> int:
         """Return how many items of the stream have a record."""
@@ -65,6 +67,11 @@ class FirstRecords:
         """Return the record that comes right before the event at ``position``, if there is one."""
         record = self._first.get(position)
         return [] if record is None else [record]
+
+    def next_after(self, position: int) -> int | None:
+        """Return the next position beyond this one that has a record, None if there is none."""
+        place = bisect_right(self._positions, position)
+        return self._positions[place] if place < len(self._positions) else None
 
 
 @contextmanager

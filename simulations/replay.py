@@ -85,7 +85,7 @@ def replay(
     records = FirstRecords(stream, {} if catalogue is None else catalogue.by_item())
     with Usage() as usage, _folder(data_dir) as folder, Engine(folder, settings, clock=clock) as engine:
         with open_feed(via, engine, stream, clock, records) as feed:
-            run = _Run(stream, engine, clock, contest, feed, usage, settings)
+            run = _Run(stream, engine, clock, contest, feed, records, usage, settings)
             learning = train == "auto"
             run.warm_up(_due(stream, first, label_delay_ms), learning=learning)
             run.go(first, every, pace, label_delay_ms, learning=learning, progress=progress)
@@ -160,6 +160,7 @@ class _Run:
         clock: EventClock,
         contest: Contest,
         feed: Feed,
+        records: FirstRecords,
         usage: Usage,
         config: Config,
     ) -> None:
@@ -168,6 +169,7 @@ class _Run:
         self._clock = clock
         self._contest = contest
         self._feed = feed
+        self._records = records
         self._usage = usage
         self._config = config
         self.train_s = 0.0
@@ -256,7 +258,12 @@ class _Run:
         """Learn what is missing of the first ``end`` events."""
         stream = self._stream
         while self._learnt < end:
-            start, self._learnt = self._learnt, min(end, self._learnt + _BATCH)
+            start = self._learnt
+            self._learnt = min(end, start + _BATCH, self._records.next_after(start) or end)
+            if self._records.at(start):
+                # the lesson of this event is then this ranking, whether it is judged or not. Of all items without an
+                # event the engine would know the one that comes: the mixture would learn that such items do
+                self._engine.scores(stream.user_ids[stream.users[start]], int(stream.time_ms[start]))
             self._feed.learn(start, self._learnt)
             for position in range(start, self._learnt):
                 self._contest.learn(position, self._engine.item_row(stream.item_ids[stream.items[position]]))
