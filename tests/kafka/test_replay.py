@@ -51,6 +51,7 @@ def test_a_topic_changes_no_figure(
         # every record came right before the first event of its item, by either way
         for item in stream.item_ids:
             row = first.item_row(item)
+            assert row is not None
             assert second.item_row(item) == row
             assert second._store.items.stored(row) == first._store.items.stored(row)
         assert second._store.items.first_record(0) == catalogue.items[0]

@@ -86,7 +86,7 @@ def test_a_record_comes_with_the_first_event_and_a_version_reads_it(
         assert engine.item_row("never") is None
         assert engine.health().items == items
         # what the store keeps of an item for ever is the record that it had at its first event
-        first = engine._store.items.first_record(engine.item_row(stream.item_ids[1]))
+        first = engine._store.items.first_record(engine.item_row(stream.item_ids[1]) or 0)
         assert first is not None
         assert first.title == f"Title {stream.item_ids[1]}"
         answer = engine.recommend("newcomer", items)
