@@ -177,11 +177,7 @@ class Queries:
         ]
 
     def scores(self, user: str, at_ms: int) -> Scores:
-        """Return the scores of all items by every part, and the mixture's over its candidates.
-
-        If the next event that is applied is of this user and time, the mixture learns from it by this ranking:
-        catalogue records that are applied in between are not in it.
-        """
+        """Return the scores of all items by every part, and the mixture's over its candidates."""
         who = self._user(user)
         allowed = self._allowed(who, None)
         ranked = self._answer(who, at_ms, allowed, 1)
