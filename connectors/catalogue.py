@@ -1,24 +1,32 @@
 """Catalogues: files of item records in the forms that the published data sets have."""
 
 import csv
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ..engine.errors import BadEventError, InputError
-from ..engine.events import Decoder, FieldNames, Item
+from ..engine.events import Decoder, FieldNames, Item, input_problem
 from .dead_letter import DeadLetters
 
 __all__ = ["Catalogue", "read_items"]
+
+_LOG = logging.getLogger("recurra.source")
 
 _LineParser = Callable[[str], Item]
 
 
 class Catalogue(NamedTuple):
-    """The records of a catalogue file in its order, and how many lines could not be read."""
+    """The records of the catalogue file ``name`` in its order, and how many lines could not be read."""
 
     items: list[Item]
     refused: int
+    name: str = ""
+
+    def by_item(self) -> dict[str, Item]:
+        """Return the records by their item's id; of several of one item the last one counts, as in a store."""
+        return {item.item: item for item in self.items}
 
 
 def read_items(
@@ -26,7 +34,8 @@ def read_items(
 ) -> Catalogue:
     """Read item records from ``.item`` (typed header), ``movies.dat``, ``movies.csv`` or JSON lines.
 
-    Lines that are no records are counted and, if given, written to ``dead_letters``. Raises ``InputError`` with one
+    ``fields.item`` may name the column or field of the id. Lines that are no records are counted, warned of and, if
+    given, written to ``dead_letters``. Raises ``InputError`` with one
     sentence if the file is missing or not of such a form.
     """
     path = Path(path)
@@ -35,17 +44,26 @@ def read_items(
     except OSError as error:
         raise InputError(f"cannot read the catalogue {path}: {error.strerror}") from None
     items: list[Item] = []
-    refused = 0
+    refused, first = 0, ""
     for number, raw, parse in _rows(path, data, fields or FieldNames()):
         try:
-            items.append(parse(raw.decode()))
+            items.append(_checked(parse(raw.decode())))
         except (BadEventError, UnicodeDecodeError, csv.Error) as error:
             refused += 1
+            first = first or f"line {number}: {error}"
             if dead_letters is not None:
                 dead_letters.write(f"file:{path}", number, raw, str(error))
     if dead_letters is not None:
         dead_letters.flush()
-    return Catalogue(items, refused)
+    if refused:
+        _LOG.warning("%s: %d lines are no records and were left out; the first is %s", path, refused, first)
+    return Catalogue(items, refused, path.name)
+
+
+def _checked(item: Item) -> Item:
+    if (problem := input_problem(item)) is not None:
+        raise BadEventError(problem)
+    return item
 
 
 def _rows(path: Path, data: bytes, fields: FieldNames) -> Iterator[tuple[int, bytes, _LineParser]]:
@@ -64,8 +82,8 @@ def _parser(path: Path, first: str, fields: FieldNames) -> tuple[bool, _LinePars
         if first.count(separator) >= 2 and ":token" not in first:
             return False, _fields_parser(separator)
     if ":token" in first:
-        return True, _table_parser(path, first, "\t")
-    return True, _table_parser(path, first, ",")
+        return True, _table_parser(path, first, "\t", fields)
+    return True, _table_parser(path, first, ",", fields)
 
 
 def _fields_parser(separator: str) -> _LineParser:
@@ -80,14 +98,14 @@ def _fields_parser(separator: str) -> _LineParser:
     return parse
 
 
-def _table_parser(path: Path, header: str, separator: str) -> _LineParser:
-    names = [name.split(":", 1)[0].strip() for name in header.split(separator)]
+def _table_parser(path: Path, header: str, separator: str, fields: FieldNames) -> _LineParser:
+    names = [name.split(":", 1)[0].strip().strip('"') for name in header.split(separator)]
     lowered = [name.lower() for name in names]
 
     def find(*usual: str) -> int:
         return next((lowered.index(name) for name in usual if name in lowered), -1)
 
-    item_at = find("item", "item_id", "movieid", "movie_id", "itemid")
+    item_at = find(fields.item.lower(), "item", "item_id", "movieid", "movie_id", "itemid")
     title_at = find("title", "movie_title", "name")
     genres_at = find("genres", "class", "categories", "category", "genre")
     if item_at < 0:

@@ -282,6 +282,8 @@ class Scores(msgspec.Struct, frozen=True):
 
     ``rows`` are the candidate item rows that the engine would mix, ``mix`` their scores; ``parts`` maps every single
     memory and ``slow`` to scores of all items ([items], nan = not scored); ``allowed`` is the engine's own exclusion.
+    If the next event is of this user and time, the mixture learns from it by this ranking, which does not know of
+    catalogue records that are applied in between.
     """
 
     rows: npt.NDArray[np.int32]

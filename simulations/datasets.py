@@ -1,4 +1,4 @@
-"""Data sets as streams: columns in the order of (time, place in the file)."""
+"""Data sets as streams: columns in the order of (time, place in the file), and the catalogue that lies beside them."""
 
 import re
 from collections.abc import Sequence
@@ -10,17 +10,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..connectors.catalogue import Catalogue, read_items
 from ..connectors.file_formats import BOM, Columns
 from ..connectors.files import read_events
 from ..engine.errors import InputError
 from ..engine.events import Event, FieldNames
 
-__all__ = ["Stream", "load"]
+__all__ = ["Stream", "catalogue_facts", "load", "load_catalogue"]
 
 _PERIOD = re.compile(r"period_(\d+)\.txt")
 _WEEK_MS = 7 * 86_400_000
 # in a directory the events are in the first file of these names that is there
 _EVENT_FILES = ("*.inter", "ratings.*", "events.*", "*.parquet", "*.jsonl", "*.csv")
+# the catalogue beside events of any other name
+_ITEM_FILE = "items.jsonl"
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,49 @@ def load(
     return _stream(name, events, lines, shuffle_ties, limit, clock=_has_clock(path, fields), refused=found.refused)
 
 
+def load_catalogue(
+    events: str | Path | None, named: str | Path | None = None, *, fields: FieldNames | None = None
+) -> Catalogue | None:
+    """Read the catalogue file ``named`` or, if it is None, the one that lies beside ``events``; None if there is none.
+
+    ``events`` is a file or a directory as ``load`` takes it, None for a stream that is in no file. Beside ``X.inter``
+    lies ``X.item``, beside ``ratings.*`` ``movies.csv`` or ``movies.dat``; else ``items.jsonl`` is taken. Raises
+    ``InputError`` with one sentence.
+    """
+    if named is not None:
+        return read_items(named, fields=fields)
+    found = None if events is None else _catalogue_beside(Path(events))
+    if found is None:
+        return None
+    try:
+        return read_items(found, fields=fields)
+    except InputError as error:
+        raise InputError(f"{error} (it lies beside the events; --catalogue none leaves it out)") from None
+
+
+def catalogue_facts(catalogue: Catalogue | None, used: int, items: int) -> dict[str, int]:
+    """Return what a result says of the catalogue, of which ``used`` of ``items`` items had a record."""
+    refused = 0 if catalogue is None else catalogue.refused
+    return {"records_used": used, "items_without_record": items - used, "records_refused": refused}
+
+
+def _catalogue_beside(events: Path) -> Path | None:
+    if events.is_dir() and not any(events.glob("period_*.txt")):
+        events = _events_in(events)
+    folder = events if events.is_dir() else events.parent
+    names = [_ITEM_FILE]
+    if events.suffix == ".inter":
+        names.insert(0, events.with_suffix(".item").name)
+    elif events.stem == "ratings":
+        # the one of the same form first
+        names[:0] = sorted(("movies.csv", "movies.dat"), key=lambda name: not name.endswith(events.suffix))
+    return next((folder / name for name in names if name != events.name and (folder / name).is_file()), None)
+
+
 def _events_in(directory: Path) -> Path:
-    for pattern in _EVENT_FILES:
-        files = sorted(directory.glob(pattern))
+    # a file with the name of a catalogue holds the events only if nothing else does
+    for pattern in (*_EVENT_FILES, _ITEM_FILE):
+        files = sorted(file for file in directory.glob(pattern) if file.name != _ITEM_FILE or pattern == _ITEM_FILE)
         if len(files) == 1:
             return files[0]
         if files:

@@ -1,25 +1,31 @@
-"""Feeds of a replay: events reach the engine in process, or by way of a Kafka topic."""
+"""Feeds of a replay: events reach the engine in process, or by way of a Kafka topic.
+
+A catalogue record reaches it in process either way, right before the first event of its item and in the same call: two
+topics have no common order, so that a record on a topic of its own could come before its time or after it.
+"""
 
 import queue
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from ..connectors.dead_letter import FileDeadLetters
 from ..connectors.kafka import KafkaProducer, KafkaSource, kafka_client, parse_address
 from ..engine.clock import EventClock
 from ..engine.engine import Engine
 from ..engine.errors import BrokerError, InputError, RecurraError
-from ..engine.events import Event
+from ..engine.events import Event, Item
 from ..engine.results import IngestReport, Record
 from .datasets import Stream
 
-__all__ = ["Feed", "open_feed"]
+__all__ = ["Feed", "FirstRecords", "open_feed"]
 
 # events that are produced ahead of the one that is learnt next
 _AHEAD = 2_000
@@ -35,15 +41,48 @@ class Feed(Protocol):
         ...
 
 
+class FirstRecords:
+    """The catalogue records of a stream's items, each at the position of the first event of its item."""
+
+    def __init__(self, stream: Stream, records: Mapping[str, Item]) -> None:
+        codes, positions = np.unique(stream.items, return_index=True)
+        self.items = len(codes)
+        first = {
+            position: records.get(stream.item_ids[code])
+            for code, position in zip(codes.tolist(), positions.tolist(), strict=True)
+        }
+        # the event says that the item could be had then, whatever a later record says
+        self._first = {
+            position: msgspec.structs.replace(record, available=True)
+            for position, record in first.items()
+            if record is not None
+        }
+        self._positions = sorted(self._first)
+
+    def __len__(self) -> int:
+        """Return how many items of the stream have a record."""
+        return len(self._first)
+
+    def at(self, position: int) -> list[Item]:
+        """Return the record that comes right before the event at ``position``, if there is one."""
+        record = self._first.get(position)
+        return [] if record is None else [record]
+
+    def next_after(self, position: int) -> int | None:
+        """Return the next position beyond this one that has a record, None if there is none."""
+        place = bisect_right(self._positions, position)
+        return self._positions[place] if place < len(self._positions) else None
+
+
 @contextmanager
-def open_feed(via: str, engine: Engine, stream: Stream, clock: EventClock) -> Iterator[Feed]:
+def open_feed(via: str, engine: Engine, stream: Stream, clock: EventClock, records: FirstRecords) -> Iterator[Feed]:
     """Open the feed called ``memory`` or ``kafka://HOST:PORT/TOPIC``.
 
-    The topic must be new or empty, with any number of partitions. Raises ``InputError`` for another name, and
-    ``BrokerError`` if the broker cannot be reached.
+    ``records`` are applied with the events. The topic must be new or empty, with any number of partitions. Raises
+    ``InputError`` for another name, and ``BrokerError`` if the broker cannot be reached.
     """
     if via == "memory":
-        yield _MemoryFeed(engine, stream, clock)
+        yield _MemoryFeed(engine, stream, clock, records)
         return
     if not via.startswith("kafka://"):
         raise InputError(f"expected events by way of memory or kafka://HOST:PORT/TOPIC, got {via!r}")
@@ -53,7 +92,7 @@ def open_feed(via: str, engine: Engine, stream: Stream, clock: EventClock) -> It
         producer = client.producer()
         stack.callback(producer.close)
         gate = _Gate(engine)
-        feed = _KafkaFeed(engine, stream, clock, producer, address.topic, gate)
+        feed = _KafkaFeed(engine, stream, clock, records, producer, address.topic, gate)
         # the first messages make the topic where the broker lets them
         feed.produce(_AHEAD)
         letters = FileDeadLetters(engine.path / "dead-letters.jsonl")
@@ -67,14 +106,18 @@ def open_feed(via: str, engine: Engine, stream: Stream, clock: EventClock) -> It
 
 
 class _MemoryFeed:
-    def __init__(self, engine: Engine, stream: Stream, clock: EventClock) -> None:
+    def __init__(self, engine: Engine, stream: Stream, clock: EventClock, records: FirstRecords) -> None:
         self._engine = engine
         self._stream = stream
         self._clock = clock
+        self._records = records
 
     def learn(self, start: int, end: int) -> None:
         self._clock.advance(int(self._stream.time_ms[end - 1]))
-        self._engine.ingest(self._stream.events(start, end))
+        values: list[Event | Item] = []
+        for position, event in enumerate(self._stream.events(start, end), start):
+            values += [*self._records.at(position), event]
+        self._engine.ingest(values)
 
 
 class _Gate:
@@ -121,11 +164,19 @@ class _KafkaFeed:
     """Produces a little ahead, and applies what comes back in the order of the stream, across partitions."""
 
     def __init__(
-        self, engine: Engine, stream: Stream, clock: EventClock, producer: KafkaProducer, topic: str, gate: _Gate
+        self,
+        engine: Engine,
+        stream: Stream,
+        clock: EventClock,
+        records: FirstRecords,
+        producer: KafkaProducer,
+        topic: str,
+        gate: _Gate,
     ) -> None:
         self._engine = engine
         self._stream = stream
         self._clock = clock
+        self._records = records
         self._producer = producer
         self._topic = topic
         self._gate = gate
@@ -136,9 +187,12 @@ class _KafkaFeed:
     def learn(self, start: int, end: int) -> None:
         if self._produced < min(end + 1, len(self._stream)):
             self.produce(end + _AHEAD)
-        records = [self._take(event) for event in self._stream.events(start, end)]
+        values: list[Record] = []
+        for position, event in enumerate(self._stream.events(start, end), start):
+            values += [Record(record, "", 0) for record in self._records.at(position)]
+            values.append(self._take(event))
         self._clock.advance(int(self._stream.time_ms[end - 1]))
-        self._engine.apply(records)
+        self._engine.apply(values)
 
     def produce(self, end: int) -> None:
         """Write the events up to ``end`` to the topic, keyed by user."""

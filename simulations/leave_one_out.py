@@ -24,7 +24,7 @@ _BLOCK = 8 << 20
 
 
 class Split(NamedTuple):
-    """Events by user in their order, with items numbered 0 .. ``items`` - 1.
+    """Events by user in their order, with items numbered 0 .. ``items`` - 1; ``codes`` (items) are the stream's.
 
     ``train_stops`` (users) are the rows where training ends; the validation event of a user is there, the test event
     one further. ``order`` (events) is the place of each row in the stream.
@@ -33,6 +33,7 @@ class Split(NamedTuple):
     log: UserLog
     items: int
     order: Int64s
+    codes: Int64s
 
     @property
     def train_stops(self) -> Int64s:
@@ -84,9 +85,9 @@ def split(stream: Stream) -> Split:
         kept = kept[enough]
         if not len(kept):
             raise ValueError(f"{stream.name}: no user has {_CORE} events with items that have {_CORE} events")
-    _, rows = np.unique(stream.items[kept], return_inverse=True)
+    codes, rows = np.unique(stream.items[kept], return_inverse=True)
     log = UserLog.of(stream.users[kept].astype(np.int64), rows.astype(np.int64), stream.time_ms[kept], kept)
-    return Split(log, int(rows.max()) + 1, log.seqs)
+    return Split(log, len(codes), log.seqs, codes.astype(np.int64))
 
 
 def rank_events(model: SequenceModel, log: UserLog, events: Int64s, length: int, *, query_time: bool = False) -> Ranks:

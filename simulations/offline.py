@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 import torch
 
+from ..connectors.catalogue import Catalogue
 from ..engine.config import Config, TrainingConfig
-from ..engine.model import SequenceModel, create_model
+from ..engine.model import Features, SequenceModel, create_model, item_features
 from ..engine.training import Learner, Sampler, batches, cosine, pack
 from .baselines import BASELINES
-from .datasets import Stream
+from .datasets import Stream, catalogue_facts
 from .leave_one_out import Ranks, Split, figures, rank_events, rank_scores, split
 
-__all__ = ["COUNTING", "evaluate", "evaluate_counting"]
+__all__ = ["COUNTING", "evaluate", "evaluate_counting", "reads_attributes"]
 
 COUNTING = ("popularity", "item-knn")
 
@@ -55,10 +56,16 @@ class _Best:
             self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
+def reads_attributes(model: str, buckets: int) -> bool:
+    """Return whether the model of this name reads what a catalogue says of items, with so many buckets for it."""
+    return model == "streaming" and buckets > 0
+
+
 def evaluate(
     stream: Stream,
     *,
     config: Config,
+    catalogue: Catalogue | None = None,
     max_len: int = 200,
     epochs: int = 100,
     minutes: float | None = None,
@@ -75,6 +82,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Train ``config.model`` on a stream and test it by protocol loo; the keys are those of the command line's JSON.
 
+    A model that reads attributes takes them from ``catalogue``, for all items from the start; others ignore it.
     The learning rate rises and falls once over ``epochs``, or over ``minutes`` if these end first (then the result
     depends on the speed of the machine). ``permute_ties`` learns events of one user at one time in new orders; the
     test keeps the order of the file, from which some models learn more than from its times. ``seen_weight`` is the
@@ -87,7 +95,11 @@ def evaluate(
     data = split(stream)
     if not stream.clock:
         config = _without_time(config)
-    model = create_model(config.model, data.items, generator=torch.Generator().manual_seed(seed)).to(device)
+    if not reads_attributes(config.model.name, config.model.attributes):
+        catalogue = None
+    features, described = _features(stream, data, catalogue, config.model.attributes)
+    generator = torch.Generator().manual_seed(seed)
+    model = create_model(config.model, data.items, features=features, generator=generator).to(device)
     settings = _Settings(
         training=config.training,
         max_len=max_len,
@@ -113,6 +125,7 @@ def evaluate(
         "users": len(data.log.starts) - 1,
         "items": data.items,
         "events": len(data.log),
+        **catalogue_facts(catalogue, described, data.items),
         "test": figures(test.plain),
         "test_masked": figures(test.masked),
     }
@@ -133,8 +146,18 @@ def evaluate(
         "history": history,
         "settings": {"max_len": max_len, "epochs": epochs, "minutes": minutes, "patience": patience}
         | {"permute_ties": permute_ties, "seen_weight": seen_weight}
+        | {"catalogue": None if catalogue is None else catalogue.name}
         | {"model": msgspec.to_builtins(config.model), "training": msgspec.to_builtins(config.training)},
     }
+
+
+def _features(stream: Stream, data: Split, catalogue: Catalogue | None, buckets: int) -> tuple[Features | None, int]:
+    """Return the features of the items of ``data``, and how many of them have a record."""
+    if catalogue is None:
+        return None, 0
+    by_item = catalogue.by_item()
+    records = [by_item.get(stream.item_ids[code]) for code in data.codes.tolist()]
+    return item_features(records, buckets), sum(record is not None for record in records)
 
 
 def evaluate_counting(stream: Stream, name: str, *, seed: int = 0) -> dict[str, Any]:

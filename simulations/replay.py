@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..connectors.catalogue import Catalogue
 from ..engine.clock import EventClock
 from ..engine.config import Config
 from ..engine.engine import Engine
@@ -25,8 +26,8 @@ from ..engine.errors import InputError
 from ..engine.results import Alarm
 from .baselines import chosen
 from .contest import Contest
-from .datasets import Stream
-from .feeds import Feed, open_feed
+from .datasets import Stream, catalogue_facts
+from .feeds import Feed, FirstRecords, open_feed
 from .usage import Usage
 
 __all__ = ["PROTOCOL", "Progress", "replay"]
@@ -42,6 +43,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 def replay(
     stream: Stream,
     *,
+    catalogue: Catalogue | None = None,
     config: Config | None = None,
     data_dir: str | Path | None = None,
     warm: float = 0.2,
@@ -60,6 +62,7 @@ def replay(
 ) -> dict[str, Any]:
     """Replay ``stream`` and return the JSON of ``recurra replay``.
 
+    The record of an item in ``catalogue`` reaches the engine together with the item's first event.
     The first ``warm`` share is learnt only; then every event is learnt and every ``every``-th is ranked before.
     ``repeats`` keeps the user's own items candidates. ``train`` is ``auto`` (when a live engine would) or ``off`` (one
     version at the end of the warm part, which then stays). ``strategy``
@@ -79,13 +82,19 @@ def replay(
     first = int(len(stream) * warm)
     contest = Contest(stream, chosen(baselines), np.arange(first, len(stream), every), repeats=repeats)
     clock = EventClock(int(stream.time_ms[0]))
+    records = FirstRecords(stream, {} if catalogue is None else catalogue.by_item())
     with Usage() as usage, _folder(data_dir) as folder, Engine(folder, settings, clock=clock) as engine:
-        with open_feed(via, engine, stream, clock) as feed:
-            run = _Run(stream, engine, clock, contest, feed, usage, settings)
+        with open_feed(via, engine, stream, clock, records) as feed:
+            run = _Run(stream, engine, clock, contest, feed, records, usage, settings)
             learning = train == "auto"
             run.warm_up(_due(stream, first, label_delay_ms), learning=learning)
             run.go(first, every, pace, label_delay_ms, learning=learning, progress=progress)
-        result = {**_facts(stream, seed), **contest.result(), **run.result()}
+        result = {
+            **_facts(stream, seed),
+            **catalogue_facts(catalogue, len(records), records.items),
+            **contest.result(),
+            **run.result(),
+        }
     result["timeline"]["mix_weights"] = run.mix_weights
     result["settings"] = {
         "warm": warm,
@@ -98,6 +107,7 @@ def replay(
         "strategy": settings.training.strategy,
         "query_time": settings.model.query_time,
         "baselines": baselines,
+        "catalogue": None if catalogue is None else catalogue.name,
         "threads": threads,
         "config": msgspec.json.decode(msgspec.json.encode(settings)),
     }
@@ -150,6 +160,7 @@ class _Run:
         clock: EventClock,
         contest: Contest,
         feed: Feed,
+        records: FirstRecords,
         usage: Usage,
         config: Config,
     ) -> None:
@@ -158,6 +169,7 @@ class _Run:
         self._clock = clock
         self._contest = contest
         self._feed = feed
+        self._records = records
         self._usage = usage
         self._config = config
         self.train_s = 0.0
@@ -246,7 +258,12 @@ class _Run:
         """Learn what is missing of the first ``end`` events."""
         stream = self._stream
         while self._learnt < end:
-            start, self._learnt = self._learnt, min(end, self._learnt + _BATCH)
+            start = self._learnt
+            self._learnt = min(end, start + _BATCH, self._records.next_after(start) or end)
+            if self._records.at(start):
+                # the lesson of this event is then this ranking, whether it is judged or not. Of all items without an
+                # event the engine would know the one that comes: the mixture would learn that such items do
+                self._engine.scores(stream.user_ids[stream.users[start]], int(stream.time_ms[start]))
             self._feed.learn(start, self._learnt)
             for position in range(start, self._learnt):
                 self._contest.learn(position, self._engine.item_row(stream.item_ids[stream.items[position]]))

@@ -4,6 +4,7 @@ import torch
 
 from ..config import ModelConfig
 from ..errors import ConfigError
+from .attributes import Features
 from .base import SequenceModel
 from .gru4rec import GRU4RecModel
 from .paper import PaperModel
@@ -26,12 +27,17 @@ _WHY_NOT_SERVED = {
 }
 
 
-def create_model(config: ModelConfig, items: int, *, generator: torch.Generator | None = None) -> SequenceModel:
+def create_model(
+    config: ModelConfig, items: int, *, features: Features | None = None, generator: torch.Generator | None = None
+) -> SequenceModel:
     """Create the model that ``config.name`` says, over a vocabulary of ``items`` items.
 
-    ``generator`` draws the initial values; None means a generator with seed 0.
+    ``features`` of the items are for the streaming model, the others read ids alone. ``generator`` draws the initial
+    values; None means a generator with seed 0.
     """
     model = MODELS[config.name]
+    if model is StreamingModel:
+        return StreamingModel(config, items, features=features, generator=generator)
     return model(config, items, generator=generator)  # type: ignore[call-arg]  # the base takes none
 
 

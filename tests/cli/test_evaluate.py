@@ -97,6 +97,7 @@ def test_period_by_period(tmp_path: Path, run: Run) -> None:
     assert "without the bonus" in shown.out.splitlines()[-1]
     assert "--periods expects numbers" in run.refused(*arguments, "--periods", "first")
     assert "--model streaming" in run.refused(*arguments, "--model", "sasrec")
+    assert "--catalogue is for --protocol loo" in run.refused(*arguments, "--catalogue", "items.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from recurra.connectors.catalogue import read_items
 from recurra.connectors.dead_letter import FileDeadLetters, read_dead_letters
 from recurra.engine.errors import InputError
-from recurra.engine.events import Item
+from recurra.engine.events import FieldNames, Item
 
 HEADER = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
 
@@ -59,6 +59,23 @@ def test_lines_that_are_no_records_are_kept(tmp_path: Path) -> None:
     assert [item.item for item in found.items] == ["1", "4"]
     assert found.refused == 3
     assert [letter["position"] for letter in read_dead_letters(tmp_path / "letters")] == [3, 4, 5]
+
+
+def test_the_id_may_have_a_name_of_its_own_and_headers_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "products.csv"
+    path.write_text('"sku","item","title"\nA7,1,"Tea, black"\n')
+    assert read_items(path, fields=FieldNames(item="sku")).items == [Item("A7", "Tea, black", (), True, {"item": "1"})]
+
+
+def test_what_no_store_could_keep_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "movies.csv"
+    path.write_text(f"movieId,title,genres\n{'x' * 600},a,b\n1,a,b\n1,newer,b\n")
+    found = read_items(path)
+    assert found.refused == 1
+    assert "1 lines are no records and were left out; the first is line 2: field 'item' has 600 bytes" in caplog.text
+    # of two records of an item the last one counts
+    assert found.by_item() == {"1": Item("1", "newer", ("b",))}
+    assert found.name == "movies.csv"
 
 
 def test_what_is_no_catalogue(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from recurra.engine.errors import InputError
-from recurra.engine.events import Event
-from recurra.simulations.datasets import Stream, load
+from recurra.engine.events import Event, Item
+from recurra.simulations.datasets import Stream, load, load_catalogue
 
 _INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 
@@ -84,6 +84,38 @@ def test_a_directory_stands_for_the_one_file_of_events_in_it(tmp_path: Path) -> 
     _write(two / "b.csv", "x")
     with pytest.raises(InputError, match="give one"):
         load(two)
+
+
+@pytest.mark.parametrize(
+    ("events", "others", "taken"),
+    [
+        ("a.inter", ["a.item", "b.item", "items.jsonl"], "a.item"),
+        ("a.inter", ["b.item", "movies.csv", "items.jsonl"], "items.jsonl"),
+        ("ratings.csv", ["movies.csv", "movies.dat", "items.jsonl"], "movies.csv"),
+        ("ratings.dat", ["movies.csv", "movies.dat"], "movies.dat"),
+        ("ratings.dat", ["movies.csv"], "movies.csv"),
+        ("plays.csv", ["plays.item", "movies.dat"], None),
+        ("plays.csv", ["items.jsonl"], "items.jsonl"),
+        ("plays.parquet", ["items.jsonl"], "items.jsonl"),
+        ("plays.jsonl", ["items.jsonl"], "items.jsonl"),
+        # the events themselves
+        ("items.jsonl", [], None),
+        ("period_0.txt", ["items.jsonl"], "items.jsonl"),
+    ],
+)
+def test_the_catalogue_is_the_file_beside_the_events(
+    tmp_path: Path, events: str, others: list[str], taken: str | None
+) -> None:
+    for name in (events, *others):
+        _write(tmp_path / name, '{"item": "x", "title": "of ' + name + '"}\n')
+    for path in (tmp_path / events, tmp_path):
+        found = load_catalogue(path)
+        assert (None if found is None else found.name) == taken
+        assert found is None or found.items == [Item("x", f"of {taken}")]
+    named = load_catalogue(tmp_path / events, tmp_path / events)
+    assert named is not None
+    assert named.name == events
+    assert load_catalogue(None) is None
 
 
 def _directory(path: Path) -> Path:

@@ -2,12 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import one_of
-from .output import Json, Quiet, duration, progress, say, table, write_json
+from .options import CatalogueFile, one_of, read_catalogue
+from .output import Json, Quiet, duration, progress, say, say_catalogue, table, write_json
+
+if TYPE_CHECKING:
+    from recurra import Config
+    from recurra.connectors.catalogue import Catalogue
 
 __all__ = ["add_to"]
 
@@ -24,6 +28,7 @@ def evaluate(
     model: Annotated[
         str, typer.Option(metavar="NAME", help="streaming, paper, sasrec, gru4rec, popularity or item-knn.")
     ] = "streaming",
+    catalogue: CatalogueFile = None,
     protocol: Annotated[str, typer.Option(metavar="NAME", help="loo: leave one out. ader: period by period.")] = "loo",
     strategy: Annotated[
         str | None,
@@ -80,10 +85,13 @@ def evaluate(
     if protocol == "ader":
         if model != "streaming":
             raise InputError(f"--protocol ader is for --model streaming, the one that goes on, got {model}")
+        if catalogue not in (None, "none"):
+            raise InputError("--protocol ader reads ids alone; --catalogue is for --protocol loo")
         _ader(path, strategy, periods, exemplars, seed, config, checkpoint, report, json, quiet=quiet)
         return
     settings = recurra.load_config(config)
     stream = load(path, format, fields=settings.events)
+    records = _records(path, catalogue, model, settings, json)
     if not stream.clock and time == "on" and model in ("streaming", "paper"):
         say(f"{stream.name} has an order and no times: the model is trained without them", json)
     if model in COUNTING:
@@ -98,6 +106,7 @@ def evaluate(
             with progress(f"{stream.name}, {model}", quiet=quiet) as bar:
                 result = run(
                     stream,
+                    catalogue=records,
                     config=msgspec.structs.replace(settings, model=shape),
                     max_len=max_len,
                     epochs=epochs,
@@ -117,6 +126,21 @@ def evaluate(
     write_json(result, json)
     if json != "-":
         _print(result)
+
+
+def _records(path: Path, catalogue: str | None, model: str, settings: "Config", json: str | None) -> "Catalogue | None":
+    """Return the catalogue if the model reads one; a file that is named must be readable all the same."""
+    from recurra.simulations.offline import reads_attributes
+
+    reads = reads_attributes(model, settings.model.attributes)
+    if not reads and catalogue is None:
+        return None
+    records = read_catalogue(path, catalogue, settings.events)
+    if records is not None and not reads:
+        why = "model.attributes is 0" if model == "streaming" else f"{model} reads ids alone"
+        say(f"the catalogue {records.name} is not used: {why}", json)
+        return None
+    return records
 
 
 def _ader(
@@ -183,6 +207,7 @@ def _print(result: dict[str, Any]) -> None:
         f"{result['dataset']}: {result['events']:,} events of {result['users']:,} users and {result['items']:,} items, "
         f"leave one out, seed {result['seed']}, {duration(result['seconds'])}"
     )
+    say_catalogue(result)
     if "best_epoch" in result:
         say(
             f"{result['model']}, {result['parameters']:,} parameters: best of {result['epochs']} epochs is "

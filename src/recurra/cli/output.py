@@ -1,14 +1,14 @@
 """Output of the commands: text for a person, JSON for a program, progress on a terminal."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Json", "Progress", "Quiet", "duration", "progress", "say", "size", "table", "write_json"]
+__all__ = ["Json", "Progress", "Quiet", "duration", "progress", "say", "say_catalogue", "size", "table", "write_json"]
 
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is standard output.")
@@ -22,6 +22,16 @@ Progress = Callable[[int, int, str], None]
 def say(text: str, json: str | None = None) -> None:
     """Print text for a person; on standard error if standard output is for JSON."""
     typer.echo(text, err=json == "-")
+
+
+def say_catalogue(result: Mapping[str, Any]) -> None:
+    """Print which catalogue a replay or an evaluation read, if it read one."""
+    name = result.get("settings", {}).get("catalogue")
+    if name is None:
+        return
+    without, refused = result["items_without_record"], result["records_refused"]
+    lines = f", {refused:,} lines refused" if refused else ""
+    say(f"catalogue {name}: {result['records_used']:,} records used, {without:,} items without one{lines}")
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str], json: str | None = None) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import one_of
-from .output import Json, Quiet, duration, progress, say, table, write_json
+from .options import CatalogueFile, one_of, read_catalogue
+from .output import Json, Quiet, duration, progress, say, say_catalogue, table, write_json
 
 if TYPE_CHECKING:
     from recurra import FieldNames
@@ -30,6 +30,7 @@ def replay(
         typer.Argument(metavar="PATH", help="A file of events, a directory with one, or a generated synthetic:KIND."),
     ],
     format: Annotated[str, typer.Option(metavar="NAME", help="auto, inter, dat, csv, parquet or jsonl.")] = "auto",
+    catalogue: CatalogueFile = None,
     warm: Annotated[
         float, typer.Option(metavar="SHARE", help="Share that is learnt before any event is ranked.")
     ] = 0.2,
@@ -61,15 +62,19 @@ def replay(
     """Replay a data set as a stream: every event is ranked, then learnt (protocol preq-v1)."""
     import recurra
     from recurra.simulations.replay import replay as run_replay
+    from recurra.simulations.synthetic import kind_of
 
     from .signals import terminable
 
     one_of("--query-time", query_time, ("on", "off"))
     settings = recurra.load_config(config)
     stream = _stream(path, format, settings.events, shuffle_ties, limit, seed)
+    beside = None if kind_of(str(path)) is not None else path
+    records = read_catalogue(beside, catalogue, settings.events)
     with terminable(), progress(stream.name, quiet=quiet) as bar:
         result = run_replay(
             stream,
+            catalogue=records,
             config=settings,
             data_dir=data,
             warm=warm,
@@ -123,6 +128,7 @@ def _print_result(result: dict[str, Any]) -> None:
         f"{result['evaluated']:,} ranked ({result['protocol']}) in {duration(result['seconds'])}, "
         f"peak memory {result['peak_rss_mb']:,.0f} MB"
     )
+    say_catalogue(result)
     rows = [("recurra", *_figures(result["recurra"]))]
     rows += [(f"  {name} alone", *_figures(figures)) for name, figures in result["components"].items()]
     for name, figures in result["baselines"].items():
