@@ -15,7 +15,8 @@ from .failpoints import failpoint
 from .fast import BLOCK
 from .metrics import Metrics
 from .monitoring.judge import Beside, Judged, QualityMonitor
-from .query import Queries, Ranked
+from .query import Queries
+from .ranked import Ranked
 from .results import IngestReport, Record
 from .serving.caches import Caches
 from .store import APPLIED, DUPLICATE, LATE, TOO_LATE, Applied, Batch, Store

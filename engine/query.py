@@ -17,13 +17,14 @@ from .fast import Context, Few, activation, spread
 from .filters import Masks, Selection
 from .metrics import Metrics
 from .mix import Situation
+from .ranked import Ranked
 from .results import HistoryEntry, MixWeights, Recommendation, Scores
 from .retrieval import top
 from .serving.caches import ACTIVATION, ERROR_MEMORY, SLOW, Caches, ContextEntries, last_entries
 from .serving.version import ServedVersion
 from .store import History, Reader
 
-__all__ = ["MAX_K", "Queries", "Ranked"]
+__all__ = ["MAX_K", "Queries"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,23 +57,6 @@ class _Found(NamedTuple):
     serving: ServedVersion
     vector: npt.NDArray[np.float32]
     rows: Int32s
-
-
-class Ranked(NamedTuple):
-    """Candidate rows with their scores by every part [parts, candidates], in the mixture's order, and by the mixture.
-
-    ``silent`` are the parts that had no say at all: the model, say, while there is none.
-    """
-
-    rows: Int32s
-    mix: npt.NDArray[np.float64]
-    scores: npt.NDArray[np.float32]
-    silent: frozenset[str]
-    # the parts that know a few items only: rows, some of them several times, and what each adds to its item's score
-    few: dict[str, tuple[Int32s, npt.NDArray[np.float32]]]
-    situation: Situation
-    version: int
-    source: str
 
 
 class Queries:
@@ -116,7 +100,7 @@ class Queries:
             version=ranked.version,
             source=ranked.source,
             titles=[self._title(row) for row in rows.tolist()],
-            explain=_explained(self._caches.mix.names, ranked, best) if explain else None,
+            explain=ranked.explained(self._caches.mix.names, best) if explain else None,
             weights=self._weights(ranked.situation) if explain else None,
             notes=[] if selection is None else selection.notes,
         )
@@ -405,15 +389,3 @@ def _check(name: object, what: str, k: object) -> None:
     check_id(name, what)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
         raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
-
-
-def _explained(names: Sequence[str], ranked: Ranked, best: npt.NDArray[np.int64]) -> list[dict[str, float | None]]:
-    columns = {
-        name: scores.tolist()
-        for name, scores in zip(names, ranked.scores[:, best], strict=True)
-        if name not in ranked.silent
-    }
-    return [
-        {name: None if column[i] != column[i] else column[i] for name, column in columns.items()}
-        for i in range(best.size)
-    ]

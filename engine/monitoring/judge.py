@@ -8,7 +8,8 @@ import numpy as np
 from ..config import Config
 from ..events import Event
 from ..metrics import Metrics
-from ..query import Queries, Ranked
+from ..query import Queries
+from ..ranked import Ranked
 from ..ranking import DEPTH, ndcg, rank
 from ..serving.caches import SLOW, Caches
 from ..serving.shadow import Shadow
