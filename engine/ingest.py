@@ -140,7 +140,7 @@ class Ingest:
         # 1. decode and check
         batch, events = self._decode(records, start, stop, now_ms, refused, report)
         failpoint("engine.decoded")
-        lessons = {place: self._lesson(event) for place, event in enumerate(events) if caches.lessons.chosen(event)}
+        lessons = {place: self._before(event) for place, event in enumerate(events) if caches.lessons.chosen(event)}
         contexts = caches.contexts_before([self._store.users.row(user) for user in batch.users])
         known = caches.mix_state()
         judged: dict[int, Judged] = {}
@@ -218,7 +218,7 @@ class Ingest:
                 found[0],
             )
 
-    def _lesson(self, event: Event) -> _Lesson:
+    def _before(self, event: Event) -> _Lesson:
         """Read what ranking for an event takes, with everything applied that is of its user or of items."""
         item = self._store.items.row(event.item)
         return _Lesson(self._queries.before(event), item, self._monitor.before(event, item))
