@@ -67,6 +67,9 @@ class Slab(ABC):
     def add_items(self, vectors: Float32s) -> int:
         """Add items by the vectors (items, d) that they are read by; returns the version row of the first of them."""
         first, rows = self._item_rows, self._item_rows + len(vectors)
+        if rows == first:
+            # the table is the version's own until there is something to add, and is not written to
+            return first
         if rows > self._table_rows:
             self._table_rows = max(rows, 2 * first)
             self._grow_table(first, self._table_rows)

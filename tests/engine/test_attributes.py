@@ -120,6 +120,18 @@ def test_states_folded_on_touch_equal_states_kept_by_steps(plain: dict[str, dict
         _same(_slow(engine), plain)
 
 
+def test_new_items_without_any_record_are_read_as_the_unknown_one(tmp_path: Path) -> None:
+    with _open(tmp_path) as engine:
+        # no item that the version does not know has a record, so that none adds a vector to those that are read
+        engine.ingest(EVENTS)
+        found = _slow(engine)
+        engine.ingest([Event(USERS[0], "undescribed", AT)])
+        assert engine.scores(USERS[0], AT + 1).version == 1
+        assert engine.health().status == "ok"
+    for scores in found.values():
+        assert all(np.isfinite(scores[item]) == (item in KNOWN) for item in scores)
+
+
 def test_a_changed_version_gives_what_a_cold_start_with_it_gives(tmp_path: Path) -> None:
     with _open(tmp_path) as engine:
         engine.ingest(RECORDS[:300])
