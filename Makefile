@@ -29,8 +29,8 @@ INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --cons
 demo: $(VENV)/.installed
 	$(RUN) recurra.cli demo $(DEMO)
 
-# files side by side; WORKERS=0 runs them one after another in one process, as a debugger needs
-WORKERS ?= 2
+# WORKERS=2 runs files side by side, in half the time; some tests that wait for time-outs do not bear that yet
+WORKERS ?= 0
 
 test: $(VENV)/.installed-dev
 	$(RUN) pytest -n $(WORKERS) --dist loadfile $(TESTS)

@@ -1,4 +1,4 @@
-"""What the package declares: its dependencies, its version, and a sentence where a checkout has no links."""
+"""Declarations of the package: its dependencies, its version, and a sentence where a checkout has no links."""
 
 import ast
 import importlib.metadata

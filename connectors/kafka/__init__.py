@@ -1,6 +1,6 @@
 """Kafka: one contract with two clients, the source of events, and what goes out."""
 
-from .contract import KafkaClient, KafkaConsumer, KafkaProducer, Message, Place, Polled, Topic
+from .contract import CLOSING, KafkaClient, KafkaConsumer, KafkaProducer, Message, Place, Polled, Topic
 from .options import KafkaAddress, is_kafka, kafka_client, parse_address
 from .outlets import KafkaDeadLetters, RecommendationOutlet, RequestReply
 from .service import KafkaService
@@ -8,6 +8,7 @@ from .source import KafkaSource
 from .start import SourceFacts, facts_of, source_key
 
 __all__ = [
+    "CLOSING",
     "KafkaAddress",
     "KafkaClient",
     "KafkaConsumer",

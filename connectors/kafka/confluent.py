@@ -4,14 +4,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any
 
 import confluent_kafka as ck
 from confluent_kafka import admin as ck_admin
 from confluent_kafka.admin import AdminClient
 
 from ...engine.errors import BrokerError, ConfigError
-from .contract import Looked, Message, Place, Polled, Topic
+from .contract import CLOSING, Looked, Message, Place, Polled, Topic
 
 __all__ = ["ConfluentClient"]
 
@@ -113,15 +113,21 @@ class _Consumer:
     def watermarks(self, place: Place) -> tuple[int, int]:
         # not by get_watermark_offsets: when one of its two questions has to be asked again, it takes the end of the log
         # for the beginning
-        return self._listed([place], "earliest")[place], self._listed([place], "latest")[place]
+        return self._end(place, ck.OFFSET_BEGINNING), self._end(place, ck.OFFSET_END)
+
+    def _end(self, place: Place, which: int) -> int:
+        try:
+            (found,) = self._consumer.offsets_for_times([ck.TopicPartition(*place, which)], timeout=_TIMEOUT_S)
+        except ck.KafkaException as error:
+            raise self._failed(error) from None
+        if found.error is not None:
+            raise self._failed(ck.KafkaException(found.error)) from None
+        return int(found.offset)
 
     def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        latest: Any = ck_admin.OffsetSpec  # type: ignore[attr-defined]  # it is not in the list of exports
+        wanted = {ck.TopicPartition(*place): latest.latest() for place in places}
         # not over the consumer's connection: there the answer waits behind the fetch that is under way
-        return self._listed(places, "latest")
-
-    def _listed(self, places: Iterable[Place], end: Literal["earliest", "latest"]) -> dict[Place, int]:
-        spec: Any = ck_admin.OffsetSpec  # type: ignore[attr-defined]  # it is not in the list of exports
-        wanted = {ck.TopicPartition(*place): getattr(spec, end)() for place in places}
         answers = self._admin.list_offsets(
             wanted, request_timeout=_TIMEOUT_S, isolation_level=ck.IsolationLevel.READ_COMMITTED
         )
@@ -198,7 +204,7 @@ class _Consumer:
 
     def close(self) -> None:
         # it waits for the last report, and does not return while a broker is frozen
-        closing = threading.Thread(target=self._consumer.close, name="recurra-kafka-close", daemon=True)
+        closing = threading.Thread(target=self._consumer.close, name=CLOSING, daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
 

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["KafkaClient", "KafkaConsumer", "KafkaProducer", "Looked", "Message", "Place", "Polled", "Topic"]
+__all__ = ["CLOSING", "KafkaClient", "KafkaConsumer", "KafkaProducer", "Looked", "Message", "Place", "Polled", "Topic"]
 
+# name of the thread in which a client is closed that does not return at once
+CLOSING = "recurra-kafka-close"
 # a topic's name and one of its partitions
 Place = tuple[str, int]
 

@@ -1,4 +1,4 @@
-"""Who may read what the engine writes: histories, versions, dead letters, the configuration with its passwords."""
+"""Permissions of what the engine writes: histories, versions, dead letters, the configuration with its passwords."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What stands between a source and the engine when things go wrong, with an engine that fails on purpose."""
+"""The path between a source and the engine when things go wrong, with an engine that fails on purpose."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What the engine's verbs answer, and what they refuse."""
+"""Answers and refusals of the engine's verbs."""
 
 from collections.abc import Callable
 from pathlib import Path

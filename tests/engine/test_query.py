@@ -1,4 +1,4 @@
-"""What queries take into account before anything is ranked."""
+"""The beginning of a query: what is taken into account before anything is ranked."""
 
 import itertools
 import threading

@@ -1,4 +1,4 @@
-"""What both clients must cope with: access rules, compression, a group that was read with before."""
+"""Difficulties for both clients: access rules, compression, a group that was read with before."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Where reading starts: at the offsets of the store, checked against what the broker still has."""
+"""The start of reading: at the offsets of the store, checked against what the broker still has."""
 
 import time
 from pathlib import Path

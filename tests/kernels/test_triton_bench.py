@@ -1,4 +1,4 @@
-"""What the GPU benchmark does between its clocks, in small and interpreted where there is no GPU."""
+"""The GPU benchmark between its clocks, in small, and interpreted where there is no GPU."""
 
 from collections.abc import Callable
 from typing import Any

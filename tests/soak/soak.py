@@ -325,6 +325,7 @@ def figures(
         "longest_to_ready_s": round(longest_s, 1),
         "most_lag": max((each["lag"] for each in meter.samples), default=None),
         "per_minute": slopes,
+        "samples": meter.samples[:: max(1, len(meter.samples) // 60)],
         "at_the_end": last,
         "problems": health["problems"],
     }
@@ -338,8 +339,9 @@ def broken(result: dict[str, Any]) -> list[str]:
         if slopes["rss_mb"] >= MOST_MB_PER_MINUTE:
             found.append(f"memory grows by {slopes['rss_mb']:.2f} MB a minute")
         found += [f"{name} grow" for name in ("threads", "descriptors") if slopes[name] > 0.1]
-    if result["problems"]:
-        found.append(f"health at the end: {result['problems']}")
+    # a training program that was killed last is a problem until the next training
+    if problems := {part: problem for part, problem in result["problems"].items() if part != "training"}:
+        found.append(f"health at the end: {problems}")
     return found
 
 

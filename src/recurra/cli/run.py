@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -57,9 +59,14 @@ def run(
     if listener is not None:
         listener.start()
     stopped = stop_signal()
+    from recurra.connectors.kafka import CLOSING
     from recurra.connectors.service import run_service
 
     run_service(data, settings, source=source, api=listener, stopped=stopped, say=_log)
+    # a client that still waits for its broker would crash while the interpreter is taken down; all else is closed
+    if any(thread.name == CLOSING for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def init(

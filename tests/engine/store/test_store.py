@@ -1,4 +1,4 @@
-"""What callers of the store see, apart from the laws."""
+"""The store as its callers see it, apart from the laws."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What reading attributes is worth on real data: the figures are in docs/how-to/attributes.md."""
+"""The worth of attributes on real data: the figures are in docs/how-to/attributes.md."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the benchmark of queries says of the processor's time."""
+"""The benchmark of queries: its report of the processor's time."""
 
 import faiss
 import pytest
