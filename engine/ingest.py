@@ -95,8 +95,9 @@ class Ingest:
         """Cut where a lesson needs what came before it to be applied, before forget requests, at the bounds of a batch.
 
         The mixture learns from an event with everything before it applied, so that how the records came in makes no
-        difference: a lesson begins a batch if something before it in the batch is of its user, brings an item or
-        changes one, or belongs to another block of the error memory. No batch goes beyond a block of lessons.
+        difference: a lesson begins a batch if something before it in the batch is of its user, brings an item, or
+        belongs to another block of the error memory; every event does after a catalogue record. No batch goes beyond a
+        block of lessons.
         """
         lessons, start = self._caches.lessons, 0
         while start < len(records):
@@ -110,10 +111,12 @@ class Ingest:
         items, lessons = self._store.items, self._caches.lessons
         block_end = seq + BLOCK - seq % BLOCK
         users: set[str] = set()
-        fresh = False
+        fresh = described = False
         for i in range(start, stop):
             value = records[i].value
             if isinstance(value, Event):
+                if described:
+                    return i
                 if i > start and lessons.chosen(value) and (fresh or value.user in users or seq >= block_end):
                     return i
                 seq += 1
@@ -122,7 +125,7 @@ class Ingest:
             elif isinstance(value, Forget) and i > start:
                 return i
             elif value is not None:
-                fresh = True
+                described = True
         return stop
 
     def _micro_batch(
@@ -149,7 +152,8 @@ class Ingest:
             with self._metrics.commit_seconds.time(), self._store.plan(batch, now_ms) as plan:
                 # 3. learn
                 planned = plan.applied
-                caches.learn(planned, contexts, lessons, partial(self._teach, planned, lessons, judged))
+                described = {row: item for row, (_, item) in zip(planned.catalogue, batch.catalogue, strict=True)}
+                caches.learn(planned, contexts, lessons, partial(self._teach, planned, lessons, judged), described)
                 changed = self._end_block(planned) or judged
                 # 4. commit
                 applied = plan.commit(caches.mix_state() if changed else None)

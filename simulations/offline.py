@@ -13,7 +13,8 @@ import torch
 
 from ..connectors.catalogue import Catalogue
 from ..engine.config import Config, TrainingConfig
-from ..engine.model import Features, SequenceModel, create_model, item_features
+from ..engine.events import Features, item_features
+from ..engine.model import SequenceModel, create_model
 from ..engine.training import Learner, Sampler, batches, cosine, pack
 from .baselines import BASELINES
 from .datasets import Stream, catalogue_facts

@@ -76,6 +76,9 @@ class FastConfig(Section, frozen=True):
     contexts: int = 65_536
     # last events before which the user's vector is kept, to be searched by; 0 keeps none
     error_events: int = 4_096
+    # buckets that categories, words of titles and other attributes of items are hashed into, to find items like a
+    # user's last ones; 0 counts items alone
+    attributes: int = 65_536
     # a snapshot of the memories is written after so many events; a start reads the log after it
     snapshot_events: int = 200_000
 

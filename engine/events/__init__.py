@@ -2,6 +2,7 @@
 
 from .checks import FIRST_LIKELY_S, LAST_LIKELY_S, check_id, check_inputs, input_problem, rfc_3339_ms
 from .decoder import Decoder
+from .features import Features, feature_buckets, item_features
 from .types import MAX_ID_BYTES, MAX_MESSAGE_BYTES, MAX_TIME_MS, TIME_UNITS, Event, FieldNames, Forget, Item
 
 __all__ = [
@@ -13,11 +14,14 @@ __all__ = [
     "TIME_UNITS",
     "Decoder",
     "Event",
+    "Features",
     "FieldNames",
     "Forget",
     "Item",
     "check_id",
     "check_inputs",
+    "feature_buckets",
     "input_problem",
+    "item_features",
     "rfc_3339_ms",
 ]

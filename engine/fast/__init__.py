@@ -2,8 +2,8 @@
 
 from .activation import activation
 from .error_memory import BLOCK, ErrorMemory
-from .kernels import Few
 from .memory import Context, FastMemory, LoadContext
 from .sparse import spread
+from .tables import Few
 
 __all__ = ["BLOCK", "Context", "ErrorMemory", "FastMemory", "Few", "LoadContext", "activation", "spread"]

@@ -1,34 +1,27 @@
 """Compiled entry points of the fast memory: learn events, accumulate a context, find candidates and score them."""
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 from ...kernels.arrays import Float32s, Int32s
 from ...kernels.jit import jit
+from . import attributes, neighbours, popularity, transitions
 from . import contexts as ring
-from . import neighbours, popularity, transitions
+from .candidates import AFTER, TOGETHER, candidates
 from .contexts import Contexts
 from .neighbours import Neighbours
-from .popularity import Popularity
 from .sparse import spread
+from .tables import Few, Memory, Scratch
 from .transitions import Followers
 
 __all__ = [
     "REACH",
     "SMOOTHING",
-    "Few",
-    "Memory",
-    "Scratch",
     "accumulate",
     "assemble",
-    "candidates",
     "learn",
     "score",
 ]
-
-Marks = npt.NDArray[np.int8]
 
 # events of the user whose rows score an item, and how many of them the narrower parts look at
 REACH = 20
@@ -40,52 +33,6 @@ _AFTER_DECAYS = np.array([0.8, 0.8, 0.4])
 _DISTANCE = 10
 # added to an item's count below a root: pulls the scores of rare items down, and the say of rare items in the context
 SMOOTHING = 20.0
-# the parts that tables give: columns of the unordered pairs, then of the ordered ones
-_TOGETHER, _AFTER = 4, 3
-# share of the candidates that a part other than the first of its table brings
-_MINOR = 4
-_EXCLUDED, _CHOSEN = 1, 2
-
-
-class Memory(NamedTuple):
-    """What events are folded into: item counts, and pairs of items: unordered, ordered, direct successors."""
-
-    popular: Popularity
-    together: Neighbours
-    after: Neighbours
-    direct: Neighbours
-
-
-class Few(NamedTuple):
-    """Parts that know a few items only: what their keys add to the scores of items, and the place of each part.
-
-    keys    int32 [keys]    item rows, some of them several times
-    values  float32 [keys]  what each adds to its item's score
-    stops   int64 [parts]   end of each part's keys
-    places  int64 [parts]   row of each part among all parts
-    """
-
-    keys: Int32s
-    values: Float32s
-    stops: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int64]
-
-
-class Scratch(NamedTuple):
-    """Working memory of queries.
-
-    together  float32 [items, 4]                 scores by unordered pairs, of the context that was accumulated last
-    after     float32 [items, 4]                 scores by ordered pairs
-    touched   int32 [2, REACH * neighbours]      items that have scores
-    counts    int64 [2]                          how many
-    marks     int8 [items]                       zero between calls
-    """
-
-    together: Float32s
-    after: Float32s
-    touched: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int64]
-    marks: Marks
 
 
 @jit
@@ -108,7 +55,7 @@ def learn(
     for k in range(start, stop):
         if not (neighbours.headroom(together, 2 * size) and neighbours.headroom(after, _DISTANCE)):
             return k
-        if not neighbours.headroom(direct, 1):
+        if not (neighbours.headroom(direct, 1) and neighbours.headroom(memory.attributes.listed, attributes.MOST)):
             return k
         slot, item, clock = slots[k], items[k], now + k
         neighbours.rescale(together, clock)
@@ -126,6 +73,7 @@ def learn(
         if at > 0:
             transitions.add(direct, contexts.items[slot, at - 1], item)
         popularity.bump(memory.popular, item, clock)
+        attributes.learn(memory.attributes, item, clock)
         ring.insert(contexts, slot, at, item, times[k])
     return stop
 
@@ -161,7 +109,7 @@ def _spread(
 
 @jit
 def accumulate(memory: Memory, recent: Int32s, now: int, scratch: Scratch) -> Followers:
-    """Score what the pairs of the last items lead to; replaces the scores of the context before.
+    """Score what the pairs of the last items lead to, and weigh their attributes; replaces the context before.
 
     Returns what followed the last of them directly.
     """
@@ -171,6 +119,9 @@ def accumulate(memory: Memory, recent: Int32s, now: int, scratch: Scratch) -> Fo
     for k in range(scratch.counts[1]):
         for column in range(4):
             scratch.after[scratch.touched[1, k], column] = 0.0
+    for k in range(scratch.counts[2]):
+        scratch.weights[:, scratch.weighed[k]] = 0.0
+    scratch.counts[2] = attributes.profile(memory.attributes, recent[-REACH:], now, scratch.weights, scratch.weighed)
     scratch.counts[0] = _spread(
         memory, memory.together, _TOGETHER_DECAYS, recent, now, scratch.together, scratch.touched[0]
     )
@@ -181,129 +132,6 @@ def accumulate(memory: Memory, recent: Int32s, now: int, scratch: Scratch) -> Fo
         for column in range(3):
             scratch.together[item, column] /= root
     return transitions.followers(memory.direct, memory.popular, recent[-1] if recent.size else -1, now)
-
-
-@jit
-def _allowed(scores: Float32s, touched: Int32s, marks: Marks, columns: int) -> tuple[Int32s, Float32s]:
-    # the touched items that are not excluded, and in the first places of each column [columns, touched] their scores
-    items, values = np.empty(touched.size, np.int32), np.empty((columns, touched.size), np.float32)
-    count = 0
-    for k in range(touched.size):
-        item = np.uint32(touched[k])
-        items[count] = item
-        for column in range(columns):
-            values[column, count] = scores[item, column]
-        count += int(marks[item] != _EXCLUDED)
-    return items[:count], values
-
-
-@jit
-def _at_least(bits: Int32s, level: np.int32) -> int:
-    # in 32 bits, so that it becomes one vector instruction for many values
-    count = np.int32(0)
-    for k in range(bits.size):
-        count = np.int32(count + np.int32(bits[k] >= level))
-    return int(count)
-
-
-@jit
-def _threshold(bits: Int32s, wanted: int) -> np.int32:
-    # what the wanted largest values reach and no others do, else the wanted-th largest; 0 if fewer are positive. The
-    # bits of floats that are not negative order as they do
-    level = np.int32(0)
-    for bit in range(30, -1, -1):
-        higher = np.int32(level | (1 << bit))
-        count = _at_least(bits, higher)
-        if count >= wanted:
-            level = higher
-        if count == wanted:
-            break
-    return level
-
-
-@jit
-def _choose(items: Int32s, values: Float32s, wanted: int, marks: Marks, chosen: Int32s, count: int) -> int:
-    # append the best items that were not chosen before; equal scores in the order in which they were touched
-    bits = values.view(np.int32)
-    level = _threshold(bits, wanted)
-    ties = wanted - _at_least(bits, np.int32(level + 1))
-    for k in range(items.size):
-        if bits[k] < level or bits[k] == 0:
-            continue
-        if bits[k] == level:
-            ties -= 1
-            if ties < 0:
-                continue
-        if marks[items[k]] != _CHOSEN:
-            marks[items[k]] = _CHOSEN
-            chosen[count] = items[k]
-            count += 1
-    return count
-
-
-@jit
-def _choose_leaders(popular: Popularity, level: int, wanted: int, marks: Marks, chosen: Int32s, count: int) -> int:
-    taken = 0
-    for k in range(popular.lengths[level]):
-        item = popular.leaders[level, k]
-        if marks[item] == _EXCLUDED:
-            continue
-        if marks[item] != _CHOSEN:
-            marks[item] = _CHOSEN
-            chosen[count] = item
-            count += 1
-        taken += 1
-        if taken == wanted:
-            break
-    return count
-
-
-@jit
-def _kept(items: Int32s, values: Float32s, marks: Marks) -> tuple[Int32s, Float32s]:
-    kept, kept_values = np.empty_like(items), np.empty_like(values)
-    count = 0
-    for k in range(items.size):
-        kept[count], kept_values[count] = items[k], values[k]
-        count += int(marks[items[k]] != _EXCLUDED)
-    return kept[:count], kept_values[:count]
-
-
-@jit
-def candidates(
-    popular: Popularity, followers: Int32s, counts: Float32s, excluded: Int32s, wanted: int, scratch: Scratch
-) -> Int32s:
-    """Return the items that the memories put first for the context that was accumulated last; none is excluded.
-
-    The union of the first ``wanted`` by the first part of each table of neighbours, a quarter of that by its other
-    parts and by ``counts`` of ``followers``, and ``wanted`` leaders shared out among the half-lives.
-    """
-    marks = scratch.marks
-    for k in range(excluded.size):
-        if 0 <= excluded[k] < marks.size:
-            marks[excluded[k]] = _EXCLUDED
-    wanted = max(1, min(wanted, marks.size))
-    levels = popular.half_lives.size
-    share = (wanted + levels - 1) // levels
-    minor = (wanted + _MINOR - 1) // _MINOR
-    chosen = np.empty(2 * wanted + (_TOGETHER + _AFTER - 2 + counts.shape[0]) * minor + levels * share, np.int32)
-    items, values = _allowed(scratch.together, scratch.touched[0, : scratch.counts[0]], marks, _TOGETHER)
-    count = 0
-    for column in range(_TOGETHER):
-        count = _choose(items, values[column, : items.size], minor if column else wanted, marks, chosen, count)
-    items, values = _allowed(scratch.after, scratch.touched[1, : scratch.counts[1]], marks, _AFTER)
-    for column in range(_AFTER):
-        count = _choose(items, values[column, : items.size], minor if column else wanted, marks, chosen, count)
-    for column in range(counts.shape[0]):
-        items, direct = _kept(followers, counts[column], marks)
-        count = _choose(items, direct, minor, marks, chosen, count)
-    for level in range(levels):
-        count = _choose_leaders(popular, level, share, marks, chosen, count)
-    for k in range(excluded.size):
-        if 0 <= excluded[k] < marks.size:
-            marks[excluded[k]] = 0
-    for k in range(count):
-        marks[chosen[k]] = 0
-    return chosen[:count]
 
 
 @jit
@@ -318,21 +146,25 @@ def _gather(scores: Float32s, rows: Int32s, targets: Float32s) -> None:
 
 
 @jit
-def score(popular: Popularity, followers: Followers, rows: Int32s, now: int, scratch: Scratch) -> Float32s:
-    """Return the scores of rows for the context that was accumulated last, [half-lives + 9, rows]; nan is not scored.
+def score(memory: Memory, followers: Followers, rows: Int32s, now: int, scratch: Scratch) -> Float32s:
+    """Return the scores of rows for the context that was accumulated last, [parts, rows]; nan is not scored.
 
-    In order: popularities, unordered pairs, ordered pairs, direct successors.
+    In order: popularities, unordered pairs, ordered pairs, direct successors, attributes.
     """
+    popular, described = memory.popular, memory.attributes.carriers.size > 0
     levels, direct = popular.half_lives.size, transitions.scores(followers, rows)
-    scores = np.full((levels + _TOGETHER + _AFTER + len(direct), rows.size), np.float32(np.nan))
-    scores[levels + _TOGETHER + _AFTER :] = direct
+    counted = levels + TOGETHER + AFTER + len(direct)
+    scores = np.full((counted + (2 if described else 0), rows.size), np.float32(np.nan))
+    scores[levels + TOGETHER + AFTER : counted] = direct
+    if described:
+        scores[counted:] = attributes.scores(memory.attributes, rows, scratch.weights)
     for level in range(levels):
         deflation = popularity.deflation(popular, level, now)
         for k in range(rows.size):
             if 0 <= rows[k] < popular.counts.size and popular.counts[rows[k]] > 0.0:
                 scores[level, k] = popular.values[level, rows[k]] * deflation
-    _gather(scratch.together, rows, scores[levels : levels + _TOGETHER])
-    _gather(scratch.after, rows, scores[levels + _TOGETHER : levels + _TOGETHER + _AFTER])
+    _gather(scratch.together, rows, scores[levels : levels + TOGETHER])
+    _gather(scratch.after, rows, scores[levels + TOGETHER : levels + TOGETHER + AFTER])
     return scores
 
 
@@ -370,12 +202,12 @@ def assemble(
     those of `score`, the others of ``few`` and of nobody.
     """
     followers = accumulate(memory, recent, now, scratch)
-    chosen = candidates(memory.popular, followers[0], followers[1], excluded, wanted, scratch)
+    chosen = candidates(memory, followers[0], followers[1], now, excluded, wanted, scratch)
     rows = _distinct_allowed(np.sort(np.concatenate((found, chosen))), allowed)
     count = int(np.count_nonzero(allowed))
     if rows.size < min(least, count) or count <= 2 * wanted:
         rows = np.flatnonzero(allowed).astype(np.int32)
-    counted = score(memory.popular, followers, rows, now, scratch)
+    counted = score(memory, followers, rows, now, scratch)
     scores = np.full((parts, rows.size), np.float32(np.nan))
     scores[: len(counted)] = counted
     start = 0

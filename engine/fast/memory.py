@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from ...kernels.arrays import Bools, Float32s, Int32s, Int64s
 from ..config import FastConfig
+from . import attributes, kernels, neighbours, popularity, snapshots, transitions
 from . import contexts as ring
-from . import kernels, neighbours, popularity, snapshots, transitions
-from .kernels import Few, Memory, Scratch
+from .tables import Few, Memory, Scratch
 
 __all__ = ["Context", "FastMemory", "LoadContext"]
 
@@ -57,7 +57,8 @@ class FastMemory:
         self._config = config
         self._settings = msgspec.json.encode(config).decode()
         popularities = (f"popularity-{half_life:g}" for half_life in config.half_lives)
-        self._names = (*popularities, *_PAIR_PARTS, *_DIRECT_PARTS)
+        described = attributes.PARTS if config.attributes else ()
+        self._names = (*popularities, *_PAIR_PARTS, *_DIRECT_PARTS, *described)
         self._start()
 
     def _start(self) -> None:
@@ -69,7 +70,9 @@ class FastMemory:
             neighbours.reserve(_FIRST_ITEMS, first, config.neighbours, config.pair_entries, half_lives)
             for half_lives in (config.pair_half_lives, config.pair_half_lives, never)
         )
-        self._memory = Memory(popularity.reserve(_FIRST_ITEMS, config.half_lives), together, after, direct)
+        popular = popularity.reserve(_FIRST_ITEMS, config.half_lives)
+        described = attributes.reserve(_FIRST_ITEMS, config.attributes)
+        self._memory = Memory(popular, together, after, direct, described)
         self._events = 0
         self._items = 0
         self._reserve_scratch()
@@ -92,7 +95,8 @@ class FastMemory:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays; those never used are not backed by memory yet."""
-        tables = (*self._memory, self._contexts, self._scratch)
+        popular, together, after, direct, described = self._memory
+        tables = (popular, together, after, direct, described[:-1], described.listed, self._contexts, self._scratch)
         return sum(array.nbytes for table in tables for array in table)
 
     def learn(self, user_rows: Int32s, item_rows: Int32s, times_ms: Int64s, load_context: LoadContext) -> None:
@@ -124,6 +128,15 @@ class FastMemory:
 
         return learn
 
+    def describe(self, item_row: int, features: Int32s) -> None:
+        """Set the attributes of an item, as features below ``config.attributes``; they count from the next event on."""
+        if not self._config.attributes:
+            return
+        self._grow_items(max(self._items, item_row + 1))
+        if not neighbours.headroom(self._memory.attributes.listed, attributes.MOST):
+            self._grow_entries()
+        attributes.describe(self._memory.attributes, item_row, features[: attributes.MOST], self._events)
+
     def context(self, user_row: int, load_context: LoadContext) -> Context:
         """Return the last events of a user; nothing changes, so the user is loaded again at the next call."""
         slot = ring.find(self._contexts, user_row)
@@ -141,7 +154,7 @@ class FastMemory:
         """Return the scores of the item rows below ``n_items`` by every part; nan where a part does not know one."""
         followers = kernels.accumulate(self._memory, context.items, self._events, self._scratch)
         rows = np.arange(n_items, dtype=np.int32)
-        scores = kernels.score(self._memory.popular, followers, rows, self._events, self._scratch)
+        scores = kernels.score(self._memory, followers, rows, self._events, self._scratch)
         return dict(zip(self.names, scores, strict=True))
 
     def assemble(
@@ -159,10 +172,10 @@ class FastMemory:
         """Return candidates, as item rows that ascend, and their scores by every part [parts, candidates].
 
         Candidates are the allowed ones of the rows ``found`` elsewhere and of those that the memory's parts would put
-        first: ``wanted`` by ``item-knn`` and by ``rules``, a quarter of that by their variants, and ``wanted`` popular
-        ones shared out among the half-lives. All allowed rows are taken if they are few, or if the sources have fewer
-        than ``least``. Pass all that may not be answered as ``excluded``: a user who has had the first few hundred
-        would get nothing else.
+        first: ``wanted`` by ``item-knn`` and by ``rules``, a quarter of that by their variants, half by attributes, and
+        ``wanted`` popular ones shared out among the half-lives. All allowed rows are taken if they are few, or if the
+        sources have fewer than ``least``. Pass all that may not be answered as ``excluded``: a user who has had the
+        first few hundred would get nothing else.
 
         The scores have the memory's parts in the first rows, those of ``few`` at their places, and nan elsewhere and
         where a part does not know an item. The cost depends on the candidates and neighbours, not on the catalogue.
@@ -207,6 +220,7 @@ class FastMemory:
             "together": neighbours.saved(memory.together, items),
             "after": neighbours.saved(memory.after, items),
             "direct": neighbours.saved(memory.direct, items),
+            "attributes": attributes.saved(memory.attributes, items),
             "contexts": ring.saved(self._contexts),
         }
         return snapshots.pack(self._settings, parts)
@@ -226,6 +240,7 @@ class FastMemory:
             neighbours.restored(memory.together, parts["together"]),
             neighbours.restored(memory.after, parts["after"]),
             neighbours.restored(memory.direct, parts["direct"]),
+            attributes.restored(memory.attributes, parts["attributes"]),
         )
         ring.restore(self._contexts, parts["contexts"])
         return True
@@ -238,28 +253,29 @@ class FastMemory:
 
     def _grow_items(self, items: int) -> None:
         self._items = items
-        popular, *tables = self._memory
+        popular, together, after, direct, described = self._memory
         capacity = popular.counts.size
         if items <= capacity:
             return
         capacity = max(items, 2 * capacity)
         self._memory = Memory(
-            popularity.grown(popular, capacity), *(neighbours.grown(table, items=capacity) for table in tables)
+            popularity.grown(popular, capacity),
+            neighbours.grown(together, items=capacity),
+            neighbours.grown(after, items=capacity),
+            neighbours.grown(direct, items=capacity),
+            attributes.grown(described, items=capacity),
         )
         self._reserve_scratch()
 
     def _grow_entries(self) -> None:
-        popular, *tables = self._memory
+        popular, together, after, direct, described = self._memory
         room = 2 * self._config.context
-        most = self._config.pair_entries
         self._memory = Memory(
             popular,
-            *(
-                table
-                if neighbours.headroom(table, room)
-                else neighbours.grown(table, entries=min(2 * table.keys.size, most))
-                for table in tables
-            ),
+            neighbours.grown(together, entries=_more(together, room)),
+            neighbours.grown(after, entries=_more(after, room)),
+            neighbours.grown(direct, entries=_more(direct, room)),
+            attributes.grown(described, entries=_more(described.listed, attributes.MOST)),
         )
 
     def _reserve_scratch(self) -> None:
@@ -269,6 +285,14 @@ class FastMemory:
             together=np.zeros((items, 4), np.float32),
             after=np.zeros((items, 4), np.float32),
             touched=np.zeros((2, touched), np.int32),
-            counts=np.zeros(2, np.int64),
+            weights=np.zeros((2, self._config.attributes), np.float32),
+            weighed=np.zeros(kernels.REACH * attributes.MOST, np.int32),
+            counts=np.zeros(3, np.int64),
             marks=np.zeros(items, np.int8),
         )
+
+
+def _more(table: neighbours.Neighbours, additions: int) -> int:
+    """Return the entries that a table needs to take so many additions: those that it has, or twice as many."""
+    size = table.keys.size
+    return size if neighbours.headroom(table, additions) else min(2 * size, int(table.limits[3]))

@@ -1,6 +1,5 @@
 """Sequence models: their training form, their time features, and the weights of the streaming model's step."""
 
-from .attributes import Features, item_features
 from .base import SequenceModel
 from .gru4rec import GRU4RecModel
 from .layer import LayerState, StreamingLayer
@@ -13,7 +12,6 @@ from .time import gap_features
 from .weights import NewItems, StepWeights, load, save
 
 __all__ = [
-    "Features",
     "GRU4RecModel",
     "LayerState",
     "NewItems",
@@ -26,7 +24,6 @@ __all__ = [
     "check_streams",
     "create_model",
     "gap_features",
-    "item_features",
     "load",
     "load_official",
     "save",

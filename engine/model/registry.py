@@ -4,7 +4,7 @@ import torch
 
 from ..config import ModelConfig
 from ..errors import ConfigError
-from .attributes import Features
+from ..events import Features
 from .base import SequenceModel
 from .gru4rec import GRU4RecModel
 from .paper import PaperModel

@@ -33,7 +33,8 @@ from torch.nn import functional as F
 from ...kernels.block.train import supported
 from ...kernels.block.train_norm import drop_norm
 from ..config import ModelConfig
-from .attributes import Features, ItemAttributes
+from ..events import Features
+from .attributes import ItemAttributes
 from .base import SequenceModel
 from .initial import draw_linear
 from .layer import StreamingLayer, TimeMLP

@@ -15,7 +15,7 @@ from ...kernels.block import LayerWeights
 from ...kernels.jit import jit
 from ..config import ModelConfig
 from ..errors import VersionError
-from .attributes import Features
+from ..events import Features
 from .layer import FFN_EPS, StreamingLayer
 from .streaming import StreamingModel, searched
 

@@ -1,14 +1,17 @@
 """Caches folded from the durable truth: the states of the serving version, the fast memory, the mixture."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import Config
 from ..errors import StoreError
+from ..events import Item, feature_buckets
 from ..failpoints import failpoint
 from ..fast import FastMemory
 from ..metrics import Metrics
@@ -67,8 +70,7 @@ class Caches:
     def _fold(self) -> None:
         fast = FastMemory(self._config.fast)
         first = self._load_snapshot(fast)
-        if chunks := list(self._store.log(first)):
-            self._learn(fast, LogChunk.joined(chunks))
+        self._learn(fast, first, list(self._store.log(first)))
         with self.lock:
             self.fast = fast
         self._saved_seq = first
@@ -97,8 +99,9 @@ class Caches:
         contexts: dict[int, ContextEntries],
         lessons: Collection[int],
         teach: Callable[[int], None],
+        records: Mapping[int, Item],
     ) -> None:
-        """Take the events of a batch into the fast memory, right before its commit.
+        """Take a batch into the fast memory, right before its commit: its events, then ``records`` by item rows.
 
         ``teach(event)`` is called for those in ``lessons`` when all before them were learnt. Without a commit call
         `undo`.
@@ -118,6 +121,13 @@ class Caches:
                 teach(int(part[place]))
             with self.lock:
                 learn(part.size)
+        for row, record in records.items():
+            with self.lock:
+                self._describe(self.fast, row, record)
+
+    def _describe(self, fast: FastMemory, row: int, record: Item | None) -> None:
+        if self._config.fast.attributes:
+            fast.describe(row, np.array(feature_buckets(record, self._config.fast.attributes), np.int32))
 
     def undo(self, mix: bytes) -> None:
         """Forget what was learnt from a batch that was not committed; ``mix`` is what the mixture knew before it.
@@ -181,10 +191,22 @@ class Caches:
             return
         self._saved_seq = self._store.next_seq
 
-    def _learn(self, fast: FastMemory, suffix: LogChunk) -> None:
+    def _learn(self, fast: FastMemory, first: int, chunks: list[LogChunk]) -> None:
+        """Learn the log from event ``first`` on, and the catalogue records that came since, each at its place."""
+        items, start = self._store.items, 0
+        suffix = LogChunk.joined(chunks)
+        for seq, rows in groupby(items.described_since(first), key=itemgetter(0)):
+            stop = int(np.searchsorted(suffix.seqs, seq))
+            self._learn_events(fast, suffix, start, stop)
+            start = stop
+            for _, row in rows:
+                self._describe(fast, row, items.record(row))
+        self._learn_events(fast, suffix, start, suffix.seqs.size)
+
+    def _learn_events(self, fast: FastMemory, suffix: LogChunk, first: int, end: int) -> None:
         step = self._config.store.batch_events
-        for start in range(0, suffix.seqs.size, step):
-            part, rest = suffix.part(start, start + step), suffix.part(start, None)
+        for start in range(first, end, step):
+            part, rest = suffix.part(start, min(end, start + step)), suffix.part(start, None)
             fast.learn(part.user_rows, part.item_rows, part.times_ms, partial(self._context_before, remaining=rest))
 
     def _forget(self, user: int) -> None:

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from ...kernels.arrays import Bools, Float32s, Int32s
 from ..config import RetrievalConfig
-from ..events import Item
-from ..model import NewItems, StepWeights, item_features
+from ..events import Item, item_features
+from ..model import NewItems, StepWeights
 from ..ranking import ndcg, rank
 from ..retrieval import ItemIndex, known_scores, top
 from ..store import ItemTable

@@ -173,7 +173,7 @@ class Planner:
         if log.start is not None:
             puts.append((log_key(log.start), log.value))
         deletes += [log_key(start) for start in (*log.merged, *log.stale)]
-        items = self._items(batch, rows, done)
+        items = self._items(batch, rows, done, applied.next_seq)
         known = any(row < len(tables.items) for row in items)
         counters = msgspec.structs.replace(
             tables.counters,
@@ -201,7 +201,7 @@ class Planner:
                 puts.append((key, encode_chunk(erased)))
         return [row_key(prefix, row) for row in rows for prefix in (BASE, TAIL, SEEN_ITEMS, USER)]
 
-    def _items(self, batch: Batch, rows: _Rows, done: NDArray[np.intp]) -> dict[int, StoredItem]:
+    def _items(self, batch: Batch, rows: _Rows, done: NDArray[np.intp], next_seq: int) -> dict[int, StoredItem]:
         """Return the item records that change: new items, first events, catalogue records."""
         table = self._tables.items
         done_rows = rows.items[done]
@@ -215,14 +215,16 @@ class Planner:
         changed: dict[int, StoredItem] = {}
         for row in sorted({*first_event, *records, *names}):
             old = table.stored(row) or StoredItem(names[row])
-            new = _with_records(old, records.get(row, []), first_event.get(row), batch)
+            new = _with_records(old, records.get(row, []), first_event.get(row), batch, next_seq)
             if new != old or row in names:
                 changed[row] = new
         return changed
 
 
-def _with_records(old: StoredItem, records: list[tuple[int, Item]], event: int | None, batch: Batch) -> StoredItem:
-    record, first_ms, first_record = old.record, old.first_ms, old.first_record
+def _with_records(
+    old: StoredItem, records: list[tuple[int, Item]], event: int | None, batch: Batch, next_seq: int
+) -> StoredItem:
+    record, first_ms, first_record, record_seq = old.record, old.first_ms, old.first_record, old.record_seq
     # stable: of records at one position the last one counts
     records = sorted(records, key=lambda entry: entry[0])
     for position, newer in records:
@@ -233,7 +235,8 @@ def _with_records(old: StoredItem, records: list[tuple[int, Item]], event: int |
         first_ms, first_record = int(batch.times_ms[event]), record
     if records:
         record = records[-1][1]
-    return StoredItem(old.item, first_ms, record, first_record)
+        record_seq = record_seq if record == old.record else next_seq
+    return StoredItem(old.item, first_ms, record, first_record, record_seq)
 
 
 def _chunk(batch: Batch, rows: _Rows, seq: NDArray[np.int64], done: NDArray[np.intp]) -> LogChunk | None:

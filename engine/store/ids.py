@@ -89,6 +89,7 @@ class ItemTable(IdMap):
         self._records: dict[int, tuple[Item | None, Item | None]] = {}
         self._first_ms = np.full(1024, -1, np.int64)
         self._available = np.ones(1024, np.bool_)
+        self._record_seqs = np.zeros(1024, np.int64)
         # when a row came in or got another record, in changes
         self._changed = np.zeros(1024, np.int64)
         self.changes = 0
@@ -127,7 +128,18 @@ class ItemTable(IdMap):
         name = self.id(row)
         if name is None:
             return None
-        return StoredItem(name, int(self._first_ms[row]), *self._records.get(row, (None, None)))
+        records = self._records.get(row, (None, None))
+        return StoredItem(name, int(self._first_ms[row]), *records, int(self._record_seqs[row]))
+
+    def described_since(self, seq: int) -> list[tuple[int, int]]:
+        """Return the rows whose newest catalogue record came after event ``seq`` - 1, in that order.
+
+        Each is (number of the first event after the record, row).
+        """
+        rows = np.flatnonzero(self._record_seqs[: len(self)] >= seq)
+        order = np.lexsort((rows, self._record_seqs[rows]))
+        found = [(int(self._record_seqs[row]), int(row)) for row in rows[order]]
+        return [(at, row) for at, row in found if self.record(row) is not None]
 
     def first_times(self, rows: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return the first event times of rows, -1 also for rows not yet known."""
@@ -141,10 +153,12 @@ class ItemTable(IdMap):
             self._first_ms = np.concatenate([self._first_ms, np.full(more, -1, np.int64)])
             self._available = np.concatenate([self._available, np.ones(more, np.bool_)])
             self._changed = np.concatenate([self._changed, np.zeros(more, np.int64)])
+            self._record_seqs = np.concatenate([self._record_seqs, np.zeros(more, np.int64)])
         came_in = row >= len(self)
         renewed = item.record is not None and item.record is not self.record(row)
         self.put(row, item.item)
         self._first_ms[row] = item.first_ms
+        self._record_seqs[row] = item.record_seq
         if item.record is not None:
             self._available[row] = item.record.available
             self._records[row] = (item.record, item.first_record)

@@ -14,6 +14,7 @@ _HEADER = 6
 # a chunk with at least this many events is left as it is; smaller ones are merged when so many have gathered
 _LARGE = 256
 _SMALL_CHUNKS = 64
+_COLUMNS = (np.int64, np.int32, np.int32, np.int64, np.uint16, np.float32, np.uint64)
 
 
 class LogChunk(NamedTuple):
@@ -30,6 +31,8 @@ class LogChunk(NamedTuple):
     @classmethod
     def joined(cls, chunks: "Sequence[LogChunk]") -> "LogChunk":
         """Return the events of consecutive chunks as one."""
+        if not chunks:
+            return cls._make(np.empty(0, kind) for kind in _COLUMNS)
         return cls._make(map(np.concatenate, zip(*chunks, strict=True)))
 
     def part(self, start: int, stop: int | None) -> "LogChunk":

@@ -125,6 +125,8 @@ class StoredItem(msgspec.Struct, frozen=True, array_like=True):
     record: Item | None = None
     # catalogue record at the first event: what the model may read of the item, for ever
     first_record: Item | None = None
+    # number of the first event that came after the newest catalogue record
+    record_seq: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -11,8 +11,8 @@ from ...kernels.arrays import Int64s
 from ..config import Config
 from ..devices import device_of
 from ..errors import TrainingError
-from ..events import Item
-from ..model import Features, StreamingModel, item_features
+from ..events import Features, Item, item_features
+from ..model import StreamingModel
 from ..ranking import ndcgs
 from ..results import KEPT, PROMOTED, REFUSED, TrainReport
 from ..versions import Version

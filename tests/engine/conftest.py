@@ -21,7 +21,8 @@ from recurra.engine.config import (
     StoreConfig,
     TrainingConfig,
 )
-from recurra.engine.model import Features, StreamingModel
+from recurra.engine.events import Features
+from recurra.engine.model import StreamingModel
 from recurra.engine.results import TrainReport
 from recurra.engine.versions import VersionStore
 

@@ -12,7 +12,7 @@ import recurra
 from recurra import Event, Item
 from recurra.engine.clock import EventClock
 from recurra.engine.config import Config, GateConfig, ModelConfig, RetrievalConfig, StateConfig, TrainingConfig
-from recurra.engine.model import item_features
+from recurra.engine.events import item_features
 
 from .conftest import MODEL, publish, small_config, stream, vocabulary
 

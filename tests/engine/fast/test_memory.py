@@ -39,6 +39,15 @@ class Histories:
             self.entries[user].append((item, time))
 
 
+def described(config: FastConfig) -> FastMemory:
+    """A memory that knows attributes of four items in five."""
+    memory = FastMemory(config)
+    for item in range(31):
+        if item % 5:
+            memory.describe(item, np.array([item % 3, 3 + item % 7], np.int32))
+    return memory
+
+
 def columns(events: Events) -> tuple[Rows, Rows, Times]:
     users, items, times = zip(*events, strict=True)
     return np.array(users, np.int32), np.array(items, np.int32), np.array(times, np.int64)
@@ -86,7 +95,7 @@ def candidates(memory: FastMemory, context: Context, wanted: int, excluded: Rows
 @settings(deadline=None, max_examples=40)
 @given(events=streams, sizes=cuts)
 def test_the_cut_into_calls_makes_no_difference(config: FastConfig, events: Events, sizes: list[int]) -> None:
-    one, many = FastMemory(config), FastMemory(config)
+    one, many = described(config), described(config)
     first, second = Histories(), Histories()
     feed(one, first, events, [1])
     feed(many, second, events, sizes)
@@ -100,10 +109,10 @@ def test_the_cut_into_calls_makes_no_difference(config: FastConfig, events: Even
 def test_a_snapshot_and_the_events_after_it_equal_no_interruption(
     config: FastConfig, events: Events, sizes: list[int], data: st.DataObject
 ) -> None:
-    whole, histories = FastMemory(config), Histories()
+    whole, histories = described(config), Histories()
     feed(whole, histories, events, sizes)
     stop = data.draw(st.integers(0, len(events)))
-    before, early = FastMemory(config), Histories()
+    before, early = described(config), Histories()
     feed(before, early, events[:stop], sizes)
     after = FastMemory(config)
     assert after.restore(before.snapshot())
@@ -215,7 +224,7 @@ def test_memory_is_bounded_by_the_pairs_kept_in_all() -> None:
 
 def test_weights_survive_many_scalings() -> None:
     # half-lives of 2 and 3 events: the inflation passes 2 ** 32 some fifty times
-    memory, histories = FastMemory(TIGHT), Histories()
+    memory, histories = described(TIGHT), Histories()
     feed(memory, histories, [(user % 8, item, time) for user, item, time in drift_stream(5_000, 10, 2)], [512])
     for name, values in memory.parts(memory.context(3, histories.load), 10).items():
         known = values[np.isfinite(values)]

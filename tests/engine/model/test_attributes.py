@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from recurra.engine.config import ModelConfig
 from recurra.engine.errors import VersionError
-from recurra.engine.events import Item
-from recurra.engine.model import Features, StepWeights, StreamingModel, item_features, load, save
+from recurra.engine.events import Features, Item, item_features
+from recurra.engine.model import StepWeights, StreamingModel, load, save
 
 BUCKETS = 50
 CONFIG = ModelConfig(d_model=8, layers=1, heads=2, head_dim=4, d_state=4, dropout=0.0, attributes=BUCKETS)
