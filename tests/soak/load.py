@@ -17,15 +17,21 @@ POISON = (b"", b"{", b'{"user":"u1"}', b'{"user":"u1","item":"i1","time":-1}', b
 
 
 class Producer:
-    """Writes events to a topic at a rate, and remembers each partition's payloads in the order of their offsets."""
+    """Writes events to a topic at a rate, and remembers each partition's payloads in the order of their offsets.
 
-    def __init__(self, address: str, topic: str, *, users: int, items: int, rate: float, seed: int) -> None:
+    The first ``backlog`` are written as fast as the broker takes them.
+    """
+
+    def __init__(
+        self, address: str, topic: str, *, users: int, items: int, rate: float, seed: int, backlog: int = 0
+    ) -> None:
         self.logs: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
         # per user: (offset, item, time) of every event, in order
         self.events: dict[str, list[tuple[int, str, int]]] = {}
         self.lock = threading.Lock()
         self.failure: str | None = None
         self._topic, self._users, self._items, self._rate = topic, users, items, rate
+        self._backlog = backlog
         self._rng = random.Random(seed)
         self._producer = ck.Producer({"bootstrap.servers": address, "enable.idempotence": True, "log_level": 0})
         self._stopped = threading.Event()
@@ -49,6 +55,10 @@ class Producer:
         return sum(map(len, self.logs))
 
     def _run(self) -> None:
+        for number in range(self._backlog):
+            self._write()
+            if number % 1_000 == 0:
+                self._producer.flush(60)
         began, written = time.monotonic(), 0
         while not self._stopped.wait(0.02):
             due = int((time.monotonic() - began) * self._rate) - written
