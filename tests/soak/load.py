@@ -17,15 +17,23 @@ POISON = (b"", b"{", b'{"user":"u1"}', b'{"user":"u1","item":"i1","time":-1}', b
 
 
 class Producer:
-    """Writes events to a topic at a rate, and remembers each partition's payloads in the order of their offsets."""
+    """Writes events to a topic at a rate, and remembers each partition's payloads in the order of their offsets.
 
-    def __init__(self, address: str, topic: str, *, users: int, items: int, rate: float, seed: int) -> None:
+    The first ``backlog`` are written as fast as the broker takes them, and none of them is late: a busy user would have
+    events by then that push it out of the history.
+    """
+
+    def __init__(
+        self, address: str, topic: str, *, users: int, items: int, rate: float, seed: int, backlog: int = 0
+    ) -> None:
         self.logs: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
         # per user: (offset, item, time) of every event, in order
         self.events: dict[str, list[tuple[int, str, int]]] = {}
         self.lock = threading.Lock()
         self.failure: str | None = None
         self._topic, self._users, self._items, self._rate = topic, users, items, rate
+        self._backlog = backlog
+        self._began = False
         self._rng = random.Random(seed)
         self._producer = ck.Producer({"bootstrap.servers": address, "enable.idempotence": True, "log_level": 0})
         self._stopped = threading.Event()
@@ -49,7 +57,12 @@ class Producer:
         return sum(map(len, self.logs))
 
     def _run(self) -> None:
+        for number in range(self._backlog):
+            self._write()
+            if number % 1_000 == 0:
+                self._producer.flush(60)
         began, written = time.monotonic(), 0
+        self._began = True
         while not self._stopped.wait(0.02):
             due = int((time.monotonic() - began) * self._rate) - written
             # a frozen broker is caught up with slowly
@@ -66,7 +79,7 @@ class Producer:
         if rng.random() < 0.002:
             payload, item = rng.choice(POISON), None
         else:
-            late_ms = rng.randrange(60_000) if rng.random() < 0.03 else 0
+            late_ms = rng.randrange(60_000) if rng.random() < 0.03 and self._began else 0
             time_ms = time.time_ns() // 1_000_000 - late_ms
             payload = json.dumps({"user": user, "item": item, "time": time_ms}).encode()
 

@@ -3,7 +3,7 @@
 A real broker, a real ``recurra run`` that trains, events and queries at a rate, and from a seed a fault every 5 to 30
 seconds. After each fault every user of the store is compared with the topic up to the stored offsets. In the first
 third of the time faults also end the service; in the rest it lives on, and memory, descriptors and threads are
-measured.
+measured. A backlog comes first that gives the users full histories: what is measured is not their growth.
 Prints what it does, writes the figures with ``--json`` and ends with status 1 if a promise was broken.
 """
 
@@ -252,6 +252,13 @@ class Faults:
         ballast.unlink()
 
 
+def read(service: Service) -> int:
+    """Return how many messages of the topic it has read."""
+    with contextlib.suppress(httpx.HTTPError, KeyError):
+        return int(sum(service.health()["source"]["offsets"].values()))
+    return 0
+
+
 def soak(arguments: argparse.Namespace, folder: Path, broker: Any) -> dict[str, Any]:
     rng = random.Random(arguments.seed)
     admin = AdminClient({"bootstrap.servers": broker.address})
@@ -259,13 +266,22 @@ def soak(arguments: argparse.Namespace, folder: Path, broker: Any) -> dict[str, 
     service = Service(broker.address, folder)
     service.start()
     producer = load.Producer(
-        broker.address, TOPIC, users=arguments.users, items=2_000, rate=arguments.rate, seed=arguments.seed
+        broker.address,
+        TOPIC,
+        users=arguments.users,
+        items=2_000,
+        rate=arguments.rate,
+        seed=arguments.seed,
+        backlog=arguments.users * arguments.backlog,
     )
     queries = load.Queries(producer, TOPIC, lambda: service.url, rate=arguments.queries, seed=arguments.seed)
     auditor, faults, meter = Auditor(producer, Config()), Faults(service, broker, rng), Meter()
-    began = time.monotonic()
     longest_s, next_s = 0.0, 20.0
     try:
+        backlog = arguments.users * arguments.backlog
+        until(lambda: read(service) >= backlog, "the backlog is read", 1_200, alive=service)
+        say(f"{producer.sent} messages read")
+        began = time.monotonic()
         while (passed_s := time.monotonic() - began) < arguments.minutes * 60:
             time.sleep(min(5.0, arguments.minutes))
             ending = passed_s < arguments.minutes * 60 / 3
@@ -352,6 +368,7 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=5_000)
     parser.add_argument("--rate", type=float, default=300, help="events per second")
     parser.add_argument("--queries", type=float, default=20, help="queries per second")
+    parser.add_argument("--backlog", type=int, default=300, help="events per user before the clock starts")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     broker = broker_module.Broker()
