@@ -42,13 +42,15 @@ def test_likeness_is_the_sum_of_the_weights_of_common_attributes() -> None:
             weights[key] += factor / math.sqrt(len(ATTRIBUTES[item]))
     # six of the items have attributes; each is listed with half an event before it has any
     sought = {
-        key: sum(2 ** ((at - 5) / 1_000) for at, (_, item) in enumerate(events) if key in ATTRIBUTES[item])
-        + sum(0.5 * 2 ** (-5 / 1_000) for keys in ATTRIBUTES.values() if key in keys)
+        key: sum(2.0 ** ((at - 5) / 1_000) for at, (_, item) in enumerate(events) if key in ATTRIBUTES[item])
+        + 0.5 * carriers[key] * 2.0 ** (-5 / 1_000)
         for key in carriers
     }
-    for part, factor_of in (("attributes", lambda key: 1.0), ("attributes-recent", lambda key: math.sqrt(sought[key]))):
+    factors = {"attributes": dict.fromkeys(carriers, 1.0), "attributes-recent": sought}
+    for part, factor_of in factors.items():
         for item, keys in ATTRIBUTES.items():
-            total = sum(weights[key] * math.log(7 / (carriers[key] + 1)) ** 2 * factor_of(key) for key in keys)
+            rarity = {key: math.log(7 / (carriers[key] + 1)) for key in keys}
+            total = sum(weights[key] * rarity[key] ** 2 * math.sqrt(factor_of[key]) for key in keys)
             if total:
                 assert found[part][item] == pytest.approx(total / math.sqrt(len(keys)), rel=1e-4)
             else:
