@@ -33,6 +33,7 @@ class Producer:
         self.failure: str | None = None
         self._topic, self._users, self._items, self._rate = topic, users, items, rate
         self._backlog = backlog
+        self._last: dict[str, int] = {}
         self._began = False
         self._rng = random.Random(seed)
         self._producer = ck.Producer({"bootstrap.servers": address, "enable.idempotence": True, "log_level": 0})
@@ -75,7 +76,12 @@ class Producer:
         rng = self._rng
         # a few users are busy, all are active
         user, time_ms = f"u{int(self._users * rng.random() ** 2)}", 0
-        item: str | None = f"i{int(self._items * rng.random() ** 1.5)}"
+        # half of the items follow from the one before, so that there is something that a version can learn
+        number = int(self._items * rng.random() ** 1.5)
+        if rng.random() < 0.5:
+            number = (7 * self._last.get(user, 0) + 1) % self._items
+        self._last[user] = number
+        item: str | None = f"i{number}"
         if rng.random() < 0.002:
             payload, item = rng.choice(POISON), None
         else:
