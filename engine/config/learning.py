@@ -60,7 +60,7 @@ class ModelConfig(Section, frozen=True):
     # length that the item vectors are searched with, so that none is preferred for its own; 0 leaves them as learnt
     item_length: float = 0.0
     # buckets that categories, words of titles and other attributes of items are hashed into; 0 reads ids alone
-    attributes: int = 0
+    attributes: int = 4_096
     # most events of a row that paper and sasrec read; the rows of paper are padded to it
     max_length: int = 200
     # heads of an attention layer of sasrec

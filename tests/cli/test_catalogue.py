@@ -147,9 +147,12 @@ def test_evaluate_reads_it_for_models_that_read_attributes(tmp_path: Path, run: 
     # a vector for each bucket
     assert beside["parameters"] == none["parameters"] + 64 * 16
     # what reads ids alone says so, and asks nothing of a file that only lies there
-    named = run(*common, "--catalogue", catalogue)
+    ids = tmp_path / "ids.toml"
+    ids.write_text("[model]\nattributes = 0\n")
+    named = run(*common, "--config", ids, "--catalogue", catalogue)
     assert named.json["settings"]["catalogue"] is None
     assert "the catalogue movies.csv is not used: model.attributes is 0" in named.err
     catalogue.write_text("a,b\n")
     run("evaluate", events, "--model", "item-knn")
+    run(*common, "--config", ids)
     assert "--catalogue none" in run.refused(*common, "--config", settings)
