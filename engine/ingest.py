@@ -12,13 +12,14 @@ from .clock import Clock
 from .config import Config
 from .events import FIRST_LIKELY_S, LAST_LIKELY_S, Event, Forget, Item
 from .failpoints import failpoint
-from .fast import BLOCK
+from .fast import BLOCK, Moment
 from .metrics import Metrics
 from .monitoring.judge import Beside, Judged, QualityMonitor
 from .query import Queries
 from .ranked import Ranked
 from .results import IngestReport, Record
 from .serving.caches import Caches
+from .states import anchor
 from .store import APPLIED, DUPLICATE, LATE, TOO_LATE, Applied, Batch, Store
 
 __all__ = ["Ingest", "Refused"]
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 class _Lesson(NamedTuple):
     """An event that the mixture learns from, read before it is applied: how to rank for it, and its item's row."""
 
-    rank: Callable[[int], Ranked]
+    rank: Callable[[Moment], Ranked]
     item: int | None
     beside: Beside | None
 
@@ -230,9 +231,18 @@ class Ingest:
     def _teach(self, planned: Applied, lessons: Mapping[int, _Lesson], judged: dict[int, Judged], event: int) -> None:
         """Let the mixture learn from an event, all before it being learnt, and judge what would have been answered."""
         lesson = lessons[event]
-        ranked = lesson.rank(int(planned.seq[event]))
+        ranked = lesson.rank(Moment(int(planned.seq[event]), self._renewed(planned, event)))
         judged[event] = Judged(*self._monitor.score(ranked, lesson.item), lesson.beside)
         self._queries.learn(ranked, lesson.item)
+
+    def _renewed(self, planned: Applied, stop: int) -> npt.NDArray[np.int32]:
+        """Return the users with a new anchor by the events of a batch before ``stop``."""
+        n, interval = planned.n[:stop], self._config.store.anchor
+        applied = planned.status[:stop] <= LATE
+        renewed: npt.NDArray[np.int32] = planned.user_rows[:stop][
+            applied & (anchor(n, interval) != anchor(n - 1, interval))
+        ]
+        return renewed
 
     def _end_block(self, planned: Applied) -> bool:
         """Let a new block of lessons begin where one ends with this batch; return whether it did."""

@@ -13,7 +13,7 @@ from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
 from .events import MAX_TIME_MS, Event, check_id
-from .fast import Context, Few, activation, spread
+from .fast import Context, Few, Moment, activation, spread
 from .filters import Masks, Selection
 from .metrics import Metrics
 from .mix import Situation
@@ -182,10 +182,10 @@ class Queries:
         parts |= {name: spread(*known, every) for name, known in ranked.few.items()}
         return Scores(ranked.rows, ranked.mix, parts, allowed, ranked.version)
 
-    def before(self, event: Event) -> Callable[[int], Ranked]:
+    def before(self, event: Event) -> Callable[[Moment], Ranked]:
         """Read what is known of a user whose event is about to be applied, and return a function that ranks for it.
 
-        The function takes the number that the event has in the log. It is called when all events before it are in the
+        The function takes the moment of the event in the log. It is called when all events before it are in the
         fast memory; of the user, and of items, nothing may have been applied in between.
         """
         key = self._key(event.user, event.time_ms)
@@ -197,9 +197,9 @@ class Queries:
         with self._caches.lock:
             found = self._by_model(self._still_known(who), event.time_ms, allowed, self._config.retrieval.candidates)
 
-        def rank(seq: int) -> Ranked:
+        def rank(moment: Moment) -> Ranked:
             with self._caches.lock:
-                return self._rank(self._still_known(who), event.time_ms, allowed, 1, found, seq)
+                return self._rank(self._still_known(who), event.time_ms, allowed, 1, found, moment)
 
         return rank
 
@@ -248,7 +248,7 @@ class Queries:
         return _Found(serving, vector, rows)
 
     def _rank(
-        self, who: _User, now_ms: int, allowed: Bools, k: int, found: _Found | None, seq: int | None = None
+        self, who: _User, now_ms: int, allowed: Bools, k: int, found: _Found | None, moment: Moment | None = None
     ) -> Ranked:
         """Rank the candidates of all sources; the caller holds the caches' lock."""
         wanted = max(self._config.retrieval.candidates, k)
@@ -259,7 +259,7 @@ class Queries:
         if found is not None:
             rows.append(found.rows)
             if who.row is not None and found.serving.error_memory is not None:
-                few[ERROR_MEMORY] = found.serving.vote_errors(who.row, found.rows[:_EXPECTED], seq)
+                few[ERROR_MEMORY] = found.serving.vote_errors(who.row, found.rows[:_EXPECTED], moment)
                 rows.append(few[ERROR_MEMORY][0][: wanted // _MINOR])
         if who.history is not None and not self._config.retrieval.exclude_seen:
             few[ACTIVATION] = who.history.items, activation(who.history.times_ms, now_ms)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from ...kernels.arrays import Int64s
 from .types import Item
 
 __all__ = ["Features", "feature_buckets", "item_features"]
@@ -28,11 +28,11 @@ _WORD = re.compile(r"\w+")
 class Features(NamedTuple):
     """The buckets of some items: those of item i are ``buckets[starts[i] : starts[i + 1]]``, ascending."""
 
-    buckets: Int64s  # (F)
-    starts: Int64s  # (items + 1)
+    buckets: npt.NDArray[np.int64]  # (F)
+    starts: npt.NDArray[np.int64]  # (items + 1)
 
     @property
-    def counts(self) -> Int64s:
+    def counts(self) -> npt.NDArray[np.int64]:
         """How many features each item has."""
         return np.diff(self.starts)
 

@@ -1,6 +1,7 @@
 """Error memory: items that followed user vectors like the present one, after ReLoop2 (arXiv 2306.08808)."""
 
 import sys
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ...kernels.arrays import Float32s, Int32s, Int64s
 from ...kernels.jit import jit
 
-__all__ = ["BLOCK", "ErrorMemory"]
+__all__ = ["BLOCK", "ErrorMemory", "Moment"]
 
 
 # events of the log that are learnt together at most where one of them is a lesson of the mixture
@@ -18,6 +19,17 @@ _NEAREST = 200
 # what a vote for an item counts that the model puts among its first ones anyway
 _EXPECTED = np.float32(0.2)
 _NOBODY = -1
+_NO_USERS = np.empty(0, np.int32)
+
+
+class Moment(NamedTuple):
+    """The moment before event ``seq`` of the log, when the memory has not learnt all events before it yet.
+
+    ``renewed`` are the rows of users with a new anchor since: their older entries are gone by then.
+    """
+
+    seq: int
+    renewed: Int32s
 
 
 class ErrorMemory:
@@ -52,19 +64,22 @@ class ErrorMemory:
         """Take in events by their numbers in the log; ``vectors`` [events, d] are those before them."""
         _learn(seqs, users, items, vectors, self._users, self._items, self._seqs, self._vectors)
 
-    def vote(self, vector: Float32s, expected: Int32s, seq: int | None = None) -> tuple[Int32s, Float32s]:
+    def vote(self, vector: Float32s, expected: Int32s, at: Moment | None = None) -> tuple[Int32s, Float32s]:
         """Return the items that came after the nearest vectors, the nearest first, and the cosine of each.
 
-        With ``seq``, as it was when that event had not come yet, up to the block of events that it is in.
+        With ``at``, as it was at that moment, up to the block of events that it is in.
 
         Cosines for the items that are ``expected``, the model's own first ones, are cut down: what it gets wrong
         counts. An item may come several times; its cosines are to be added.
         """
-        first, stop = self.window(seq)
-        # those outside of the window must not take the place of others
-        wanted = _NEAREST if seq is None else _NEAREST + 2 * BLOCK
+        first, stop = self.window(None if at is None else at.seq)
+        renewed = _NO_USERS if at is None else at.renewed
+        # those that do not count must not take the place of others
+        wanted = _NEAREST if at is None else _NEAREST + 2 * BLOCK + int(np.isin(self._users, renewed).sum())
         cosines, places = self._index.search(vector.reshape(1, -1), min(wanted, self.events))
-        return _votes(cosines[0], places[0], vector, self._users, self._items, self._seqs, first, stop, expected)
+        return _votes(
+            cosines[0], places[0], vector, self._users, self._items, self._seqs, first, stop, renewed, expected
+        )
 
     def window(self, seq: int | None) -> tuple[int, int]:
         """Return the first and the end of the events of the log that a vote looks at; see `vote`."""
@@ -108,6 +123,7 @@ def _votes(
     seqs: Int64s,
     first: int,
     stop: int,
+    renewed: Int32s,
     expected: Int32s,
 ) -> tuple[Int32s, Float32s]:
     found, votes = np.empty(places.size, np.int32), np.empty(places.size, np.float32)
@@ -117,7 +133,7 @@ def _votes(
         # an empty entry is at a right angle to everything
         if places[k] < 0 or users[places[k]] < 0 or cosines[k] <= 0.0:
             continue
-        if not first <= seqs[places[k]] < stop:
+        if not first <= seqs[places[k]] < stop or (renewed == users[places[k]]).any():
             continue
         if count == _NEAREST:
             break

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...kernels.arrays import Float32s
 from ..config import Config
-from ..fast import ErrorMemory
+from ..fast import ErrorMemory, Moment
 from ..model import StepWeights
 from ..states import Residency, anchor, create_slab
 from ..store import History, ItemTable, LogChunk
@@ -154,13 +154,13 @@ class ServedVersion:
         return ServedVersion(self.number, self.weights, list(self.items.vocabulary), self.items.table, config)
 
     def vote_errors(
-        self, user: int, expected: npt.NDArray[np.int32], seq: int | None
+        self, user: int, expected: npt.NDArray[np.int32], at: Moment | None
     ) -> tuple[npt.NDArray[np.int32], Float32s]:
         """Return the error memory's votes for a user whose state is hot; see ``ErrorMemory.vote``."""
         slot = self.residency.find(user)
         if self.error_memory is None or slot is None:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        return self.error_memory.vote(self.slab.vectors[slot], expected, seq)
+        return self.error_memory.vote(self.slab.vectors[slot], expected, at)
 
     def error_memory_users(self) -> list[int]:
         """Return the users whose vectors the error memory has."""

@@ -88,14 +88,20 @@ def test_none_is_as_if_there_were_no_file(tmp_path: Path, run: Run) -> None:
     options = (events, "--baselines", "markov")
     none = _figures(run, *options, "--catalogue", "none", "--data", tmp_path / "none")
     beside = _figures(run, *options)
-    some = _figures(run, *options, "--every", "3")
-    catalogue.unlink()
+    kept = catalogue.rename(tmp_path / "kept.csv")
     missing = _figures(run, *options, "--data", tmp_path / "missing")
     assert none["settings"]["catalogue"] is None
     assert json.dumps(none) == json.dumps(missing)
     digests = {run("digest", "--data", tmp_path / name).out for name in ("none", "missing")}
     assert len(digests) == 1
-    # nor does a catalogue change a figure where no model reads it, whichever events are ranked
+    assert beside["recurra"] != none["recurra"]
+    # nor does a catalogue change a figure where nothing reads it, whichever events are ranked
+    ids = tmp_path / "ids.toml"
+    ids.write_text("[model]\nattributes = 0\n[fast]\nattributes = 0\n")
+    none, beside, some = (
+        _figures(run, *options, "--config", ids, *flags)
+        for flags in (("--catalogue", "none"), ("--catalogue", kept), ("--catalogue", kept, "--every", "3"))
+    )
     for part in ("recurra", "components", "baselines", "recall_union", "cohorts", "mix_weights"):
         assert beside[part] == none[part]
     assert some["mix_weights"] == none["mix_weights"]

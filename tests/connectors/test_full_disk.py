@@ -60,8 +60,8 @@ def test_a_service_with_http_alone_goes_on_when_there_is_room(
     with _service(forker, small_disk / "data", "none") as (process, http):
         assert http.post("/v1/events", json=_events(0)).status_code == 200
         ballast = fill_up(small_disk)
-        number = 0
-        answer = http.post("/v1/events", json=_events(0))
+        number = 1
+        answer = http.post("/v1/events", json=_events(number))
         while answer.status_code == 200:
             number += 1
             assert number < 200

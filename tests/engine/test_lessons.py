@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import recurra
-from recurra import Event, Item
+from recurra import Event, Item, Record
 from recurra.engine.config import Config, MixConfig, StoreConfig, TrainingConfig
 from recurra.engine.mix import Lessons
 from recurra.engine.mix import lessons as lessons_module
 from recurra.engine.mix.lessons import LESSON_S
+
+from .conftest import publish, small_config, stream, vocabulary
 
 START = 1_700_000_000_000
 
@@ -114,34 +116,34 @@ def test_batches_restarts_and_repeats_make_no_difference_to_what_is_learnt(
 ) -> None:
     monkeypatch.setattr(lessons_module, "BLOCK", 100)
     monkeypatch.setattr(lessons_module, "_EARLY", 300)
-    stream: Sequence[Event | Item] = events(900, 8 * 0.05 / LESSON_S)
+    told: Sequence[Event | Item] = events(900, 8 * 0.05 / LESSON_S)
     if catalogue:
-        stream = with_records(events(900, 8 * 0.05 / LESSON_S))
+        told = with_records(events(900, 8 * 0.05 / LESSON_S))
 
     def learnt(name: str, size: int, *, call: int, stops: int = 0) -> bytes:
-        for start in range(0, len(stream), len(stream) // (stops + 1)):
+        for start in range(0, len(told), len(told) // (stops + 1)):
             with recurra.open(tmp_path / name, config(size)) as engine:
-                part = stream[start : start + len(stream) // (stops + 1)]
+                part = told[start : start + len(told) // (stops + 1)]
                 for at in range(0, len(part), call):
                     # what came already is sent again, as a client does that had no answer
                     engine.ingest(part[max(0, at - 20) : at + call])
                 blob = engine._caches.mix_state()
         return blob
 
-    expected = learnt("all", 512, call=len(stream))
-    assert learnt("small", 7, call=len(stream)) == expected
+    expected = learnt("all", 512, call=len(told))
+    assert learnt("small", 7, call=len(told)) == expected
     assert learnt("calls", 512, call=61) == expected
     assert learnt("restarts", 512, call=40, stops=2) == expected
 
 
 def test_a_catalogue_counts_from_where_it_came_when_the_log_is_read_again(tmp_path: Path) -> None:
-    stream = with_records(events(600, 1))
+    told = with_records(events(600, 1))
     # one item is described late, one again
-    stream[400:400] = [Item("i00", categories=("d1",)), Item("i71", categories=("c9", "d1"))]
+    told[400:400] = [Item("i00", categories=("d1",)), Item("i71", categories=("c9", "d1"))]
     with recurra.open(tmp_path / "data", config(64)) as engine:
         # without a snapshot, as after a kill
         engine._caches.save = lambda store: None  # type: ignore[method-assign]
-        engine.ingest(stream)
+        engine.ingest(told)
         users = [f"u{k * k % 37}" for k in range(37)]
         expected = {user: engine.scores(user, at=START + 10**6).parts for user in users}
     with recurra.open(tmp_path / "data", config(64)) as engine:
@@ -151,3 +153,21 @@ def test_a_catalogue_counts_from_where_it_came_when_the_log_is_read_again(tmp_pa
                 assert np.allclose(values, parts[name], rtol=0.02, equal_nan=True), (user, name)
                 if not name.startswith("attributes"):
                     assert np.array_equal(values, parts[name], equal_nan=True)
+
+
+@pytest.mark.parametrize(("call", "stop"), [(9, 200), (1, 200), (200, 60), (9, 63)])
+def test_nor_do_they_while_a_version_serves(tmp_path: Path, call: int, stop: int) -> None:
+    # users pass anchors, at which the error memory drops what it had of them
+    recorded = stream(200)
+    records = [Record(event, "s", position + 1) for position, event in enumerate(recorded)]
+
+    def learnt(name: str, call: int, stop: int) -> bytes:
+        publish(tmp_path / name, vocabulary(recorded))
+        for start in range(0, len(records), stop):
+            with recurra.open(tmp_path / name, small_config(mix=MixConfig())) as engine:
+                for at in range(start, min(start + stop, len(records)), call):
+                    engine.apply(records[at : min(at + call, start + stop)])
+                blob = engine._caches.mix_state()
+        return blob
+
+    assert learnt("other", call, stop) == learnt("all", 200, 200)

@@ -232,7 +232,7 @@ def test_an_alarm_brings_training_forward(sabotaged: Callable[..., None]) -> Non
     config = msgspec.structs.replace(
         _CONFIG,
         training=msgspec.structs.replace(_CONFIG.training, every_events=10_000),
-        drift=DriftConfig(train_after=300),
+        drift=DriftConfig(train_after=600),
     )
     result = replay(_stream(log), config=config, warm=1 / 3, repeats=True, baselines="none", every=10)
     first = result["alarms"][0]
@@ -240,7 +240,7 @@ def test_an_alarm_brings_training_forward(sabotaged: Callable[..., None]) -> Non
     assert first["before"] > first["after"]
     assert result["drift"][0] == first["position"]
     early = [training for training in result["trainings"] if training["early"]]
-    # 300 events after the one that raised the alarm
-    assert early[0]["position"] == first["position"] + 301
+    # 600 events after the one that raised the alarm
+    assert early[0]["position"] == first["position"] + 601
     assert early[0]["verdict"] == "promoted"
     assert [training["early"] for training in result["trainings"]][:2] == [False, True]
