@@ -154,7 +154,8 @@ class Ingest:
                 # 3. learn
                 planned = plan.applied
                 described = {row: item for row, (_, item) in zip(planned.catalogue, batch.catalogue, strict=True)}
-                caches.learn(planned, contexts, lessons, partial(self._teach, planned, lessons, judged), described)
+                teach = partial(self._teach, planned, self._renewals(planned), lessons, judged)
+                caches.learn(planned, contexts, lessons, teach, described)
                 changed = self._end_block(planned) or judged
                 # 4. commit
                 applied = plan.commit(caches.mix_state() if changed else None)
@@ -228,21 +229,26 @@ class Ingest:
         item = self._store.items.row(event.item)
         return _Lesson(self._queries.before(event), item, self._monitor.before(event, item))
 
-    def _teach(self, planned: Applied, lessons: Mapping[int, _Lesson], judged: dict[int, Judged], event: int) -> None:
+    def _teach(
+        self,
+        planned: Applied,
+        renewals: npt.NDArray[np.intp],
+        lessons: Mapping[int, _Lesson],
+        judged: dict[int, Judged],
+        event: int,
+    ) -> None:
         """Let the mixture learn from an event, all before it being learnt, and judge what would have been answered."""
         lesson = lessons[event]
-        ranked = lesson.rank(Moment(int(planned.seq[event]), self._renewed(planned, event)))
-        judged[event] = Judged(*self._monitor.score(ranked, lesson.item), lesson.beside)
-        self._queries.learn(ranked, lesson.item)
+        renewed = planned.user_rows[renewals[renewals < event]]
+        ranked = lesson.rank(Moment(int(planned.seq[event]), renewed))
+        place = ranked.place(lesson.item)
+        judged[event] = Judged(*self._monitor.score(ranked, place), lesson.beside)
+        self._queries.learn(ranked, place)
 
-    def _renewed(self, planned: Applied, stop: int) -> npt.NDArray[np.int32]:
-        """Return the users with a new anchor by the events of a batch before ``stop``."""
-        n, interval = planned.n[:stop], self._config.store.anchor
-        applied = planned.status[:stop] <= LATE
-        renewed: npt.NDArray[np.int32] = planned.user_rows[:stop][
-            applied & (anchor(n, interval) != anchor(n - 1, interval))
-        ]
-        return renewed
+    def _renewals(self, planned: Applied) -> npt.NDArray[np.intp]:
+        """Return which events of a batch give their users a new anchor."""
+        n, interval = planned.n, self._config.store.anchor
+        return np.flatnonzero((planned.status <= LATE) & (anchor(n, interval) != anchor(n - 1, interval)))
 
     def _end_block(self, planned: Applied) -> bool:
         """Let a new block of lessons begin where one ends with this batch; return whether it did."""

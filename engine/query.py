@@ -220,11 +220,10 @@ class Queries:
                 for version, vector in zip(versions, vectors, strict=True)
             ]
 
-    def learn(self, ranked: Ranked, item_row: int | None) -> None:
-        """Let the mixture learn which of the candidates came; None is an unknown item."""
-        places = [] if item_row is None else np.flatnonzero(ranked.rows == item_row).tolist()
+    def learn(self, ranked: Ranked, place: int) -> None:
+        """Let the mixture learn that candidate ``place`` came; -1 if none of them did."""
         with self._caches.lock:
-            self._caches.mix.learn(ranked.scores, places[0] if places else -1, ranked.situation)
+            self._caches.mix.learn(ranked.scores, place, ranked.situation)
 
     def _key(self, user: str, at_ms: int) -> tuple[object, ...]:
         serving = self._caches.serving

@@ -28,6 +28,11 @@ class Ranked(NamedTuple):
     version: int
     source: str
 
+    def place(self, item_row: int | None) -> int:
+        """Return the place of an item among the candidates; -1 if it is none of them, and for None, a new item."""
+        places = [] if item_row is None else np.flatnonzero(self.rows == item_row).tolist()
+        return places[0] if places else -1
+
     def explained(self, names: Sequence[str], best: npt.NDArray[np.int64]) -> list[dict[str, float | None]]:
         """Return the scores of some candidates by the parts that had a say; None where one does not know the item."""
         columns = {

@@ -76,18 +76,15 @@ def reserve(items: int, buckets: int) -> Attributes:
         sizes=np.zeros(items, np.int32),
         carriers=np.zeros(buckets),
         described=np.zeros(1, np.int64),
-        listed=neighbours.reserve(
-            buckets, _FIRST_ENTRIES if buckets else 0, _LISTED, _MOST_ENTRIES if buckets else 0, _HALF_LIVES
-        ),
+        listed=neighbours.reserve(buckets, _FIRST_ENTRIES, _LISTED, _MOST_ENTRIES if buckets else 0, _HALF_LIVES),
     )
 
 
 def grown(attributes: Attributes, *, items: int = 0, entries: int = 0) -> Attributes:
     """Return the same with at least this capacity; ``entries`` are of the lists."""
-    extra = max(0, items - attributes.sizes.size)
     return attributes._replace(
-        keys=np.pad(attributes.keys, ((0, extra), (0, 0))),
-        sizes=np.pad(attributes.sizes, (0, extra)),
+        keys=neighbours.enlarged(attributes.keys, items),
+        sizes=neighbours.enlarged(attributes.sizes, items),
         listed=neighbours.grown(attributes.listed, entries=entries),
     )
 
@@ -219,10 +216,10 @@ def candidates(
     """
     listed = attributes.listed
     leading = touched[np.argsort(-weights[0][touched], kind="mergesort")[:_LEADING]]
-    items, values = np.empty(_LEADING * int(listed.limits[0]), np.int32), np.empty(0, np.float32)
+    most = leading.size * int(listed.limits[0])
+    items, values = np.empty(most, np.int32), np.empty(most, np.float32)
     count = 0
     deflation = 1.0 / neighbours.inflation(listed, 0, now)
-    values = np.empty(items.size, np.float32)
     for key in leading:
         start = listed.starts[key]
         for k in range(start, start + listed.used[key]):

@@ -72,16 +72,18 @@ class ErrorMemory:
         Cosines for the items that are ``expected``, the model's own first ones, are cut down: what it gets wrong
         counts. An item may come several times; its cosines are to be added.
         """
-        first, stop = self.window(None if at is None else at.seq)
+        first, stop = self._window(None if at is None else at.seq)
         renewed = _NO_USERS if at is None else at.renewed
         # those that do not count must not take the place of others
-        wanted = _NEAREST if at is None else _NEAREST + 2 * BLOCK + int(np.isin(self._users, renewed).sum())
+        wanted = _NEAREST if at is None else _NEAREST + 2 * BLOCK
+        if renewed.size:
+            wanted += int(np.isin(self._users, renewed).sum())
         cosines, places = self._index.search(vector.reshape(1, -1), min(wanted, self.events))
         return _votes(
             cosines[0], places[0], vector, self._users, self._items, self._seqs, first, stop, renewed, expected
         )
 
-    def window(self, seq: int | None) -> tuple[int, int]:
+    def _window(self, seq: int | None) -> tuple[int, int]:
         """Return the first and the end of the events of the log that a vote looks at; see `vote`."""
         if seq is None:
             return 0, sys.maxsize
@@ -114,6 +116,15 @@ def _learn(
 
 
 @jit
+def _among(user: int, users: Int32s) -> bool:
+    # without an array for every entry
+    count = 0
+    for each in users:
+        count += int(each == user)
+    return count > 0
+
+
+@jit
 def _votes(
     cosines: Float32s,
     places: Int64s,
@@ -133,7 +144,7 @@ def _votes(
         # an empty entry is at a right angle to everything
         if places[k] < 0 or users[places[k]] < 0 or cosines[k] <= 0.0:
             continue
-        if not first <= seqs[places[k]] < stop or (renewed == users[places[k]]).any():
+        if not first <= seqs[places[k]] < stop or _among(users[places[k]], renewed):
             continue
         if count == _NEAREST:
             break

@@ -17,6 +17,7 @@ __all__ = [
     "Neighbours",
     "accumulate",
     "add",
+    "enlarged",
     "grown",
     "headroom",
     "inflation",
@@ -78,11 +79,17 @@ def grown(table: Neighbours, *, items: int = 0, entries: int = 0) -> Neighbours:
     arrays = table._asdict()
     for names, size in ((_PER_ENTRY, entries), (_PER_ITEM, items)):
         for name in names:
-            old = arrays[name]
-            if size > len(old):
-                arrays[name] = np.zeros((size, *old.shape[1:]), old.dtype)
-                arrays[name][: len(old)] = old
+            arrays[name] = enlarged(arrays[name], size)
     return Neighbours(**arrays)
+
+
+def enlarged(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Return an array with at least ``size`` rows, new ones zero; their memory is touched when it is used."""
+    if size <= len(array):
+        return array
+    larger = np.zeros((size, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
 
 
 def saved(table: Neighbours, items: int) -> dict[str, npt.NDArray[Any]]:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from ..config import Config
 from ..events import Event
 from ..metrics import Metrics
@@ -52,15 +50,17 @@ class QualityMonitor:
         now, before = self._queries.gains(event, item_row, (serving, shadow.serving))
         return Beside(shadow, now, before)
 
-    def score(self, ranked: Ranked, item_row: int | None) -> tuple[float, float | None]:
-        """Return the NDCG@10 of an event by the answers, and by the model if there is one."""
-        places = [] if item_row is None else np.flatnonzero(ranked.rows == item_row).tolist()
+    def score(self, ranked: Ranked, place: int) -> tuple[float, float | None]:
+        """Return the NDCG@10 of an event by the answers, and by the model if there is one.
+
+        Its item was candidate ``place``; -1 if it was none of them.
+        """
         answers, model = 0.0, None if ranked.version == 0 else 0.0
-        if places:
-            answers = ndcg(rank(ranked.mix[places[0]], ranked.mix), DEPTH)
+        if place >= 0:
+            answers = ndcg(rank(ranked.mix[place], ranked.mix), DEPTH)
             if model is not None:
                 slow = ranked.scores[self._caches.mix.names.index(SLOW)]
-                model = ndcg(rank(slow[places[0]], slow), DEPTH)
+                model = ndcg(rank(slow[place], slow), DEPTH)
         return answers, model
 
     def record(self, judged: Mapping[int, Judged], applied: Applied) -> None:
