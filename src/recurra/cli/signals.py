@@ -4,19 +4,27 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 
 __all__ = ["stop_signal", "terminable"]
 
 
 def stop_signal() -> threading.Event:
-    """Return an event that SIGTERM and the first Ctrl-C set; a second Ctrl-C interrupts at once."""
+    """Return an event that SIGTERM and the first Ctrl-C set; a second one ends the process at once."""
     stopped = threading.Event()
+    asked: SimpleQueue[None] = SimpleQueue()
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        stopped.set()
+        # setting the event here could wait for ever: the thread that was interrupted may hold its lock
+        asked.put(None)
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
+    def wait() -> None:
+        asked.get()
+        stopped.set()
+
+    threading.Thread(target=wait, name="recurra-signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     return stopped
