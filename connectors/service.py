@@ -20,6 +20,7 @@ from .http import Listener, allowed_hosts, create_app
 from .kafka import KafkaService, is_kafka
 from .local_sources import FileSource, LineSource, NoSource
 from .sampling import SamplingAudit
+from .source_metrics import register_source
 
 __all__ = ["run_service"]
 
@@ -59,6 +60,7 @@ def run_service(
         reader = _open_source(source, engine, config, Path(data))
         if config.audit.every_seconds > 0 and source not in ("none", "-"):
             reader = _Audited(reader, SamplingAudit(Path(data), source, config, engine.registry))
+        register_source(engine.registry, reader.health)
         runner = _Runner(reader, stopped)
         # once the listener is closed, nothing waits for what the source would still bring
         stack.callback(runner.join)
@@ -109,8 +111,8 @@ class _Runner:
         return isinstance(self._source, NoSource)
 
     @property
-    def problem(self) -> str | None:
-        return self._source.health().problem
+    def problems(self) -> dict[str, str]:
+        return self._source.health().problems
 
     def start(self) -> None:
         self._thread.start()
@@ -141,9 +143,7 @@ def _watch(runner: _Runner, engine: Engine, stopped: threading.Event, say: Calla
         if engine.version != version:
             version = engine.version
             say(f"version {version} serves")
-        now: dict[str, str] = dict(engine.health().problems)
-        if (problem := runner.problem) is not None:
-            now["source"] = problem
+        now = engine.health().problems | runner.problems
         for part, problem in now.items():
             if problems.get(part) != problem:
                 say(f"{part}: {problem}")

@@ -259,6 +259,13 @@ class SourceHealth(msgspec.Struct, frozen=True, kw_only=True):
     requests: RequestsHealth | msgspec.UnsetType = msgspec.UNSET
     audit: AuditHealth | msgspec.UnsetType = msgspec.UNSET
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """The problems by part: of the ``source`` itself, of the topics of ``output`` and of ``requests``."""
+        parts = {"source": self, "output": self.output, "requests": self.requests}
+        found = {name: part.problem for name, part in parts.items() if part is not msgspec.UNSET}
+        return {name: problem for name, problem in found.items() if problem is not None}
+
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """State of an engine: ``status`` is ``ok`` or ``degraded``, ``problems`` says why by part.

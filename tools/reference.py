@@ -23,7 +23,9 @@ from recurra.cli.template import config_text
 from recurra.connectors.http.observed import Observed
 from recurra.connectors.http.server import create_app
 from recurra.connectors.sampling import SamplingAudit
+from recurra.connectors.source_metrics import register_source
 from recurra.engine.metrics import Metrics
+from recurra.engine.results import SourceHealth
 
 __all__ = ["main", "pages"]
 
@@ -383,6 +385,7 @@ def _metrics() -> Iterator[str]:
     # what registers the others needs no application, and no store, for that
     Observed(lambda *_: None, registry)  # type: ignore[arg-type]
     SamplingAudit(Path(), "none", recurra.Config(), registry)
+    register_source(registry, lambda: SourceHealth(kind="none", connected=True, state="running", problem=None))
     yield "\n".join(["| metric | kind | labels | what |", "|---|---|---|---|", *sorted(_rows(registry))])
 
 

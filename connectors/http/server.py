@@ -189,9 +189,8 @@ def _add_status(
         if source is None:
             return health
         now = source()
-        if now.problem is not None:
-            problems = health.problems | {"source": now.problem}
-            health = msgspec.structs.replace(health, status="degraded", problems=problems)
+        if found := now.problems:
+            health = msgspec.structs.replace(health, status="degraded", problems=health.problems | found)
         return msgspec.structs.replace(health, source=now)
 
     @app.get("/health", tags=["status"], summary="State of the service, with its problems")

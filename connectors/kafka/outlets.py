@@ -1,5 +1,6 @@
 """Outlets to Kafka: dead letters, new recommendations, replies to requests."""
 
+import itertools
 import json
 import logging
 import threading
@@ -23,6 +24,8 @@ _FLUSH_S = 10.0
 # the broker's default limit is 1 MB for a message with its headers
 _MOST_BYTES = 900_000
 _MOST_WAITING = 100_000
+# answers that are acknowledged together
+_AT_ONCE = 100
 _LOOK_S = 0.5
 # how often the request topic is looked at
 _TOPIC_S = 1.0
@@ -101,33 +104,40 @@ class RecommendationOutlet:
         backoff = Backoff(stopped)
         try:
             while not stopped.is_set():
-                with self._news:
-                    if not self._waiting:
-                        self._news.wait(_LOOK_S)
-                    # a report may be of items only
-                    if not self._waiting:
-                        continue
-                    user = next(iter(self._waiting))
-                    del self._waiting[user]
-                self._send(user, backoff)
+                if users := self._next():
+                    self._send(users, backoff)
         finally:
             self._producer.close()
 
-    def _send(self, user: str, backoff: Backoff) -> None:
+    def _next(self) -> list[str]:
+        """Return the users who have waited longest, and who wait no more; none if nobody comes for a while."""
+        with self._news:
+            if not self._waiting:
+                self._news.wait(_LOOK_S)
+            # a report may be of items only
+            users = list(itertools.islice(self._waiting, _AT_ONCE))
+            for user in users:
+                del self._waiting[user]
+        return users
+
+    def _send(self, users: list[str], backoff: Backoff) -> None:
         try:
-            answer = self._engine.recommend(user, self._k)
-            self._producer.send(self._topic, user.encode(), _encoded(user, answer))
+            for user in users:
+                answer = self._engine.recommend(user, self._k)
+                self._producer.send(self._topic, user.encode(), _encoded(user, answer))
+            # a broker that takes nothing is noticed here only
+            self._producer.flush(_FLUSH_S)
         except BrokerError as error:
-            self.problem = str(error)
+            self.problem = f"output topic {self._topic!r}: {error}"
             with self._news:
-                self._waiting.setdefault(user)
+                self._waiting = dict.fromkeys(users) | self._waiting
             backoff.wait()
         except Exception as error:
             # nothing may end this thread while the engine runs
             self.problem = f"no answer for the output topic: {error}"
             _LOG.exception("no answer for the output topic")
         else:
-            self.sent += 1
+            self.sent += len(users)
             self.problem = None
             backoff.reset()
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import threading
 import time
@@ -144,6 +145,11 @@ class Service:
             assert time.monotonic() < deadline, f"{stored_messages(self.data)} of {wanted}\n{self.log()}"
             time.sleep(0.5)
 
+    def url(self) -> str:
+        """Return where this start serves HTTP, if it was given an ``--api``; it must have come to read its source."""
+        found: list[str] = re.findall(r"serving (http\S+)", self.log())
+        return found[-1]
+
     def trainers(self) -> list[int]:
         """Return the training programs that work on this directory, by process id."""
         found = []
@@ -233,6 +239,12 @@ class Run:
 
     def until_read(self, wanted: int) -> None:
         self.until(lambda: sum(self._engine.offsets().values()) >= wanted)
+
+    def lists_sent(self) -> int:
+        """Return how many lists the output topic has acknowledged."""
+        output = self.service.health().output
+        assert output is not msgspec.UNSET
+        return output.sent
 
     def until_ended(self, timeout_s: float = 60) -> None:
         self._thread.join(timeout_s)

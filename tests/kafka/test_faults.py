@@ -13,10 +13,10 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 import recurra
 from recurra.connectors.audit import audit
-from recurra.connectors.kafka import confluent
+from recurra.connectors.kafka import confluent, outlets
 from recurra.engine.config import Config
 from recurra.engine.errors import SourceMismatchError
-from recurra.engine.results import SourceHealth
+from recurra.engine.results import IngestReport, SourceHealth
 
 from .conftest import CLIENTS, Run, config, event
 
@@ -268,3 +268,29 @@ def test_a_full_disk_is_waited_out(
     runner.until_read(20_000)
     assert runner.terminate()[0] == 0
     assert audit(tmp_path / "data", f"kafka://{address}/{name}", config()).ok
+
+
+def test_an_output_topic_that_takes_nothing_is_a_problem_and_gets_its_lists_later(
+    own_broker: Any, topic: Any, produce: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlets, "_FLUSH_S", 2.0)
+    name, output = topic(1), topic(1)
+    settings = config(output_topic=output)
+    with recurra.open(tmp_path / "data", settings) as engine:
+        reader = Run(engine, f"kafka://{own_broker.address}/{name}", settings, tmp_path)
+        produce(name, [event(number) for number in range(7)], partition=0)
+        reader.until(lambda: reader.lists_sent() == 7)
+        own_broker.freeze()
+        try:
+            outlet = reader.service._outlet
+            assert outlet is not None
+            # two users whose events were read just before
+            outlet.changed(IngestReport(applied=1, users=["u1", "u2"]))
+            reader.until(lambda: "output" in reader.service.health().problems)
+            assert "not acknowledged" in reader.service.health().problems["output"]
+            assert reader.lists_sent() == 7
+        finally:
+            own_broker.thaw()
+        reader.until(lambda: reader.lists_sent() == 9)
+        assert "output" not in reader.service.health().problems
+        reader.stop()

@@ -1,7 +1,6 @@
 """A service fed by Kafka at a real pace gives the lists of a replay."""
 
 import json
-import re
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -101,11 +100,10 @@ def compare(
     service: Service, recorded: Path, expected: dict[tuple[str, int], list[str]], send: Callable[[list[Any]], None]
 ) -> None:
     service.until_reading()
-    url = re.findall(r"serving (http\S+)", service.log())[-1]
     events = [json.loads(line) for line in recorded.read_text().splitlines()]
     first = int(COUNT * WARM)
     same = 0
-    with httpx.Client(base_url=url, timeout=120) as http:
+    with httpx.Client(base_url=service.url(), timeout=120) as http:
         for start, stop in zip([0, *range(first, COUNT, EVERY)], [*range(first, COUNT, EVERY), COUNT], strict=True):
             if start:
                 # what is there is asked for by the user whose event comes next

@@ -24,12 +24,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.filterwarnings("ignore:(read|open)_
 DAY_MS = 86_400_000
 
 
-def sent(reader: Run) -> int:
-    output = reader.service.health().output
-    assert output is not msgspec.UNSET
-    return output.sent
-
-
 def answered(reader: Run) -> int:
     requests = reader.service.health().requests
     assert requests is not msgspec.UNSET
@@ -187,7 +181,7 @@ def test_new_recommendations_and_replies_go_out(address: str, topic: Any, produc
         reader = Run(engine, f"kafka://{address}/{name}", settings, tmp_path)
         reader.until(lambda: reader.service.health().connected)
         produce(name, [event(number) for number in range(40)], partition=0)
-        reader.until(lambda: sent(reader) >= 7)
+        reader.until(lambda: reader.lists_sent() >= 7)
         deadline = time.monotonic() + 30
         while answered(reader) < 3 and time.monotonic() < deadline:
             produce(requests, [{"user": "u1", "k": 2, "id": "r"}, b"junk", {"user": "u1", "k": 0}], partition=0)

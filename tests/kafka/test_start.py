@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka as ck
+import httpx
 import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -41,6 +42,34 @@ def test_what_the_broker_has_deleted_stops_the_source_until_told_otherwise(
     with recurra.open(folder, config(), read_only=True) as engine:
         (facts,) = facts_of(engine.source_info()).values()
     assert facts.lost == ((0, 100, 150),)
+
+
+def test_a_service_stops_at_a_gap_and_counts_it_once_it_may_go_on(
+    address: str, topic: Any, produce: Any, service: Any, admin: AdminClient, tmp_path: Path
+) -> None:
+    name, settings = topic(1), tmp_path / "recurra.toml"
+    settings.touch()
+    options = ("--train", "off", "--config", str(settings), "--api", "127.0.0.1:0")
+    runner = service(f"kafka://{address}/{name}", *options)
+    produce(name, [event(number) for number in range(100)], partition=0)
+    runner.start()
+    runner.until_read(100)
+    assert runner.terminate()[0] == 0
+    produce(name, [event(number) for number in range(100, 200)], partition=0)
+    place = ck.TopicPartition(name, 0, 150)
+    admin.delete_records([place])[place].result(30)
+    runner.start()
+    assert runner.wait() == 1
+    assert "offset 100" in runner.log()
+    assert "before 150: 50 messages" in runner.log()
+    settings.write_text("[kafka]\nskip_lost = true\n")
+    runner.start()
+    runner.until_reading()
+    runner.until_read(200)
+    figures = httpx.get(f"{runner.url()}/metrics").text
+    assert "recurra_source_lost 50.0" in figures
+    assert "recurra_source_connected 1.0" in figures
+    assert runner.terminate()[0] == 0
 
 
 @pytest.mark.parametrize("client", CLIENTS)
