@@ -1,5 +1,6 @@
 """Listener that runs the service's application in its own thread."""
 
+import asyncio
 import errno
 import socket
 import threading
@@ -7,7 +8,7 @@ import time
 
 import uvicorn
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...engine.errors import ConfigError, ServiceError
 from .guard import PROTECTION
@@ -20,30 +21,51 @@ _START_S = 10.0
 _STOP_S = 3
 # a long filter, written in a URL
 _HEADER_BYTES = 64 << 10
+_HEADERS = dict(PROTECTION)
+_LATER = {"retry-after": "1", "connection": "close"}
 
 
 class _Front:
-    """ASGI application that passes requests on to another one, and while there is none says that it is starting."""
+    """ASGI application that passes requests on to another one, and says so while that starts and when it stops."""
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.app is not None:
-            await self.app(scope, receive, send)
+            await _until_stopped(self.app, scope, receive, send)
         elif scope["type"] == "http":
             await _starting(scope["path"])(scope, receive, send)
 
 
+async def _until_stopped(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one request; one that is cut off because the service stops gets a reason instead of an answer."""
+    began = False
+
+    async def sending(message: Message) -> None:
+        nonlocal began
+        began = True
+        await send(message)
+
+    try:
+        await app(scope, receive, sending)
+    except asyncio.CancelledError:
+        if began or scope["type"] != "http":
+            raise
+        await _unavailable("engine: the service stops")(scope, receive, send)
+
+
+def _unavailable(reason: str) -> JSONResponse:
+    return JSONResponse({"error": "BusyError", "message": reason}, 503, _HEADERS | _LATER)
+
+
 def _starting(path: str) -> JSONResponse:
-    headers = dict(PROTECTION)
     if path == "/livez":
-        return JSONResponse({"status": "ok"}, headers=headers)
-    headers |= {"retry-after": "1", "connection": "close"}
+        return JSONResponse({"status": "ok"}, headers=_HEADERS)
     reason = "engine: recovering, the service is starting"
     if path == "/readyz":
-        return JSONResponse({"status": "not ready", "reasons": [reason]}, 503, headers)
-    return JSONResponse({"error": "BusyError", "message": reason}, 503, headers)
+        return JSONResponse({"status": "not ready", "reasons": [reason]}, 503, _HEADERS | _LATER)
+    return _unavailable(reason)
 
 
 class Listener:

@@ -1,5 +1,6 @@
 """Clients that are slow, many or careless, over real sockets: health is answered, memory and threads are bounded."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -22,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 import recurra
 from recurra.connectors.http import Listener, create_app
+from recurra.connectors.http import listener as listener_module
 from recurra.connectors.http.limits import Limits
 from recurra.engine import FieldNames
 
@@ -279,6 +281,27 @@ def test_liveness_before_the_engine_is_there() -> None:
     assert "recovering" in json.loads(body)["reasons"][0]
     assert call(listener.url, "GET", "/v1/users/u1/recommendations")[0] == 503
     listener.close()
+
+
+def test_a_request_that_does_not_end_is_told_that_the_service_stops(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listener_module, "_STOP_S", 0.3)
+    entered = threading.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        entered.set()
+        await asyncio.sleep(600)
+
+    listener = Listener("127.0.0.1", 0)
+    listener.start(endless)
+    with opened(listener.url, b"GET /v1/users/ann/recommendations HTTP/1.1\r\nhost: x\r\n\r\n") as sock:
+        assert entered.wait(10)
+        listener.close()
+        answer = b"".join(iter(lambda: sock.recv(4096), b"")).decode()
+    assert answer.startswith("HTTP/1.1 503")
+    assert "the service stops" in answer
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_service_answers_while_it_recovers_and_a_taken_port_is_found_at_once(tmp_path: Path) -> None:
