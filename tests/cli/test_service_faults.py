@@ -173,6 +173,32 @@ def test_a_stopped_owner_keeps_the_store_and_one_that_lost_it_never_commits(
     zombie.exact(events)
 
 
+# the memories of a large store are folded for minutes, and functions are compiled at the first start of all
+SLOW_START = """
+import time
+from recurra.engine.serving.caches import Caches
+print("starting", flush=True)
+Caches.recover = lambda self: time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_that_is_asked_to_stop_while_it_starts(
+    service: Callable[..., Service], events: Path, number: int
+) -> None:
+    runner = service(events)
+    runner.start(SLOW_START)
+    runner.until("starting")
+    time.sleep(1)
+    asked = time.monotonic()
+    runner.process.send_signal(number)
+    runner.process.wait(20)
+    assert time.monotonic() - asked < 5
+    runner.start()
+    runner.until("the source has ended")
+    runner.exact(events)
+
+
 @pytest.mark.parametrize("kill_after_s", [None, 0.02])
 def test_a_service_that_is_asked_to_stop_under_load(
     service: Callable[..., Service], events: Path, kill_after_s: float | None

@@ -45,7 +45,7 @@ class Service:
             kwargs={
                 "source": str(events),
                 "api": Listener("127.0.0.1", 0),
-                "stopped": self._stopped,
+                "stop": lambda: self._stopped,
                 "say": self.said.append,
             },
         )

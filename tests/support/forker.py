@@ -19,8 +19,9 @@ def child(request: dict[str, Any]) -> None:
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    # a signal to the tests' terminal is not for it
+    # a signal to the tests' terminal is not for it, but one of its own is
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(request["env"])
     from recurra.cli import main
     from recurra.engine import failpoints

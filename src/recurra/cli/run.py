@@ -58,11 +58,10 @@ def run(
     listener = None if address is None else Listener(*address)
     if listener is not None:
         listener.start()
-    stopped = stop_signal()
     from recurra.connectors.kafka import CLOSING
     from recurra.connectors.service import run_service
 
-    run_service(data, settings, source=source, api=listener, stopped=stopped, say=_log)
+    run_service(data, settings, source=source, api=listener, stop=stop_signal, say=_log)
     # a client that still waits for its broker would crash while the interpreter is taken down; all else is closed
     if any(thread.name == CLOSING for thread in threading.enumerate()):
         sys.stderr.flush()
