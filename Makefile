@@ -29,11 +29,11 @@ INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --cons
 demo: $(VENV)/.installed
 	$(RUN) recurra.cli demo $(DEMO)
 
-# WORKERS=2 runs files side by side, in half the time; some tests that wait for time-outs do not bear that yet
-WORKERS ?= 0
+# tests run side by side in so many processes; 0 takes this one, for a debugger
+WORKERS ?= 2
 
 test: $(VENV)/.installed-dev
-	$(RUN) pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(RUN) pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 # hours: the slow tests, and those of kills, seeds and inputs by the hundred
 test-night: $(VENV)/.installed-dev

@@ -234,7 +234,7 @@ class Queries:
             who = self._still_known(who)
             # the search reads all vectors: before the memories' scores, which are then still in the processor's cache
             found = self._by_model(who, now_ms, allowed, max(self._config.retrieval.candidates, k))
-            return self._rank(who, now_ms, allowed, k, found)
+            return self._rank(who, now_ms, allowed, k, found, Moment(self._store.next_seq, _NO_ROWS))
 
     def _by_model(self, who: _User, now_ms: int, allowed: Bools, wanted: int) -> _Found | None:
         """Search by the user's vector; None where the model has no say. The caller holds the caches' lock."""
@@ -246,9 +246,7 @@ class Queries:
         rows = serving.items.index.search(vector, wanted, _searchable(allowed, serving.items.known))[0]
         return _Found(serving, vector, rows)
 
-    def _rank(
-        self, who: _User, now_ms: int, allowed: Bools, k: int, found: _Found | None, moment: Moment | None = None
-    ) -> Ranked:
+    def _rank(self, who: _User, now_ms: int, allowed: Bools, k: int, found: _Found | None, moment: Moment) -> Ranked:
         """Rank the candidates of all sources; the caller holds the caches' lock."""
         wanted = max(self._config.retrieval.candidates, k)
         gap_ms = 0 if who.history is None else max(0, now_ms - int(who.history.times_ms[-1]))

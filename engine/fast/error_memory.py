@@ -1,31 +1,29 @@
 """Error memory: items that followed user vectors like the present one, after ReLoop2 (arXiv 2306.08808)."""
 
-import sys
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 
 from ...kernels.arrays import Float32s, Int32s, Int64s
-from ...kernels.jit import jit
+from ...kernels.jit import fast_jit, jit
+from ..retrieval import top
 
 __all__ = ["BLOCK", "ErrorMemory", "Moment"]
 
 
-# events of the log that are learnt together at most where one of them is a lesson of the mixture
+# events of the log that begin to vote together, and are learnt together at most where one is a lesson of the mixture
 BLOCK = 16
 # neighbours that vote
 _NEAREST = 200
 # what a vote for an item counts that the model puts among its first ones anyway
 _EXPECTED = np.float32(0.2)
 _NOBODY = -1
-_NO_USERS = np.empty(0, np.int32)
 
 
 class Moment(NamedTuple):
-    """The moment before event ``seq`` of the log, when the memory has not learnt all events before it yet.
+    """The moment before event ``seq`` of the log. The memory may not have learnt all events before it yet.
 
-    ``renewed`` are the rows of users with a new anchor since: their older entries are gone by then.
+    ``renewed`` are the rows of users with a new anchor that it does not know of: their older entries are gone by then.
     """
 
     seq: int
@@ -42,9 +40,7 @@ class ErrorMemory:
 
     def __init__(self, events: int, d: int) -> None:
         self.events = events
-        self._index = faiss.IndexFlatIP(d)
-        self._index.add(np.zeros((events, d), np.float32))
-        self._vectors: Float32s = faiss.rev_swig_ptr(self._index.get_xb(), events * d).reshape(events, d)
+        self._vectors: Float32s = np.zeros((events, d), np.float32)
         self._users = np.full(events, _NOBODY, np.int32)
         self._items = np.zeros(events, np.int32)
         self._seqs = np.full(events, -1, np.int64)
@@ -64,31 +60,17 @@ class ErrorMemory:
         """Take in events by their numbers in the log; ``vectors`` [events, d] are those before them."""
         _learn(seqs, users, items, vectors, self._users, self._items, self._seqs, self._vectors)
 
-    def vote(self, vector: Float32s, expected: Int32s, at: Moment | None = None) -> tuple[Int32s, Float32s]:
+    def vote(self, vector: Float32s, expected: Int32s, at: Moment) -> tuple[Int32s, Float32s]:
         """Return the items that came after the nearest vectors, the nearest first, and the cosine of each.
 
-        With ``at``, as it was at that moment, up to the block of events that it is in.
-
-        Cosines for the items that are ``expected``, the model's own first ones, are cut down: what it gets wrong
-        counts. An item may come several times; its cosines are to be added.
+        Events before the block that ``at`` falls in vote; of equal cosines the newest goes first. So a vote does not
+        depend on how many events of the block were learnt. Cosines for the items that are ``expected``, the model's own
+        first ones, are cut down: what it gets wrong counts. An item may come several times; its cosines are to be
+        added.
         """
-        first, stop = self._window(None if at is None else at.seq)
-        renewed = _NO_USERS if at is None else at.renewed
-        # those that do not count must not take the place of others
-        wanted = _NEAREST if at is None else _NEAREST + 2 * BLOCK
-        if renewed.size:
-            wanted += int(np.isin(self._users, renewed).sum())
-        cosines, places = self._index.search(vector.reshape(1, -1), min(wanted, self.events))
-        return _votes(
-            cosines[0], places[0], vector, self._users, self._items, self._seqs, first, stop, renewed, expected
-        )
-
-    def _window(self, seq: int | None) -> tuple[int, int]:
-        """Return the first and the end of the events of the log that a vote looks at; see `vote`."""
-        if seq is None:
-            return 0, sys.maxsize
-        block = seq - seq % BLOCK
-        return block + BLOCK - self.events, block
+        cosines = _cosines(self._vectors, vector)
+        block = at.seq - at.seq % BLOCK
+        return _votes(cosines, self._users, self._items, self._seqs, block, at.renewed, expected)
 
     def forget(self, user: int) -> None:
         """Erase the vectors of a user."""
@@ -124,33 +106,37 @@ def _among(user: int, users: Int32s) -> bool:
     return count > 0
 
 
+@fast_jit
+def _cosines(vectors: Float32s, vector: Float32s) -> Float32s:
+    # of unit vectors [entries, d], or zeros, with a vector [d]
+    cosines = np.empty(vectors.shape[0], np.float32)
+    norm = np.sqrt(np.sum(vector * vector))
+    for k in range(cosines.size):
+        total = np.float32(0.0)
+        for j in range(vector.size):
+            total += vectors[k, j] * vector[j]
+        cosines[k] = total / norm
+    return cosines
+
+
 @jit
 def _votes(
-    cosines: Float32s,
-    places: Int64s,
-    vector: Float32s,
-    users: Int32s,
-    items: Int32s,
-    seqs: Int64s,
-    first: int,
-    stop: int,
-    renewed: Int32s,
-    expected: Int32s,
+    cosines: Float32s, users: Int32s, items: Int32s, seqs: Int64s, stop: int, renewed: Int32s, expected: Int32s
 ) -> tuple[Int32s, Float32s]:
-    found, votes = np.empty(places.size, np.int32), np.empty(places.size, np.float32)
-    norm = np.sqrt(np.sum(vector * vector))
+    # newest first; the entries of a block are about to be overwritten, whether they were yet or not
+    places = np.empty(users.size, np.int64)
     count = 0
-    for k in range(places.size):
+    place = stop % users.size
+    for seq in range(stop - 1, max(stop + BLOCK - users.size, 0) - 1, -1):
+        place = (place if place else users.size) - 1
         # an empty entry is at a right angle to everything
-        if places[k] < 0 or users[places[k]] < 0 or cosines[k] <= 0.0:
-            continue
-        if not first <= seqs[places[k]] < stop or _among(users[places[k]], renewed):
-            continue
-        if count == _NEAREST:
-            break
-        found[count], votes[count] = items[places[k]], cosines[k] / norm
+        if seqs[place] == seq and users[place] >= 0 and cosines[place] > 0.0 and not _among(users[place], renewed):
+            places[count] = place
+            count += 1
+    nearest = places[top(cosines[places[:count]], _NEAREST)]
+    found, votes = items[nearest], cosines[nearest]
+    for k in range(found.size):
         for item in expected:
-            if item == found[count]:
-                votes[count] *= _EXPECTED
-        count += 1
-    return found[:count], votes[:count]
+            if item == found[k]:
+                votes[k] *= _EXPECTED
+    return found, votes

@@ -154,7 +154,7 @@ class ServedVersion:
         return ServedVersion(self.number, self.weights, list(self.items.vocabulary), self.items.table, config)
 
     def vote_errors(
-        self, user: int, expected: npt.NDArray[np.int32], at: Moment | None
+        self, user: int, expected: npt.NDArray[np.int32], at: Moment
     ) -> tuple[npt.NDArray[np.int32], Float32s]:
         """Return the error memory's votes for a user whose state is hot; see ``ErrorMemory.vote``."""
         slot = self.residency.find(user)
