@@ -35,12 +35,13 @@ def run_service(
     *,
     source: str,
     api: Listener | None,
-    stop: Callable[[], threading.Event],
+    stopped: threading.Event,
     say: Callable[[str], None],
+    opened: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run until the event that ``stop`` returns is set; ``say`` gets a line for everything that a person should know.
+    """Run until ``stopped`` is set; ``say`` gets a line for everything that a person should know.
 
-    ``stop`` is called when the engine is open: until then there is nothing to finish, and the process may be ended.
+    ``opened`` is called when the engine is open: until then there is nothing to finish, and the process may be ended.
 
     ``source`` is ``kafka://HOST:PORT/TOPIC``, a file, ``-`` for JSON lines on standard input, or ``none``. When a file
     or standard input ends the service stays up and answers. ``api`` is closed at the end; from its start it answers
@@ -57,7 +58,7 @@ def run_service(
         # what was read stays: looking through all of it for cycles would hold up everyone for up to a second
         gc.collect()
         gc.freeze()
-        stopped = stop()
+        opened()
         health = engine.health()
         say(f"store {data}: {health.users} users, {health.events} events, {_serving(engine)}")
         reader = _open_source(source, engine, config, Path(data))

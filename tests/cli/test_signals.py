@@ -10,18 +10,21 @@ import pytest
 
 # a signal then often comes while the main thread holds the event's lock
 WAITING = """
-from recurra.cli.signals import stop_signal
+import threading
+from recurra.cli.signals import stop_on_signal
 
-stopped = stop_signal()
+stopped = threading.Event()
+stop_on_signal(stopped)
 print("waiting", flush=True)
 while not stopped.wait(0):
     pass
 """
 NEVER = """
+import threading
 import time
-from recurra.cli.signals import stop_signal
+from recurra.cli.signals import stop_on_signal
 
-stop_signal()
+stop_on_signal(threading.Event())
 print("waiting", flush=True)
 while True:
     time.sleep(0.01)

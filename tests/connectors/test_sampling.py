@@ -45,7 +45,7 @@ class Service:
             kwargs={
                 "source": str(events),
                 "api": Listener("127.0.0.1", 0),
-                "stop": lambda: self._stopped,
+                "stopped": self._stopped,
                 "say": self.said.append,
             },
         )

@@ -37,7 +37,7 @@ class Running:
         data, config, source = self._arguments
         try:
             api = Listener("127.0.0.1", 0)
-            run_service(data, config, source=source, api=api, stop=lambda: self._stopped, say=self.said.append)
+            run_service(data, config, source=source, api=api, stopped=self._stopped, say=self.said.append)
         except Exception as error:
             self.failure = error
 

@@ -2,13 +2,14 @@
 
 import sys
 import tempfile
+import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .output import Json, Quiet, say, write_json
-from .signals import stop_signal
+from .signals import stop_on_signal
 
 if TYPE_CHECKING:
     from recurra.connectors.http import DemoFigures
@@ -61,7 +62,8 @@ def _play(
     from recurra.simulations.demo import Demo, demo_config
 
     clock = EventClock()
-    stopped = stop_signal()
+    stopped = threading.Event()
+    stop_on_signal(stopped)
     line = _Line(quiet=quiet)
     with recurra.open(folder, demo_config(seed), clock=clock) as engine:
         demo = Demo(engine, clock, seed=seed)

@@ -13,7 +13,7 @@ from .connect import DEFAULT_DATA
 from .logs import log_live, timestamp
 from .options import one_of
 from .output import say
-from .signals import stop_signal
+from .signals import stop_on_signal
 
 __all__ = ["add_to"]
 
@@ -61,7 +61,16 @@ def run(
     from recurra.connectors.kafka import CLOSING
     from recurra.connectors.service import run_service
 
-    run_service(data, settings, source=source, api=listener, stop=stop_signal, say=_log)
+    stopped = threading.Event()
+    run_service(
+        data,
+        settings,
+        source=source,
+        api=listener,
+        stopped=stopped,
+        say=_log,
+        opened=lambda: stop_on_signal(stopped),
+    )
     # a client that still waits for its broker would crash while the interpreter is taken down; all else is closed
     if any(thread.name == CLOSING for thread in threading.enumerate()):
         sys.stderr.flush()

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from types import FrameType
 
-__all__ = ["stop_signal", "terminable"]
+__all__ = ["stop_on_signal", "terminable"]
 
 
-def stop_signal() -> threading.Event:
-    """Return an event that SIGTERM and the first Ctrl-C set; a second one ends the process at once."""
-    stopped = threading.Event()
+def stop_on_signal(stopped: threading.Event) -> None:
+    """Let SIGTERM and the first Ctrl-C set an event; a second one ends the process at once."""
     asked: SimpleQueue[None] = SimpleQueue()
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -27,7 +26,6 @@ def stop_signal() -> threading.Event:
     threading.Thread(target=wait, name="recurra-signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    return stopped
 
 
 @contextmanager
