@@ -279,7 +279,7 @@ def soak(arguments: argparse.Namespace, folder: Path, broker: Any) -> dict[str, 
     longest_s, next_s = 0.0, 20.0
     try:
         backlog = arguments.users * arguments.backlog
-        until(lambda: read(service) >= backlog, "the backlog is read", 1_200, alive=service)
+        until(lambda: read(service) >= backlog, "the backlog is read", 3_600, alive=service)
         say(f"{producer.sent} messages read")
         began = time.monotonic()
         while (passed_s := time.monotonic() - began) < arguments.minutes * 60:
