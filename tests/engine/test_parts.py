@@ -9,6 +9,7 @@ import pytest
 import recurra
 from recurra import Event
 from recurra.engine.config import MixConfig, RetrievalConfig
+from recurra.engine.fast import BLOCK
 
 from .conftest import publish, small_config, stream, vocabulary
 
@@ -85,7 +86,9 @@ def test_the_error_memory_forgets_with_the_user(opened: Open, tmp_path: Path) ->
     own = [Event("odd", f"odd{k}", AT + k) for k in range(5)]
     # one that the model sees as it saw the other before the last event
     twin = [Event("twin", event.item, event.time_ms) for event in own[:-1]]
-    engine.ingest([*EVENTS, *own, *twin])
+    # events vote when their block of the log has ended
+    others = [Event(f"other{k}", EVENTS[k].item, AT + 5) for k in range(BLOCK)]
+    engine.ingest([*EVENTS, *own, *twin, *others])
     row = engine.item_row("odd4")
     assert row is not None
     assert engine.scores("twin", AT + 10).parts["error-memory"][row] > 0.9
