@@ -121,25 +121,35 @@ class RecommendationOutlet:
         return users
 
     def _send(self, users: list[str], backoff: Backoff) -> None:
+        sent = 0
         try:
             for user in users:
-                answer = self._engine.recommend(user, self._k)
-                self._producer.send(self._topic, user.encode(), _encoded(user, answer))
+                if (answer := self._answer(user)) is not None:
+                    self._producer.send(self._topic, user.encode(), answer)
+                    sent += 1
             # a broker that takes nothing is noticed here only
             self._producer.flush(_FLUSH_S)
-        except BrokerError as error:
+        except Exception as error:
+            # nothing may end this thread while the engine runs
             self.problem = f"output topic {self._topic!r}: {error}"
             with self._news:
                 self._waiting = dict.fromkeys(users) | self._waiting
             backoff.wait()
+        else:
+            self.sent += sent
+            if sent == len(users):
+                self.problem = None
+            backoff.reset()
+
+    def _answer(self, user: str) -> bytes | None:
+        """Return a message with the user's list; None, and the reason is the problem, if there is none."""
+        try:
+            return _encoded(user, self._engine.recommend(user, self._k))
         except Exception as error:
-            # nothing may end this thread while the engine runs
+            # the other users get theirs
             self.problem = f"no answer for the output topic: {error}"
             _LOG.exception("no answer for the output topic")
-        else:
-            self.sent += len(users)
-            self.problem = None
-            backoff.reset()
+            return None
 
 
 class RequestReply:

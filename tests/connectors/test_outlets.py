@@ -49,3 +49,29 @@ def test_reports_without_users_do_not_end_the_outlet() -> None:
     stopped.set()
     thread.join(10)
     assert not thread.is_alive()
+
+
+class OneFails(Answers):
+    """An engine that has no answer for one user."""
+
+    def recommend(self, user: str, k: int = 10, *, where: str | None = None) -> Recommendation:
+        if user == "ben":
+            raise ArithmeticError("no list for ben")
+        return super().recommend(user, k, where=where)
+
+
+def test_a_user_without_an_answer_keeps_nobody_elses_back() -> None:
+    sink, stopped = Sink(), threading.Event()
+    outlet = RecommendationOutlet(OneFails(), sink, "lists", 1)
+    # all wait before the first is answered
+    outlet.changed(IngestReport(applied=3, users=["ann", "ben", "cem"]))
+    thread = threading.Thread(target=outlet.run, args=(stopped,))
+    thread.start()
+    deadline = time.monotonic() + 10
+    while outlet.sent < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.set()
+    thread.join(10)
+    assert sink.sent == [b"ann", b"cem"]
+    assert outlet.sent == 2
+    assert "no list for ben" in str(outlet.problem)

@@ -35,10 +35,10 @@ def naive(items: npt.NDArray[np.int32], vectors: Scores, vector: Scores, expecte
     return total
 
 
-def window(count: int, events: int = EVENTS) -> slice:
+def window(count: int) -> slice:
     """Return which of the events learnt vote before the next one: whole blocks that are not about to go."""
     stop = count - count % BLOCK
-    return slice(max(0, stop + BLOCK - events), stop)
+    return slice(max(0, stop + BLOCK - EVENTS), stop)
 
 
 @pytest.mark.parametrize("count", [0, 1, 30, 32, EVENTS, 2 * EVENTS + 3])
