@@ -27,7 +27,12 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def fast_jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Do as ``jit``, with sums in any order and without checks of divisors, as loops of vector instructions need."""
+    """Do as ``jit``, with sums in any order and without checks of divisors, as loops of vector instructions need.
+
+    For functions that Python calls. Called by another compiled function it would be there twice, by itself and as a
+    copy in its caller, and sums in any order are rounded differently in the two; which of them runs depends on what the
+    process compiled or loaded before. So what compiled functions call is ``jit`` or ``inline_jit``.
+    """
     return _compile(function, fastmath=True, error_model="numpy")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...kernels.arrays import Float32s, Float64s
-from ...kernels.jit import fast_jit, jit
+from ...kernels.jit import jit
 from ..ranking import DEPTH, ndcg, rank
 
 __all__ = ["FEATURES", "Knowledge", "best", "learn", "score"]
@@ -51,7 +51,7 @@ def _extremes(values: npt.NDArray[np.float32], logit: bool) -> tuple[float, floa
     return top, bottom
 
 
-@fast_jit
+@jit
 def _logarithms(values: Float64s) -> Float64s:
     # of positive numbers: the exponent, and the series of the inverse hyperbolic tangent for what is left, within
     # sqrt(2) of 1; np.log is not made into vector instructions and took most of the mixture's time
@@ -62,7 +62,8 @@ def _logarithms(values: Float64s) -> Float64s:
         exponents[k], rest[k] = exponent, bits[k] - (exponent << 52)
     mantissas, logs = rest.view(np.float64), np.empty(values.size)
     for k in range(values.size):
-        s = (mantissas[k] - 1.0) / (mantissas[k] + 1.0)
+        # unlike `/` without a check of the divisor, which no vector instruction has
+        s = np.divide(mantissas[k] - 1.0, mantissas[k] + 1.0)
         q = s * s
         low = 1 / 11 + q * (1 / 13 + q * (1 / 15 + q * (1 / 17 + q * (1 / 19 + q * (1 / 21)))))
         series = 1.0 + q * (1 / 3 + q * (1 / 5 + q * (1 / 7 + q * (1 / 9 + q * low))))

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ..jit import fast_jit
+from ..jit import inline_jit
 
 __all__ = ["LANES", "Panels", "aligned", "product"]
 
@@ -160,7 +160,7 @@ _one: Any = _tile(1, _ONE_PANELS)
 _one_last: Any = _tile(1, 1)
 
 
-@fast_jit
+@inline_jit
 def product(a: Any, weight: Any, bias: Any, first: int, end: int, out: Any) -> None:
     """``out`` <- ``bias`` + ``a`` (T, i) ``weight``, panels ``first`` to ``end`` only; arrays as in ``Panels``."""
     events = a.shape[0]

@@ -66,6 +66,7 @@ def layers_step(
     and ``window`` (slots, k, K - 1, w), float32 or bfloat16 as uint16, are advanced in place. ``scratch`` is for T
     events or more; the epsilons are float32.
     """
+    prefer_512_bit()
     w = weights
     events = a.shape[0]
     layers, e = w.gate_norm.shape
@@ -97,7 +98,7 @@ def layers_step(
     return rows
 
 
-@fast_jit
+@inline_jit
 def _steps(projected: Any, begin: int, keeps: Any, dt_bias: Any, A: Any, steps: Any, fades: Any) -> None:
     # steps (.., h) <- Delta, fades <- exp(Delta A), from the projected columns after begin and gamma, beta (T, 2 h*)
     prefer_512_bit()
@@ -126,7 +127,7 @@ def _whole(size: int, most: int) -> int:
     return min((size + _VALUES - 1) // _VALUES * _VALUES, most)
 
 
-@fast_jit
+@inline_jit
 def _walk(
     projected: Any,
     steps: Any,
@@ -195,7 +196,7 @@ def _spread(x: Any, steps: Any, fades: Any, D: Any, decay: Any, xdt: Any, y: Any
             y[c] = skip * x[c]
 
 
-@fast_jit
+@inline_jit
 def _keep_last(offsets: Any, a: Any) -> int:
     # move the rows of the last events to the front; returns how many there are
     rows = 0
@@ -207,7 +208,7 @@ def _keep_last(offsets: Any, a: Any) -> int:
     return rows
 
 
-@fast_jit
+@inline_jit
 def _gate_norm(projected: Any, weight: Any, eps: Any, y: Any) -> None:
     # y <- rms(y silu(z)), z being the first columns of the projected rows
     prefer_512_bit()
@@ -224,7 +225,7 @@ def _gate_norm(projected: Any, weight: Any, eps: Any, y: Any) -> None:
             y[t, c] *= scale * weight[c]
 
 
-@fast_jit
+@inline_jit
 def _silu(a: Any, events: int) -> None:
     prefer_512_bit()
     flat = a.reshape(a.size)
@@ -232,7 +233,7 @@ def _silu(a: Any, events: int) -> None:
         flat[i] = flat[i] * sigmoid(flat[i])
 
 
-@fast_jit
+@inline_jit
 def _add_norm(new: Any, a: Any, residual: bool, weight: Any, shift: Any, eps: Any) -> None:
     # a <- LN(new + a), without a if there is no residual; (T, d)
     prefer_512_bit()
@@ -256,7 +257,7 @@ def _add_norm(new: Any, a: Any, residual: bool, weight: Any, shift: Any, eps: An
             row[c] = (row[c] - mean) * scale * weight[c] + shift[c]
 
 
-@fast_jit
+@inline_jit
 def _hardswish(a: Any) -> None:
     prefer_512_bit()
     flat = a.reshape(a.size)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..jit import fast_jit
+from ..jit import fast_jit, inline_jit
 from ..scalar import exp, narrow, widen
 
 __all__ = ["softmax_rows"]
@@ -65,7 +65,7 @@ def _rows(
         excess[t] = mine * share - np.float32(1.0)
 
 
-@fast_jit
+@inline_jit
 def _highest(values: Any) -> Any:
     # sixteen running maxima: a single one is not turned into vector instructions
     lanes = np.full(16, np.float32(-3e38), np.float32)
