@@ -116,6 +116,28 @@ def test_the_demonstration_ends_when_told(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_demonstration_ends_when_told_while_it_compiles(tmp_path: Path, number: int) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    process = subprocess.Popen(
+        command(["demo", "--port", "0"]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # nothing is compiled there: a start takes far longer than the wait below
+        env=environment() | {"NUMBA_CACHE_DIR": str(tmp_path / "numba"), "TMPDIR": str(folder)},
+    )
+    assert process.stdout is not None
+    assert "starting the engine" in process.stdout.readline()
+    time.sleep(2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode not in (0, None)
+    assert "Traceback" not in err
+    assert not list(folder.iterdir())
+
+
 class TestReplay:
     @pytest.fixture
     def inter(self, tmp_path: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .output import Json, Quiet, say, write_json
-from .signals import stop_on_signal
+from .signals import stop_on_signal, terminable
 
 if TYPE_CHECKING:
     from recurra.connectors.http import DemoFigures
@@ -44,7 +44,7 @@ def demo(
     listener = Listener("127.0.0.1", port)
     try:
         say("starting the engine; the first start compiles its kernels and takes longer ...", json)
-        with tempfile.TemporaryDirectory(prefix="recurra-demo-") as folder:
+        with terminable(), tempfile.TemporaryDirectory(prefix="recurra-demo-") as folder:
             result = _play(listener, folder, events, leave, seed, json, quiet)
     finally:
         listener.close()
@@ -63,9 +63,10 @@ def _play(
 
     clock = EventClock()
     stopped = threading.Event()
-    stop_on_signal(stopped)
     line = _Line(quiet=quiet)
     with recurra.open(folder, demo_config(seed), clock=clock) as engine:
+        # a start that compiles for minutes ends at once
+        stop_on_signal(stopped)
         demo = Demo(engine, clock, seed=seed)
         listener.start(create_app(engine, live=demo))
         say(f"recurra is at {listener.url}  (API: {listener.url}/docs, metrics: {listener.url}/metrics)", json)
