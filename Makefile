@@ -39,12 +39,13 @@ test: $(VENV)/.installed-dev
 test-night: $(VENV)/.installed-dev
 	RECURRA_NIGHT=1 $(RUN) pytest -m "slow or night" --timeout 7200 $(TESTS)
 
-# a service under load and faults for so long; SEED repeats one
+# a service under load and faults for so long; SEED repeats one, RATE is in events a second
 MINUTES ?= 120
 SEED ?= 1
+RATE ?= 300
 
 soak: $(VENV)/.installed-dev
-	$(VENV)/bin/python tests/soak/soak.py --minutes $(MINUTES) --seed $(SEED)
+	$(VENV)/bin/python tests/soak/soak.py --minutes $(MINUTES) --seed $(SEED) --rate $(RATE)
 
 # parity on a CUDA device, with the extra gpu; `make test-gpu RUN='python3 -m' GPU_READY=` takes what is installed
 GPU_READY ?= $(VENV)/.installed-gpu
