@@ -29,6 +29,8 @@ _SUFFIXES = {
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _USER = ("user", "user_id", "userid", "uid")
 _ITEM = ("item", "item_id", "itemid", "iid", "movie_id", "movieid", "product_id", "productid")
+# digits of numbers that can still be a time in some unit
+_MOST_DIGITS = 22
 # the wire format's unit is the millisecond, that of the published data sets the second
 _TIME_MS = ("time", "time_ms")
 _TIME_S = ("timestamp", "ts", "time_s", "unixtime", "unixreviewtime")
@@ -121,8 +123,18 @@ def parquet_rows(path: Path, fields: FieldNames) -> Iterator[tuple[str, Callable
     columns = Columns.of(frame.columns, fields)
     if columns is None:
         raise InputError(f"{path}: expected a user, an item and a time column, got {', '.join(frame.columns)[:200]}")
+    frame, columns = _plain(frame, columns)
     for row in frame.iter_rows():
         yield str(row), lambda row=row: _row_event(row, columns)  # type: ignore[misc]
+
+
+def _plain(frame: pl.DataFrame, columns: Columns) -> tuple[pl.DataFrame, Columns]:
+    """Turn dates and times into integers, of which any is allowed: those beyond Python's dates make polars panic."""
+    time = frame.columns[columns.time]
+    if isinstance(frame.schema[time], pl.Datetime):
+        frame, columns = frame.with_columns(pl.col(time).dt.epoch("ms")), columns._replace(unit="ms")
+    others = [name for name, kind in frame.schema.items() if kind.is_temporal()]
+    return frame.with_columns(pl.col(others).to_physical()), columns
 
 
 def seconds_to_ms(text: str) -> int:
@@ -132,7 +144,10 @@ def seconds_to_ms(text: str) -> int:
     text = text.strip()
     if _NUMBER.fullmatch(text) is None:
         raise BadEventError(f"expected a time in seconds, got {text[:40]!r}")
-    return math.floor(Decimal(text).scaleb(3))
+    seconds = Decimal(text)
+    if seconds.adjusted() > _MOST_DIGITS:
+        raise BadEventError(f"expected a time in seconds, got {text[:40]!r}, which is beyond all dates")
+    return math.floor(seconds.scaleb(3))
 
 
 def _splitter(separator: str) -> Callable[[str], list[str]]:
@@ -242,6 +257,8 @@ def _cell_ms(value: Any, unit: str) -> int:
     if isinstance(value, dt.datetime):
         moment = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
         return (moment - dt.datetime.fromtimestamp(0, dt.UTC)) // dt.timedelta(milliseconds=1)
+    if isinstance(value, float) and abs(value) > 10.0**_MOST_DIGITS:
+        raise BadEventError(f"expected a time, got {value!r}, which is beyond all dates")
     if isinstance(value, float) and math.isfinite(value):
         # the nearest millisecond: a float of today's seconds is off by up to 1e-7 s
         return round(value * 1000) if unit in _SECONDS else _whole(value) // TIME_UNITS[unit][1]

@@ -12,7 +12,7 @@ import msgspec
 
 from ..engine.config import Config
 from ..engine.engine import Engine, open
-from ..engine.errors import ConfigError
+from ..engine.errors import ConfigError, ServiceError
 from ..engine.results import SourceHealth
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
@@ -133,6 +133,9 @@ class _Runner:
             pass
         except Exception as error:
             self.failure = error
+        except BaseException as error:
+            # what a library's own code panics with is no Exception: the thread has ended all the same
+            self.failure = ServiceError(f"the source failed ({type(error).__name__}: {error})")
 
 
 def _watch(runner: _Runner, engine: Engine, stopped: threading.Event, say: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ from ..kernels.arrays import Bools, Float32s, Int32s
 from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
-from .events import MAX_TIME_MS, Event, check_id
+from .events import MAX_TIME_MS, Event, check_id, shown
 from .fast import Context, Few, Moment, activation, spread
 from .filters import Masks, Selection
 from .metrics import Metrics
@@ -87,7 +87,7 @@ class Queries:
         if at_ms is not None and (
             isinstance(at_ms, bool) or not isinstance(at_ms, int) or not 0 <= at_ms <= MAX_TIME_MS
         ):
-            raise InputError(f"at must be an integer from 0 to {MAX_TIME_MS} (milliseconds), got {at_ms!r:.40}")
+            raise InputError(f"at must be an integer from 0 to {MAX_TIME_MS} (milliseconds), got {shown(at_ms)}")
         # before the user is read: a filter may have to wait for its turn
         selection = None if where is None else self._masks.select(where, gone)
         who = self._user(user)
@@ -385,4 +385,4 @@ def _of(allowed: Bools, rows: Int32s) -> Bools:
 def _check(name: object, what: str, k: object) -> None:
     check_id(name, what)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
-        raise InputError(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+        raise InputError(f"k must be an integer from 1 to {MAX_K}, got {shown(k)}")

@@ -61,11 +61,16 @@ def _versions(path: Path) -> Iterator[Damage]:
             yield Damage("version", f"version {number}", folder, str(error), "is left out; the newest one left serves")
     try:
         current = kept.current()
-        problem = None if current in (0, *numbers) else f"version {current} should serve, but is not there"
+        problem = None
+        if current not in (0, *numbers):
+            problem = f"version {current} should serve, but is not there"
+        elif numbers and not current:
+            problem = "it is missing beside complete versions"
     except VersionError as error:
         problem = str(error)
     if problem is not None:
-        yield Damage("version", "serving version", str(path / "current.json"), problem, "the newest one left serves")
+        file = str(path / "current.json")
+        yield Damage("version", "serving version", file, problem, "gives way to the newest version")
 
 
 def _serve_what_is_left(kept: VersionStore) -> None:

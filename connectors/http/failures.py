@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ...engine.errors import BusyError, InputError, RecurraError
 from . import wire
@@ -71,6 +72,13 @@ def add_failures(app: FastAPI) -> None:
         # made outside of the guard, which would add these
         return as_json(wire.Failure("ServiceError", message), HTTPStatus.INTERNAL_SERVER_ERROR, dict(PROTECTION))
 
+    def gone(_request: Request, _error: Exception) -> Response:
+        # nobody reads it
+        return as_json(
+            wire.Failure("InputError", "the request's body did not come whole"), HTTPStatus.BAD_REQUEST, _CLOSE
+        )
+
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(TooLargeError, too_large)
     app.add_exception_handler(SlowBodyError, too_slow)
     app.add_exception_handler(RecurraError, failed)

@@ -99,12 +99,20 @@ class Guard:
         if scope["method"] in _READS:
             return None
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+        foreign = origin is not None and _netloc(origin) != headers.get("host", "").lower()
         if foreign or site not in ("same-origin", "none"):
             return HTTPStatus.FORBIDDEN, "pages of other sites may not write here"
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in _FORM_TYPES:
             return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected content-type application/json, got {kind}"
+        return None
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        # brackets without an address, say: no page of ours
         return None
 
 

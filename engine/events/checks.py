@@ -26,6 +26,7 @@ __all__ = [
     "read_time_ms",
     "read_weight",
     "rfc_3339_ms",
+    "shown",
 ]
 
 # integers in ids beyond this are refused rather than turned into text
@@ -199,8 +200,17 @@ def read_time_ms(record: Mapping[str, Any], name: str, unit: str = "ms") -> int:
         times, parts = TIME_UNITS[unit]
         time_ms = value * times // parts
     if not 0 <= time_ms <= MAX_TIME_MS:
-        raise BadEventError(f"field {name!r} must be between 0 and {MAX_TIME_MS} ms, got {value}{_other_unit(value)}")
+        raise BadEventError(
+            f"field {name!r} must be between 0 and {MAX_TIME_MS} ms, got {shown(value)}{_other_unit(value)}"
+        )
     return time_ms
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, cut short; Python refuses to write integers of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    return f"{value!r:.40}"
 
 
 def _other_unit(value: object) -> str:
@@ -219,6 +229,6 @@ def read_weight(record: Mapping[str, Any], name: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadEventError(f"field {name!r} must be a finite number, got {value!r:.40}")
-    if not math.isfinite(value) or abs(value) > MAX_WEIGHT:
-        raise BadEventError(f"field {name!r} must be a finite number, got {value!r:.40}")
+    if not abs(value) <= MAX_WEIGHT:
+        raise BadEventError(f"field {name!r} must be a finite number, got {shown(value)}")
     return float(value)

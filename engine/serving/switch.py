@@ -75,6 +75,8 @@ class Switch:
                 f"{self._versions.path / 'current.json'} is missing beside complete versions: the newest one serves, "
                 "and `recurra rollback N` writes the file again"
             )
+        elif current and current not in self._versions.list():
+            self.failure = f"{self._versions.path / 'current.json'} names version {current}, which is not there"
         failure = self.failure
         for number in sorted((n for n in self._versions.list() if n <= current), reverse=True):
             try:

@@ -143,6 +143,37 @@ def test_files_that_are_not_of_their_format(write: Callable[..., Path], name: st
     assert "\n" not in str(caught.value)
 
 
+FAR = 2**62
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pl.Series("time", [5, FAR, 7], pl.Int64).cast(pl.Datetime("ms")),
+        pl.Series("time", [5, FAR, 7], pl.Int64),
+        pl.Series("timestamp", [0.005, 1e306, 0.007]),
+        pl.Series("timestamp", [0.005, float("nan"), 0.007]),
+    ],
+)
+def test_a_row_with_a_time_beyond_all_dates_leaves_its_neighbours(tmp_path: Path, times: pl.Series) -> None:
+    # a column that nobody reads has a date that Python has not
+    seen = pl.Series("seen", [FAR] * 3, pl.Int64).cast(pl.Datetime("us"))
+    pl.DataFrame([pl.Series("user", ["a", "b", "c"]), pl.Series("item", ["x"] * 3), times, seen]).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    found = read_events(tmp_path / "a.parquet")
+    assert [(event.user, event.time_ms) for event in found.events if isinstance(event, Event)] == [("a", 5), ("c", 7)]
+    assert found.refused == 1
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 5_000, "1e300", "9" * 400, "-1e300"])
+def test_a_line_with_a_time_beyond_all_dates_leaves_its_neighbours(write: Callable[..., Path], number: str) -> None:
+    for column in ("timestamp", "time"):
+        lines = f"user,item,{column}\na,x,5\nb,x,{number}\nc,x,7\n"
+        found = read_events(write("a.csv", lines))
+        assert [event.user for event in found.events] == ["a", "c"]
+
+
 def test_a_truncated_parquet_file(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pl.DataFrame({"user": ["u"] * 1_000, "item": ["i"] * 1_000, "time": range(1_000)}).write_parquet(path)

@@ -14,6 +14,7 @@ import pytest
 
 import recurra
 from recurra.connectors.http import Listener
+from recurra.connectors.local_sources import FileSource
 from recurra.connectors.service import run_service
 from recurra.engine import errors
 from recurra.engine.config import TrainingConfig
@@ -163,6 +164,22 @@ def test_a_truncated_parquet_file(tmp_path: Path) -> None:
     service._thread.join(30)
     assert isinstance(service.failure, errors.InputError)
     assert str(path) in str(service.failure)
+
+
+def test_what_is_no_exception_ends_the_service_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panic(BaseException):
+        """What libraries with native code raise."""
+
+    def panic(*_: object) -> None:
+        raise Panic("index out of range")
+
+    monkeypatch.setattr(FileSource, "run", panic)
+    path = tmp_path / "events.jsonl"
+    path.write_text("")
+    service = Running(tmp_path / "data", str(path))
+    service._thread.join(30)
+    assert isinstance(service.failure, errors.ServiceError)
+    assert "Panic: index out of range" in str(service.failure)
 
 
 def test_a_broker_that_is_away_is_waited_for(tmp_path: Path) -> None:

@@ -81,3 +81,16 @@ def test_queries_refuse_what_is_not_of_their_types(tmp_path: Path, call: Callabl
 def test_a_catalogue_record_on_the_wire_with_a_number_that_cannot_be_kept(number: int) -> None:
     with pytest.raises(BadEventError, match="beyond 64 bits"):
         Decoder().item(f'{{"item": "m", "size": {number}}}'.encode())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_that_python_does_not_write(tmp_path: Path, sign: int) -> None:
+    number = sign * 10**5_000
+    with recurra.open(tmp_path) as engine:
+        for event in (Event("u", "i", number), Event("u", "i", 1, weight=number)):
+            with pytest.raises(InputError, match="an integer of 16610 bits"):
+                engine.ingest([event])
+        with pytest.raises(InputError, match="an integer of 16610 bits"):
+            engine.recommend("u", k=number)
+        with pytest.raises(InputError, match="an integer of 16610 bits"):
+            engine.recommend("u", at=number)

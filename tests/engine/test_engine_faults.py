@@ -157,6 +157,14 @@ def test_a_refused_event_teaches_the_mixture_nothing(opened: Callable[..., recur
     assert twice.mix_weights() == once.mix_weights()
 
 
+def test_a_current_file_with_a_version_that_is_not_there_is_said(tmp_path: Path) -> None:
+    publish(tmp_path, vocabulary(EVENTS))
+    (tmp_path / "models" / "current.json").write_text('{"number": 7}')
+    with recurra.open(tmp_path, small_config()) as engine:
+        assert (engine.version, engine.health().status) == (1, "degraded")
+        assert "names version 7, which is not there" in engine.health().problems["loading"]
+
+
 def test_a_missing_current_file_beside_versions_is_said(tmp_path: Path) -> None:
     publish(tmp_path, vocabulary(EVENTS))
     publish(tmp_path, vocabulary(EVENTS), seed=1)

@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ def call(
     [
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
         ({"origin": "http://127.0.0.1:1"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),
@@ -65,6 +68,27 @@ def test_no_page_of_another_site_writes_or_erases(victim: Service, headers: dict
     if status != 415:
         assert call(victim.url, "DELETE", "/v1/users/victim", None, headers)[0] == status
         assert call(victim.url, "POST", "/v1/train", "", headers)[0] == status
+
+
+@pytest.mark.parametrize("head", ["content-length: 500", "transfer-encoding: chunked"])
+def test_a_client_that_goes_away_in_its_body_is_no_failure(
+    service: Service, head: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def count() -> float:
+        labels = {"route": "/v1/events", "status": "400"}
+        return service.engine.registry.get_sample_value("recurra_http_requests_total", labels) or 0.0
+
+    before, where = count(), urlsplit(service.url)
+    assert where.hostname is not None
+    with socket.create_connection((where.hostname, where.port or 80)) as connection:
+        line = f"POST /v1/events HTTP/1.1\r\nhost: {where.netloc}\r\ncontent-type: application/json\r\n{head}\r\n\r\n"
+        connection.sendall(line.encode() + (b'7\r\n{"user"\r\n' if "chunked" in head else b'{"user"'))
+        time.sleep(0.2)
+    deadline = time.monotonic() + 10
+    while count() == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "Traceback" not in caplog.text
 
 
 def test_a_host_that_is_not_served_is_not_read_either(service: Service) -> None:
