@@ -1,7 +1,6 @@
 """Formats of event files: how a line or a row becomes an event."""
 
 import csv
-import datetime as dt
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -129,11 +128,17 @@ def parquet_rows(path: Path, fields: FieldNames) -> Iterator[tuple[str, Callable
 
 
 def _plain(frame: pl.DataFrame, columns: Columns) -> tuple[pl.DataFrame, Columns]:
-    """Turn dates and times into integers, of which any is allowed: those beyond Python's dates make polars panic."""
+    """Turn times, and dates that nobody reads, into integers: those beyond Python's dates make polars panic.
+
+    Where a date stands for something else that is read it stays one, and is refused.
+    """
     time = frame.columns[columns.time]
     if isinstance(frame.schema[time], pl.Datetime):
         frame, columns = frame.with_columns(pl.col(time).dt.epoch("ms")), columns._replace(unit="ms")
-    others = [name for name, kind in frame.schema.items() if kind.is_temporal()]
+    read = {place for place in columns if isinstance(place, int)}
+    others = [
+        name for place, name in enumerate(frame.columns) if place not in read and frame.schema[name].is_temporal()
+    ]
     return frame.with_columns(pl.col(others).to_physical()), columns
 
 
@@ -254,9 +259,6 @@ def _row_event(row: Sequence[Any], columns: Columns) -> Event:
 
 
 def _cell_ms(value: Any, unit: str) -> int:
-    if isinstance(value, dt.datetime):
-        moment = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
-        return (moment - dt.datetime.fromtimestamp(0, dt.UTC)) // dt.timedelta(milliseconds=1)
     if isinstance(value, float) and abs(value) > 10.0**_MOST_DIGITS:
         raise BadEventError(f"expected a time, got {value!r}, which is beyond all dates")
     if isinstance(value, float) and math.isfinite(value):

@@ -166,6 +166,16 @@ def test_a_row_with_a_time_beyond_all_dates_leaves_its_neighbours(tmp_path: Path
     assert found.refused == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "other"), [("time", "item"), ("timestamp", "item"), ("item", "time"), ("user", "time")]
+)
+def test_a_date_is_neither_a_time_nor_an_id(tmp_path: Path, column: str, other: str) -> None:
+    columns = {"user": ["u"], "item": ["i"], other: [5] if other == "time" else ["i"], column: [dt.date(2023, 11, 14)]}
+    pl.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
+    found = read_events(tmp_path / "a.parquet")
+    assert (found.events, found.refused) == ([], 1)
+
+
 @pytest.mark.parametrize("number", ["1" + "0" * 5_000, "1e300", "9" * 400, "-1e300"])
 def test_a_line_with_a_time_beyond_all_dates_leaves_its_neighbours(write: Callable[..., Path], number: str) -> None:
     for column in ("timestamp", "time"):
