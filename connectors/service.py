@@ -12,7 +12,7 @@ import msgspec
 
 from ..engine.config import Config
 from ..engine.engine import Engine, open
-from ..engine.errors import ConfigError, ServiceError
+from ..engine.errors import ConfigError, ServiceError, StoreFullError
 from ..engine.results import SourceHealth
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
@@ -25,6 +25,8 @@ from .source_metrics import register_source
 __all__ = ["run_service"]
 
 _LOOK_S = 0.1
+# between two attempts to open an engine on a full disk
+_ROOM_S = 1.0
 # what is under way when the service stops gets this long
 _STOP_S = 3.0
 
@@ -54,7 +56,7 @@ def run_service(
         if api is not None:
             stack.callback(api.close)
             api.start()
-        engine = stack.enter_context(open(data, config))
+        engine = stack.enter_context(_opened(data, config, api, stopped, say))
         # what was read stays: looking through all of it for cycles would hold up everyone for up to a second
         gc.collect()
         gc.freeze()
@@ -77,6 +79,24 @@ def run_service(
         say(f"reading {source}" if source != "none" else "waiting for events over HTTP")
         _watch(runner, engine, stopped, say)
     say("stopped")
+
+
+def _opened(
+    data: str | Path, config: Config, api: Listener | None, stopped: threading.Event, say: Callable[[str], None]
+) -> Engine:
+    """Open the engine; a full disk is waited for, as it is later."""
+    told = False
+    while True:
+        try:
+            return open(data, config)
+        except StoreFullError as error:
+            if not told:
+                say(f"waiting for room: {error}")
+            if api is not None:
+                api.say_starting(f"engine: {error}")
+            told = True
+            if stopped.wait(_ROOM_S):
+                raise
 
 
 class _Audited:

@@ -28,6 +28,8 @@ RecurraError
 Every message says what was expected, what was given and, where there is something to do, what to do.
 """
 
+import errno
+
 __all__ = [
     "BadEventError",
     "BrokerError",
@@ -81,6 +83,13 @@ class ConfigError(InputError):
 class StoreError(RecurraError):
     """The store could not be read or written."""
 
+    @staticmethod
+    def of_file(error: OSError, doing: str) -> "StoreError":
+        """Return the error for a file that the system refused: `StoreFullError` where there is no room."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return StoreFullError(f"{doing}: {error.strerror}; free some space, nothing was applied")
+        return StoreError(f"{doing}: {error.strerror}")
+
 
 class StoreInUseError(StoreError):
     """Another process holds the store for writing."""
@@ -95,7 +104,7 @@ class StoreFencedError(StoreError):
 
 
 class StoreFullError(StoreError):
-    """The device under the store is full; nothing of the batch was applied."""
+    """The device under the store is full; nothing of the batch at hand was applied."""
 
 
 class StoreCorruptError(StoreError):

@@ -62,7 +62,7 @@ class Owner:
             # python's descriptors are not inherited, so a child cannot keep the lock of a dead parent
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StoreError(f"cannot open the store {directory}: {error.strerror}") from None
+            raise StoreError.of_file(error, f"cannot open the store {directory}") from None
         try:
             _lock(self._file, directory)
         except StoreInUseError:

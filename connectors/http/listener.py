@@ -30,12 +30,13 @@ class _Front:
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
+        self.starting = "engine: recovering, the service is starting"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.app is not None:
             await _until_stopped(self.app, scope, receive, send)
         elif scope["type"] == "http":
-            await _starting(scope["path"])(scope, receive, send)
+            await _starting(scope["path"], self.starting)(scope, receive, send)
 
 
 async def _until_stopped(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,10 +60,9 @@ def _unavailable(reason: str) -> JSONResponse:
     return JSONResponse({"error": "BusyError", "message": reason}, 503, _HEADERS | _LATER)
 
 
-def _starting(path: str) -> JSONResponse:
+def _starting(path: str, reason: str) -> JSONResponse:
     if path == "/livez":
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
-    reason = "engine: recovering, the service is starting"
     if path == "/readyz":
         return JSONResponse({"status": "not ready", "reasons": [reason]}, 503, _HEADERS | _LATER)
     return _unavailable(reason)
@@ -91,6 +91,10 @@ class Listener:
         self._front = _Front()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+
+    def say_starting(self, reason: str) -> None:
+        """Give ``reason`` for not being ready until the application is there."""
+        self._front.starting = reason
 
     @property
     def url(self) -> str:

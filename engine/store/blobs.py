@@ -35,7 +35,7 @@ class Blobs:
             scratch.replace(target)
         except OSError as error:
             scratch.unlink(missing_ok=True)
-            raise StoreError(f"cannot write the cache {target}: {error.strerror}") from None
+            raise StoreError.of_file(error, f"cannot write the cache {target}") from None
 
     def get(self, name: str, store_id: str, next_seq: int) -> tuple[bytes, int] | None:
         """Return a cache, None if it is missing, damaged, of another store or ahead of what the store holds."""

@@ -3,16 +3,25 @@
 import contextlib
 from pathlib import Path
 
+from ..errors import StoreError
+
 __all__ = ["make_directory"]
 
 
 def make_directory(path: Path, umask: int) -> None:
     """Create a directory and its missing parents without the permissions in ``umask``; take them from one of ours.
 
-    The parents that were there keep theirs. Raises ``OSError`` if it cannot be created.
+    The parents that were there keep theirs. Raises ``StoreError`` if it cannot be created.
     """
+    try:
+        _make(path, umask)
+    except OSError as error:
+        raise StoreError.of_file(error, f"cannot create the directory {path}") from None
+
+
+def _make(path: Path, umask: int) -> None:
     if not path.parent.is_dir():
-        make_directory(path.parent, umask)
+        _make(path.parent, umask)
     path.mkdir(mode=0o777 & ~umask, exist_ok=True)
     mode = path.stat().st_mode & 0o777
     if mode & umask:

@@ -324,7 +324,7 @@ def store_error(error: Exception, doing: str) -> Exception:
     if isinstance(error, DbClosedError):
         return ClosedError(f"{doing}: the store is closed")
     if any(sign in text for sign in _FULL):
-        return StoreFullError(f"{doing}: {text}; free some space, nothing of the batch was applied")
+        return StoreFullError(f"{doing}: {text}; free some space, nothing was applied")
     if "Corruption" in text or "checksum mismatch" in text:
         return StoreCorruptError(f"{doing}, the data is damaged: {text}; {REPAIR}")
     if "LOCK" in text and ("lock hold by" in text or "unavailable" in text):

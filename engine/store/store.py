@@ -97,16 +97,15 @@ class Store(Reader):
         ``StoreError``, and ``ConfigError`` if the store was made with another anchor.
         """
         path, config = Path(path), config or StoreConfig()
-        try:
-            make_directory(path, config.hidden_bits)
-        except OSError as error:
-            raise StoreError(f"cannot create the store {path}: {error.strerror}") from None
+        make_directory(path, config.hidden_bits)
         owner = Owner(path)
         try:
             check_format_file(path, must_exist=False)
             return cls(path, config, database, owner, clock or SystemClock(), monotonic)
-        except BaseException:
+        except BaseException as error:
             owner.release()
+            if isinstance(error, OSError):
+                raise StoreError.of_file(error, f"cannot open the store {path}") from None
             raise
 
     def _open_database(self) -> None:
@@ -253,7 +252,7 @@ class Store(Reader):
                 directory.mkdir(parents=True, mode=0o777 & ~self.config.hidden_bits)
                 (directory / FORMAT_FILE).write_text(f"{FORMAT}\n")
             except OSError as error:
-                raise StoreError(f"cannot write a checkpoint to {directory}: {error.strerror}") from None
+                raise StoreError.of_file(error, f"cannot write a checkpoint to {directory}") from None
             db.checkpoint(directory / DATABASE)
 
     def compact(self) -> None:

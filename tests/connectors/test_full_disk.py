@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +87,34 @@ def test_a_service_with_http_alone_goes_on_when_there_is_room(
         assert set(range(number)) | {501} <= known
         assert number not in known
         assert 500 not in known
+
+
+def test_a_service_that_starts_on_a_full_disk_waits_for_room(
+    forker: Any, small_disk: Path, fill_up: Callable[..., Path]
+) -> None:
+    data = small_disk / "data"
+    with recurra.open(data) as engine:
+        engine.ingest([recurra.Event(f"u{at}", "m1", NOW_MS + at) for at in range(50)])
+    ballast, log = fill_up(small_disk), small_disk.parent / "log"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = forker.start(["run", "--data", data, "--api", f"127.0.0.1:{port}", "--train", "off"], log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            _until(lambda: "waiting for room" in log.read_text())
+            time.sleep(2.5)
+            assert process.poll() is None
+            assert http.get("/livez").status_code == 200
+            answer = http.get("/readyz")
+            assert (answer.status_code, "No space left" in answer.text) == (503, True)
+            assert log.read_text().count("waiting for room") == 1
+            ballast.unlink()
+            _until(lambda: http.get("/readyz").status_code == 200)
+            assert http.get("/health").json()["events"] == 50
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
 
 
 def test_a_file_source_waits_for_room_and_loses_nothing(forker: Any, small_disk: Path, tmp_path: Path) -> None:

@@ -97,3 +97,27 @@ def test_a_training_that_a_reopened_store_interrupts_begins_again(tmp_path: Path
             assert "training" not in engine.health().problems
             time.sleep(0.01)
         assert engine.health().training.trained == 1
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("room", [0, 4_096, 8_192, 16_384, 65_536, 200_000, 1 << 20])
+def test_a_start_without_room_says_so_and_spoils_nothing(
+    small_disk: Path, fill_up: Callable[..., Path], new: bool, room: int
+) -> None:
+    data, events = small_disk / "data", [recurra.Event(f"u{at}", f"m{at % 9}", 1_000 + at) for at in range(300)]
+    if not new:
+        with recurra.open(data) as engine:
+            engine.ingest(events)
+    ballast = fill_up(small_disk)
+    with ballast.open("ab") as file:
+        file.truncate(ballast.stat().st_size - room)
+    for _ in range(3):
+        try:
+            recurra.open(data).close()
+        except StoreFullError as error:
+            assert str(data) in str(error)
+            assert "free some space" in str(error)
+    ballast.unlink()
+    with recurra.open(data) as engine:
+        assert engine.ingest(events).duplicate == (0 if new else 300)
+        assert engine.health().events == 300

@@ -99,7 +99,7 @@ def test_a_full_disk_stops_writing_until_it_is_reopened(work: Work, tmp_path: Pa
     status, said = work(tmp_path / "s", str(50_000))
     assert status == 0, said
     full, refused, still_full, readable, reopened, digest = said.splitlines()
-    assert "free some space, nothing of the batch was applied" in full
+    assert "free some space, nothing was applied" in full
     assert refused.startswith("the store refuses to write until it is reopened, because: cannot write")
     assert still_full.startswith("cannot reopen the store")
     assert readable == "still readable"

@@ -235,7 +235,7 @@ def test_reading_a_store_that_is_not_there(tmp_path: Path) -> None:
         Reader.open(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot create the store"):
+    with pytest.raises(StoreError, match="cannot create the directory"):
         Store.open(tmp_path / "file")
 
 
