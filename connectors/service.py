@@ -14,6 +14,7 @@ from ..engine.config import Config
 from ..engine.engine import Engine, open
 from ..engine.errors import ConfigError, ServiceError, StoreFullError
 from ..engine.results import SourceHealth
+from ..engine.warmup import warm_up
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
 from .http import Listener, allowed_hosts, create_app
@@ -24,6 +25,9 @@ from .source_metrics import register_source
 
 __all__ = ["run_service"]
 
+_COMPILING = "compiling what it computes with: the first start of an installation takes a minute or two"
+# a start that only loads what an earlier one compiled says nothing of it
+_SLOW_S = 4.0
 _LOOK_S = 0.1
 # between two attempts to open an engine on a full disk
 _ROOM_S = 1.0
@@ -57,6 +61,7 @@ def run_service(
             stack.callback(api.close)
             api.start()
         engine = stack.enter_context(_opened(data, config, api, stopped, say))
+        _warm_up(Path(data), config, api, say)
         # what was read stays: looking through all of it for cycles would hold up everyone for up to a second
         gc.collect()
         gc.freeze()
@@ -97,6 +102,16 @@ def _opened(
             told = True
             if stopped.wait(_ROOM_S):
                 raise
+
+
+def _warm_up(data: Path, config: Config, api: Listener | None, say: Callable[[str], None]) -> None:
+    if api is not None:
+        api.say_starting(f"engine: {_COMPILING}")
+    slow = threading.Timer(_SLOW_S, say, [_COMPILING])
+    slow.daemon = True
+    slow.start()
+    warm_up(data, config)
+    slow.cancel()
 
 
 class _Audited:

@@ -31,6 +31,7 @@ PUBLIC = {
     "engine.results",
     "engine.verify",
     "engine.versions",
+    "engine.warmup",
     "kernels.arrays",
     "kernels.jit",
 }
