@@ -38,14 +38,14 @@ class ConfluentClient:
             **options,
         }
         self._group = group
-        self._admin: AdminClient | None = None
+        self._admin: _Admin | None = None
 
     def consumer(self) -> "_Consumer":
         """Return a consumer; does not wait for the broker."""
         try:
             # one for all consumers: it cannot be closed, and each has threads and descriptors of its own
             if self._admin is None:
-                self._admin = AdminClient(dict(self._common), logger=_LOG)
+                self._admin = _Admin(self._common)
         except ck.KafkaException as error:
             raise ConfigError(f"kafka.options: {_text(error)}") from None
         return _Consumer(self._common, self._group, self._admin)
@@ -55,8 +55,32 @@ class ConfluentClient:
         return _Producer(self._common)
 
 
+class _Admin:
+    """The library's client for questions, and what its connection met last."""
+
+    def __init__(self, common: Mapping[str, Any]) -> None:
+        self._problem: str | None = None
+        settings: dict[str, Any] = {**common, "error_cb": self._remember}
+        self.client = AdminClient(settings, logger=_LOG)
+
+    def problem(self) -> str | None:
+        """Return why questions are not answered, such as a wrong password; None if the connection says nothing."""
+        # it hands out what it met when it is polled only
+        self.client.poll(0)
+        return self._problem
+
+    def forget(self) -> None:
+        """Take the connection for a good one: a question was answered."""
+        self._problem = None
+
+    def _remember(self, error: ck.KafkaError) -> None:
+        # that all brokers are down follows each reason, and is none
+        if error.code() != ck.KafkaError._ALL_BROKERS_DOWN:
+            self._problem = error.str()
+
+
 class _Consumer:
-    def __init__(self, common: Mapping[str, Any], group: str, admin: AdminClient) -> None:
+    def __init__(self, common: Mapping[str, Any], group: str, admin: _Admin) -> None:
         self._admin = admin
         self._group = group
         self._problem: str | None = None
@@ -91,7 +115,7 @@ class _Consumer:
         return self._group_problem
 
     def look(self, names: Sequence[str]) -> Callable[[], Looked]:
-        answers = self._admin.describe_topics(ck.TopicCollection(list(names)), request_timeout=_TIMEOUT_S)
+        answers = self._admin.client.describe_topics(ck.TopicCollection(list(names)), request_timeout=_TIMEOUT_S)
         return lambda: {name: self._topic(name, answers[name]) for name in names}
 
     def _topic(self, name: str, answer: "Future[Any]") -> Topic | None:
@@ -102,13 +126,15 @@ class _Consumer:
                 return None
             raise self._failed(error) from None
         self._problem = None
+        self._admin.forget()
         # the text form that Kafka's own tools show
         topic_id = str(found.topic_id).replace("+", "-").replace("/", "_")
         return Topic(name, topic_id, tuple(sorted(each.id for each in found.partitions)))
 
     def _failed(self, error: ck.KafkaException) -> BrokerError:
         # what the connection met says more than that a request was not answered
-        return BrokerError(_text(error) if self._problem is None else f"{_text(error)} ({self._problem})")
+        met = self._problem or self._admin.problem()
+        return BrokerError(_text(error) if met is None else f"{_text(error)} ({met})")
 
     def watermarks(self, place: Place) -> tuple[int, int]:
         # not by get_watermark_offsets: when one of its two questions has to be asked again, it takes the end of the log
@@ -128,7 +154,7 @@ class _Consumer:
         latest: Any = ck_admin.OffsetSpec  # type: ignore[attr-defined]  # it is not in the list of exports
         wanted = {ck.TopicPartition(*place): latest.latest() for place in places}
         # not over the consumer's connection: there the answer waits behind the fetch that is under way
-        answers = self._admin.list_offsets(
+        answers = self._admin.client.list_offsets(
             wanted, request_timeout=_TIMEOUT_S, isolation_level=ck.IsolationLevel.READ_COMMITTED
         )
         try:

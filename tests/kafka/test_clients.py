@@ -212,3 +212,31 @@ def test_a_broker_that_does_not_lead_a_partition_now_gives_no_wrong_ends_of_its_
         assert consumer.ends([(name, 0)]) == {(name, 0): 30}
     finally:
         consumer.close()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_broker_that_wants_a_password(own_broker: Any, topic: Any, produce: Any, tmp_path: Path, client: str) -> None:
+    name = topic(1)
+    produce(name, [event(number) for number in range(5)], partition=0)
+
+    def settings(password: str) -> Any:
+        options = {
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "ann",
+            "sasl.password": password,
+        }
+        return config(client, options=options)
+
+    source = f"kafka://{own_broker.signed}/{name}"
+    with recurra.open(tmp_path, settings("wrong")) as engine:
+        reader = Run(engine, source, settings("wrong"), tmp_path)
+        # kafka-python keeps the reason to its log
+        said = "Invalid username or password" if client == "confluent" else "Unable to bootstrap"
+        reader.until(lambda: said in str(reader.service.health().problem))
+        assert not reader.service.health().connected
+        reader.stop()
+        reader = Run(engine, source, settings("secret"), tmp_path)
+        reader.until_read(5)
+        reader.until(lambda: reader.service.health().problem is None)
+        reader.stop()

@@ -26,11 +26,14 @@ _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},SIGNED://127.0.0.1:{signed},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied},SIGNED://127.0.0.1:{signed}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SIGNED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
+sasl.enabled.mechanisms=PLAIN
+listener.name.signed.plain.sasl.jaas.config=\
+ org.apache.kafka.common.security.plain.PlainLoginModule required user_ann="secret";
 log.dirs={folder}/log
 auto.create.topics.enable=false
 # tests write messages of years ago
@@ -70,15 +73,16 @@ class Broker:
     """One broker process. ``stop`` and ``start`` may alternate: address and data stay the same.
 
     A second listener, at ``behind``, advertises the port ``proxied``: clients that come by way of a proxy stay on it.
-    Everybody may do what no access rule is about.
+    A third, at ``signed``, wants a password: ann's is "secret". Everybody may do what no access rule is about.
     """
 
     def __init__(self, proxied: int | None = None) -> None:
         self._classpath = f"{_jars()}/*"
         self._folder = Path(tempfile.mkdtemp(prefix="recurra-broker-"))
-        self._port, controller, behind = _free_ports(3)
+        self._port, controller, behind, signed = _free_ports(4)
         self.address = f"127.0.0.1:{self._port}"
         self.behind = ("127.0.0.1", behind)
+        self.signed = f"127.0.0.1:{signed}"
         self._properties = self._folder / "server.properties"
         self._properties.write_text(
             _PROPERTIES.format(
@@ -86,6 +90,7 @@ class Broker:
                 controller=controller,
                 behind=behind,
                 proxied=behind if proxied is None else proxied,
+                signed=signed,
                 folder=self._folder,
             ),
             encoding="utf-8",
