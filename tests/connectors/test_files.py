@@ -313,7 +313,7 @@ def test_published_data_sets(
 
 
 def test_detection_by_suffix() -> None:
-    assert [detect_format(Path(f"x{suffix}")) for suffix in (".inter", ".dat", ".CSV", ".pq", ".ndjson")] == [
+    assert [detect_format(Path(f"x{suffix}"), b"") for suffix in (".inter", ".dat", ".CSV", ".pq", ".ndjson")] == [
         "inter",
         "dat",
         "csv",
