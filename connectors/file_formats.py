@@ -134,18 +134,23 @@ def parquet_rows(path: Path, fields: FieldNames) -> Iterator[tuple[str, Callable
 
 
 def _plain(frame: pl.DataFrame, columns: Columns) -> tuple[pl.DataFrame, Columns]:
-    """Turn times, and dates that nobody reads, into integers: those beyond Python's dates make polars panic.
+    """Turn dates and durations into integers, also inside lists: Python cannot hold all of them.
 
-    Where a date stands for something else that is read it stays one, and is refused.
+    In a column that is read as something else than the time they stay no integers: they are refused row by row.
     """
     time = frame.columns[columns.time]
     if isinstance(frame.schema[time], pl.Datetime):
         frame, columns = frame.with_columns(pl.col(time).dt.epoch("ms")), columns._replace(unit="ms")
-    read = {place for place in columns if isinstance(place, int)}
-    others = [
-        name for place, name in enumerate(frame.columns) if place not in read and frame.schema[name].is_temporal()
-    ]
-    return frame.with_columns(pl.col(others).to_physical()), columns
+    read = {frame.columns[place] for place in columns if isinstance(place, int) and place >= 0}
+    changed = []
+    for name, kind in frame.schema.items():
+        value = pl.col(name).to_physical()
+        if kind.is_temporal() and name in read:
+            named = pl.struct(value.alias(str(kind.base_type())))
+            changed.append(pl.when(pl.col(name).is_not_null()).then(named).alias(name))
+        elif kind.is_temporal() or kind.is_nested():
+            changed.append(value)
+    return frame.with_columns(changed), columns
 
 
 def seconds_to_ms(text: str) -> int:
