@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ..engine.errors import BadEventError, InputError
 from ..engine.events import Decoder, FieldNames, Item, input_problem
 from .dead_letter import DeadLetters
+from .file_content import BOM, PARQUET, check_names, read_content
 
 __all__ = ["Catalogue", "read_items"]
 
@@ -35,14 +36,16 @@ def read_items(
     """Read item records from ``.item`` (typed header), ``movies.dat``, ``movies.csv`` or JSON lines.
 
     ``fields.item`` may name the column or field of the id. Lines that are no records are counted, warned of and, if
-    given, written to ``dead_letters``. Raises ``InputError`` with one
-    sentence if the file is missing or not of such a form.
+    given, written to ``dead_letters``. Raises ``InputError`` with one sentence if the file is missing or not of such a
+    form.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_content(path)
     except OSError as error:
         raise InputError(f"cannot read the catalogue {path}: {error.strerror}") from None
+    if data.startswith(PARQUET):
+        raise InputError(f"{path} looks like a parquet file; write the catalogue as CSV or JSON lines")
     items: list[Item] = []
     refused, first = 0, ""
     for number, raw, parse in _rows(path, data, fields or FieldNames()):
@@ -67,7 +70,7 @@ def _checked(item: Item) -> Item:
 
 
 def _rows(path: Path, data: bytes, fields: FieldNames) -> Iterator[tuple[int, bytes, _LineParser]]:
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = data.removeprefix(BOM).split(b"\n")
     first = lines[0].decode(errors="replace").rstrip("\r")
     headed, parse = _parser(path, first, fields)
     for number, raw in enumerate(lines, 1):
@@ -110,6 +113,8 @@ def _table_parser(path: Path, header: str, separator: str, fields: FieldNames) -
     genres_at = find("genres", "class", "categories", "category", "genre")
     if item_at < 0:
         raise InputError(f"{path}: expected a header with an item column (item_id, movieId, ...), got {header[:80]!r}")
+    read = {lowered[at] for at in (item_at, title_at, genres_at) if at >= 0}
+    check_names([low if low in read else name for name, low in zip(names, lowered, strict=True)], path)
     further = [at for at in range(len(names)) if at not in (item_at, title_at, genres_at)]
     # the typed form separates the words of a list by spaces, the others by bars
     inside = " " if separator == "\t" else "|"

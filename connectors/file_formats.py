@@ -12,11 +12,10 @@ import polars as pl
 
 from ..engine.errors import BadEventError, InputError
 from ..engine.events import MAX_TIME_MS, TIME_UNITS, Decoder, Event, FieldNames, Forget, input_problem, rfc_3339_ms
+from .file_content import BOM, PARQUET, check_names
 
-__all__ = ["BOM", "FORMATS", "Columns", "LineParser", "detect_format", "line_parser", "parquet_rows", "seconds_to_ms"]
+__all__ = ["FORMATS", "Columns", "LineParser", "detect_format", "line_parser", "parquet_rows", "seconds_to_ms"]
 
-# a byte order mark is no part of the first line, in no format
-BOM = b"\xef\xbb\xbf"
 FORMATS = ("inter", "dat", "csv", "parquet", "jsonl")
 
 LineParser = Callable[[str], Event | Forget]
@@ -41,16 +40,14 @@ _TYPE = ("type", "event_type")
 _ID = ("id", "event_id")
 
 
-def detect_format(path: Path) -> str:
+def detect_format(path: Path, data: bytes) -> str:
     """Return the format of a file by its suffix, else by its first bytes."""
     known = _SUFFIXES.get(path.suffix.lower())
     if known is not None:
         return known
-    with path.open("rb") as file:
-        head = file.read(4096).removeprefix(BOM)
-    line = head.split(b"\n", 1)[0]
+    line = data[:4096].removeprefix(BOM).split(b"\n", 1)[0]
     for format_name, found in (
-        ("parquet", head.startswith(b"PAR1")),
+        ("parquet", line.startswith(PARQUET)),
         ("jsonl", line.lstrip().startswith(b"{")),
         ("inter", b":token" in line),
         ("dat", b"::" in line),
@@ -73,8 +70,11 @@ class Columns(NamedTuple):
     id: int
 
     @classmethod
-    def of(cls, names: Sequence[str], fields: FieldNames) -> "Columns | None":
-        """Find the columns by name, those of the configuration first; None if user, item or time is not there."""
+    def of(cls, names: Sequence[str], fields: FieldNames, path: Path) -> "Columns | None":
+        """Find the columns by name, those of the configuration first; None if user, item or time is not there.
+
+        Raises ``InputError`` if there are two columns of one name.
+        """
         plain = [name.strip().split(":", 1)[0].strip().lower() for name in names]
 
         def find(mapped: str, usual: tuple[str, ...]) -> int:
@@ -90,7 +90,11 @@ class Columns(NamedTuple):
         user, item = find(fields.user, _USER), find(fields.item, _ITEM)
         if min(user, item, time) < 0:
             return None
-        return cls(user, item, time, unit, find(fields.weight, _WEIGHT), find(fields.type, _TYPE), find(fields.id, _ID))
+        weight, kind, id_ = find(fields.weight, _WEIGHT), find(fields.type, _TYPE), find(fields.id, _ID)
+        # those that are read are found by the short name
+        read = {plain[place] for place in (user, item, time, weight, kind, id_) if place >= 0}
+        check_names([short if short in read else name.strip() for name, short in zip(names, plain, strict=True)], path)
+        return cls(user, item, time, unit, weight, kind, id_)
 
 
 def line_parser(format_name: str, header: str | None, fields: FieldNames, path: Path) -> LineParser:
@@ -103,7 +107,7 @@ def line_parser(format_name: str, header: str | None, fields: FieldNames, path: 
         raise InputError(f"{path}: expected a header that names the user, item and time columns, but the file is empty")
     for separator in ("\t",) if format_name == "inter" else (",", "\t", ";"):
         split = _splitter(separator)
-        columns = Columns.of(split(header), fields)
+        columns = Columns.of(split(header), fields, path)
         if columns is not None:
             return _columns_parser(columns, split, len(split(header)))
     raise InputError(
@@ -116,10 +120,12 @@ def parquet_rows(path: Path, fields: FieldNames) -> Iterator[tuple[str, Callable
     """Yield every row of a parquet file as text for the dead letters and a function that makes the event of it."""
     try:
         frame = pl.read_parquet(path)
+    except pl.exceptions.DuplicateError as error:
+        raise InputError(f"{path}: names a column twice ({error}); rename or remove one of the two") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise InputError(f"{path}: not a readable parquet file ({reason}); is it complete?") from None
-    columns = Columns.of(frame.columns, fields)
+    columns = Columns.of(frame.columns, fields, path)
     if columns is None:
         raise InputError(f"{path}: expected a user, an item and a time column, got {', '.join(frame.columns)[:200]}")
     frame, columns = _plain(frame, columns)
@@ -128,18 +134,23 @@ def parquet_rows(path: Path, fields: FieldNames) -> Iterator[tuple[str, Callable
 
 
 def _plain(frame: pl.DataFrame, columns: Columns) -> tuple[pl.DataFrame, Columns]:
-    """Turn times, and dates that nobody reads, into integers: those beyond Python's dates make polars panic.
+    """Turn dates and durations into integers, also inside lists: Python cannot hold all of them.
 
-    Where a date stands for something else that is read it stays one, and is refused.
+    In a column that is read as something else than the time they stay no integers: they are refused row by row.
     """
     time = frame.columns[columns.time]
     if isinstance(frame.schema[time], pl.Datetime):
         frame, columns = frame.with_columns(pl.col(time).dt.epoch("ms")), columns._replace(unit="ms")
-    read = {place for place in columns if isinstance(place, int)}
-    others = [
-        name for place, name in enumerate(frame.columns) if place not in read and frame.schema[name].is_temporal()
-    ]
-    return frame.with_columns(pl.col(others).to_physical()), columns
+    read = {frame.columns[place] for place in columns if isinstance(place, int) and place >= 0}
+    changed = []
+    for name, kind in frame.schema.items():
+        value = pl.col(name).to_physical()
+        if kind.is_temporal() and name in read:
+            named = pl.struct(value.alias(str(kind.base_type())))
+            changed.append(pl.when(pl.col(name).is_not_null()).then(named).alias(name))
+        elif kind.is_temporal() or kind.is_nested():
+            changed.append(value)
+    return frame.with_columns(changed), columns
 
 
 def seconds_to_ms(text: str) -> int:

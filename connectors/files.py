@@ -18,7 +18,8 @@ from typing import NamedTuple
 from ..engine.errors import BadEventError, InputError, SourceMismatchError
 from ..engine.events import Event, FieldNames, Forget
 from .dead_letter import DeadLetters
-from .file_formats import BOM, FORMATS, detect_format, line_parser, parquet_rows
+from .file_content import BOM, PARQUET, read_content
+from .file_formats import FORMATS, detect_format, line_parser, parquet_rows
 
 __all__ = ["EventFile", "Segment", "open_segments", "read_events"]
 
@@ -61,7 +62,7 @@ def read_events(
     """
     path = Path(path)
     data = _content(path)
-    found = _parse(path, data, 0, _format(path, format_name), fields or FieldNames(), dead_letters)
+    found = _parse(path, data, 0, _format(path, data, format_name), fields or FieldNames(), dead_letters)
     if limit is None:
         return found
     return found._replace(events=found.events[:limit], lines=found.lines[:limit])
@@ -83,7 +84,7 @@ def open_segments(
     """
     path = Path(path).resolve()
     data = _content(path)
-    kind, names = _format(path, format_name), fields or FieldNames()
+    kind, names = _format(path, data, format_name), fields or FieldNames()
     start = 0
     while (info := source_info(f"file:{path}@{start}")) is not None:
         end = int(str(info["end"]))
@@ -107,17 +108,18 @@ def open_segments(
         yield Segment(f"file:{path}@{start}", info, _parse(path, whole, start, kind, names, dead_letters))
 
 
-def _format(path: Path, format_name: str) -> str:
-    if format_name == "auto":
-        return detect_format(path)
-    if format_name not in FORMATS:
+def _format(path: Path, data: bytes, format_name: str) -> str:
+    if format_name not in ("auto", *FORMATS):
         raise InputError(f"expected a format of {', '.join(FORMATS)} or auto, got {format_name!r}")
-    return format_name
+    found = detect_format(path, data) if format_name == "auto" else format_name
+    if data.startswith(PARQUET) and found != "parquet":
+        raise InputError(f"{path} looks like a parquet file, not like {found}; give it a name that ends with .parquet")
+    return found
 
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_content(path)
     except FileNotFoundError:
         raise InputError(f"no file at {path}") from None
     except IsADirectoryError:

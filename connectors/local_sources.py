@@ -14,7 +14,7 @@ from ..engine.events import Decoder
 from ..engine.results import Record, SourceHealth
 from .apply import Applier, Origin, SourceEngine
 from .dead_letter import DeadLetters
-from .file_formats import BOM
+from .file_content import BOM, check_content
 from .files import Segment, open_segments
 
 __all__ = ["FileSource", "LineSource", "NoSource"]
@@ -153,6 +153,8 @@ class LineSource:
                 data = os.read(self._descriptor, _READ_BYTES)
             except OSError as error:
                 raise RecurraError(f"cannot read standard input: {error.strerror}") from None
+            if not self._lines:
+                check_content(rest + data, "standard input")
             *lines, rest = (rest + data).split(b"\n") if data else [rest, b""]
             self._apply(applier, lines)
             if not data:

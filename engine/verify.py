@@ -52,35 +52,22 @@ def repair(data: str | Path, damage: Iterable[Damage]) -> Path | None:
 
 def _versions(path: Path) -> Iterator[Damage]:
     kept = VersionStore(path)
-    numbers = kept.list()
-    for number in numbers:
+    for number in kept.list():
         try:
             kept.load(number)
         except VersionError as error:
             folder = str(path / f"{number:06d}")
             yield Damage("version", f"version {number}", folder, str(error), "is left out; the newest one left serves")
-    try:
-        current = kept.current()
-        problem = None
-        if current not in (0, *numbers):
-            problem = f"version {current} should serve, but is not there"
-        elif numbers and not current:
-            problem = "it is missing beside complete versions"
-    except VersionError as error:
-        problem = str(error)
+    _, problem = kept.to_serve()
     if problem is not None:
         file = str(path / "current.json")
         yield Damage("version", "serving version", file, problem, "gives way to the newest version")
 
 
 def _serve_what_is_left(kept: VersionStore) -> None:
-    numbers = kept.list()
-    try:
-        if kept.current() in numbers:
-            return
-    except VersionError:
-        pass
-    if numbers:
+    if kept.to_serve()[1] is None:
+        return
+    if numbers := kept.list():
         kept.set_current(numbers[-1])
     else:
         (kept.path / "current.json").unlink(missing_ok=True)

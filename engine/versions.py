@@ -118,6 +118,27 @@ class VersionStore:
         except (OSError, msgspec.DecodeError) as error:
             raise VersionError(f"cannot read {path}: {error}; `recurra rollback N` writes it again") from None
 
+    def to_serve(self) -> tuple[int, str | None]:
+        """Return the version that should serve, 0 for none, and what is wrong with ``current.json``, None if nothing.
+
+        If the file is missing beside versions, or unreadable, the newest version should serve.
+        """
+        path = self.path / "current.json"
+        try:
+            current = self.current()
+        except VersionError as error:
+            return max(self.list(), default=0), str(error)
+        # listed later: a version is there before it becomes current
+        numbers = self.list()
+        if numbers and not current:
+            return numbers[-1], (
+                f"{path} is missing beside complete versions: the newest one serves, "
+                "and `recurra rollback N` writes the file again"
+            )
+        if current not in (0, *numbers):
+            return current, f"{path} names version {current}, which is not there"
+        return current, None
+
     def facts(self, number: int) -> VersionFacts:
         """Return what is known of a version without reading its weights."""
         folder = self._folder(number)

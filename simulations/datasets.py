@@ -11,7 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..connectors.catalogue import Catalogue, read_items
-from ..connectors.file_formats import BOM, Columns
+from ..connectors.file_content import BOM, read_content
+from ..connectors.file_formats import Columns
 from ..connectors.files import read_events
 from ..engine.errors import InputError
 from ..engine.events import Event, FieldNames
@@ -158,7 +159,7 @@ def _has_clock(path: Path, fields: FieldNames) -> bool:
         with path.open("rb") as file:
             header = file.readline(4096).removeprefix(BOM).decode(errors="replace")
         names = re.split(r"[,;\t]", header.strip())
-    columns = Columns.of(names, fields)
+    columns = Columns.of(names, fields, path)
     return columns is None or columns.unit != "position"
 
 
@@ -218,7 +219,7 @@ def _period(path: Path) -> int:
 def _read_periods(directory: Path, files: Sequence[Path], shuffle_ties: int | None, limit: int | None) -> Stream:
     """Read ADER's form: one file per week, a session and an item per line, in order and without times."""
     try:
-        frames = [pl.read_csv(file, separator=" ", has_header=False, schema=_PAIRS) for file in files]
+        frames = [pl.read_csv(read_content(file), separator=" ", has_header=False, schema=_PAIRS) for file in files]
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{directory}: expected a session and an item per line of period_K.txt ({reason})") from None

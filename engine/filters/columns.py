@@ -21,20 +21,20 @@ _PIECE = 512
 # further values than a table has are looked at one by one up to this share of it, and this number
 _TAIL_SHARE, _TAIL = 16, 256
 # kinds of values: a number that no float64 equals is a big one
-_NONE, _NUMBER, _BIG, _TEXT, _LIST, _TUPLE, _DICT = range(7)
-_KINDS = {type(None): _NONE, bool: _NUMBER, float: _NUMBER, str: _TEXT, list: _LIST, tuple: _TUPLE, dict: _DICT}
+_NONE, _NUMBER, _BIG, _TEXT, _LIST, _DICT = range(6)
+_KINDS = {type(None): _NONE, bool: _NUMBER, float: _NUMBER, str: _TEXT, list: _LIST, dict: _DICT}
 _NO_KEY = object()
 
 
 def attributes_of(item: str | None, record: Item | None) -> Mapping[str, Any]:
-    """Return what a filter sees of an item."""
+    """Return what a filter sees of an item: tuples are lists, as what is written in a filter."""
     if record is None:
         return {"item": item, "categories": [], "available": True}
     return {
-        **record.attributes,
+        **{name: _listed(value) for name, value in record.attributes.items()},
         "item": record.item,
         "title": record.title,
-        "categories": record.categories,
+        "categories": list(record.categories),
         "available": record.available,
     }
 
@@ -46,8 +46,16 @@ def value_of(item: str | None, record: Item | None, name: str) -> Any:
     if record is None:
         return attributes_of(item, None).get(name)
     if name in ("title", "categories", "available"):
-        return getattr(record, name)
-    return record.attributes.get(name)
+        return _listed(getattr(record, name))
+    return _listed(record.attributes.get(name))
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_listed(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _listed(part) for name, part in value.items()}
+    return value
 
 
 def compare(op: type[ast.cmpop], left: Any, right: Any) -> bool:
@@ -163,13 +171,11 @@ class Column:
             self._groups[_TEXT].mark(found, test, breathe, lambda texts: texts.containing(other) == wanted)
         if not _hashable(other):
             self._groups[_LIST].mark(found, test, breathe)
-            self._groups[_TUPLE].mark(found, test, breathe)
             return found
         holding = np.zeros(len(self.values), np.bool_)
         holding[self._holders.get(other, [])] = True
         lists = np.zeros(len(self.values), np.bool_)
         self._groups[_LIST].mark(lists, lambda _: True, breathe)
-        self._groups[_TUPLE].mark(lists, lambda _: True, breathe)
         holding[self._nested] = _each(lambda code: other in self.values[code], self._nested, breathe)
         return np.where(lists, holding == (op is ast.In), found)
 
@@ -211,7 +217,7 @@ class Column:
                 self._lookup[key] = code
             kind = _kind_of(value)
             self._groups[kind].add(code, value)
-            if kind in (_LIST, _TUPLE):
+            if kind == _LIST:
                 self._note_contents(code, value)
         return code
 
@@ -231,11 +237,11 @@ def _kind_of(value: Any) -> int:
 
 
 def _hashable(value: Any) -> bool:
-    return not isinstance(value, list | tuple | dict)
+    return not isinstance(value, list | dict)
 
 
 def _key(value: Any) -> Any:
     """Return what equal values share; `_NO_KEY` for what has no such thing."""
-    if isinstance(value, list | tuple):
-        return (type(value), tuple(value)) if all(map(_hashable, value)) else _NO_KEY
+    if isinstance(value, list):
+        return tuple(value) if all(map(_hashable, value)) else _NO_KEY
     return _NO_KEY if isinstance(value, dict) else value

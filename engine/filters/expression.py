@@ -1,7 +1,8 @@
 """The ``where`` expression: which items an answer may hold, by their attributes.
 
 The syntax is a small part of Python's: names of attributes, literals, comparisons, ``in``, ``and``, ``or``, ``not``.
-Examples: ``'Drama' in categories``, ``release_year >= 1990 and not 'Horror' in categories``.
+Examples: ``'Drama' in categories``, ``release_year >= 1990 and not 'Horror' in categories``. A list may be written as
+``['a', 'b']`` or as ``('a', 'b')``; both equal an attribute that holds these values in this order.
 """
 
 import ast

@@ -64,22 +64,8 @@ class Switch:
 
     def to_newest(self) -> None:
         """Serve the current version; if it cannot be loaded, the newest one before it that can."""
-        numbers = self._versions.list()
-        try:
-            current = self._versions.current()
-        except VersionError as error:
-            self.failure = str(error)
-            current = max(numbers, default=0)
-        if not current and numbers:
-            current = max(numbers)
-            self.failure = (
-                f"{self._versions.path / 'current.json'} is missing beside complete versions: the newest one serves, "
-                "and `recurra rollback N` writes the file again"
-            )
-        elif current and current not in numbers:
-            self.failure = f"{self._versions.path / 'current.json'} names version {current}, which is not there"
-        failure = self.failure
-        for number in sorted((n for n in numbers if n <= current), reverse=True):
+        current, failure = self._versions.to_serve()
+        for number in sorted((n for n in self._versions.list() if n <= current), reverse=True):
             try:
                 self.to(number)
             except VersionError as error:

@@ -4,7 +4,9 @@ import datetime as dt
 import itertools
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -166,6 +168,53 @@ def test_a_row_with_a_time_beyond_all_dates_leaves_its_neighbours(tmp_path: Path
     assert found.refused == 1
 
 
+FAR_DATES = {
+    "date and time": pl.Series([FAR] * 2, dtype=pl.Int64).cast(pl.Datetime("us")),
+    "before all dates": pl.Series([-FAR] * 2, dtype=pl.Int64).cast(pl.Datetime("ms")),
+    "with a time zone": pl.Series([FAR] * 2, dtype=pl.Int64).cast(pl.Datetime("us", "Europe/Berlin")),
+    "date": pl.Series([2**30] * 2, dtype=pl.Int32).cast(pl.Date),
+    "duration": pl.Series([FAR] * 2, dtype=pl.Int64).cast(pl.Duration("ms")),
+    "time of day": pl.Series([dt.time(1, 2)] * 2),
+    "list": pl.Series([[FAR]] * 2).cast(pl.List(pl.Datetime("us"))),
+    "array": pl.Series([[FAR]] * 2, dtype=pl.Array(pl.Int64, 1)).cast(pl.Array(pl.Datetime("us"), 1)),
+    "struct": pl.Series([{"a": [FAR]}] * 2).cast(pl.Struct({"a": pl.List(pl.Datetime("us"))})),
+    "binary": pl.Series([b"\xff\x00"] * 2),
+    "decimal": pl.Series([Decimal("9" * 38)] * 2, dtype=pl.Decimal(38, 0)),
+    "infinite": pl.Series([float("inf")] * 2),
+}
+
+
+@pytest.mark.parametrize("kind", FAR_DATES)
+@pytest.mark.parametrize("column", ["user", "item", "time", "id", "weight", "type", "seen"])
+def test_a_cell_that_is_of_no_use_is_its_rows_dead_letter(tmp_path: Path, column: str, kind: str) -> None:
+    columns: dict[str, Any] = {"user": ["a", "b"], "item": ["x", "y"], "time": [5, 6]}
+    if kind in ("date and time", "before all dates", "with a time zone") and column == "time":
+        pytest.skip("a time, which has its own test")
+    frame = pl.DataFrame({**columns, column: FAR_DATES[kind]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    letters = FileDeadLetters(tmp_path / "letters.jsonl")
+    found = read_events(tmp_path / "a.parquet", dead_letters=letters)
+    letters.close()
+    if column == "seen":
+        # nobody reads it
+        assert (len(found.events), found.refused) == (2, 0)
+        return
+    assert (found.events, found.refused) == ([], 2)
+    kept = read_dead_letters(tmp_path / "letters.jsonl")
+    assert all("expected" in str(letter["reason"]) or "weight" in str(letter["reason"]) for letter in kept)
+
+
+def test_a_row_without_the_date_that_is_of_no_use_is_read(tmp_path: Path) -> None:
+    days = pl.Series("id", [None, 2**30], dtype=pl.Int32).cast(pl.Date)
+    frame = pl.DataFrame({"user": ["a", "b"], "item": ["x", "y"], "time": [5, 6]}).with_columns(days)
+    frame.write_parquet(tmp_path / "a.parquet")
+    letters = FileDeadLetters(tmp_path / "letters.jsonl")
+    assert read_events(tmp_path / "a.parquet", dead_letters=letters).events == [Event("a", "x", 5)]
+    letters.close()
+    [letter] = read_dead_letters(tmp_path / "letters.jsonl")
+    assert letter["reason"] == "expected a string or an integer as id, got {'Date': 1073741824}"
+
+
 @pytest.mark.parametrize(
     ("column", "other"), [("time", "item"), ("timestamp", "item"), ("item", "time"), ("user", "time")]
 )
@@ -313,7 +362,7 @@ def test_published_data_sets(
 
 
 def test_detection_by_suffix() -> None:
-    assert [detect_format(Path(f"x{suffix}")) for suffix in (".inter", ".dat", ".CSV", ".pq", ".ndjson")] == [
+    assert [detect_format(Path(f"x{suffix}"), b"") for suffix in (".inter", ".dat", ".CSV", ".pq", ".ndjson")] == [
         "inter",
         "dat",
         "csv",

@@ -151,6 +151,18 @@ def test_a_damaged_version_is_put_aside_and_the_one_before_serves(data: Path) ->
         assert engine.health().status == "ok"
 
 
+@pytest.mark.parametrize("content", [None, b"{", b'{"number": 77}'])
+def test_a_bad_pointer_gives_way_to_the_newest_version(data: Path, content: bytes | None) -> None:
+    pointer = data / "models" / "current.json"
+    pointer.unlink() if content is None else pointer.write_bytes(content)
+    found = verify(data, CONFIG)
+    assert [(each.kind, each.part, each.path) for each in found] == [("version", "serving version", str(pointer))]
+    repair(data, found)
+    assert verify(data, CONFIG) == []
+    with recurra.open(data, CONFIG, read_only=True) as engine:
+        assert engine.version == max(each.number for each in engine.versions())
+
+
 def test_damaged_caches_and_marks_are_put_aside(data: Path) -> None:
     (cache,) = (data / "store" / "caches").iterdir()
     flip(cache, cache.stat().st_size // 2)

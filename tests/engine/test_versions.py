@@ -139,6 +139,28 @@ def test_an_unreadable_pointer_says_what_to_do(store: VersionStore, content: byt
         store.current()
 
 
+@pytest.mark.parametrize(
+    ("content", "serves", "words"),
+    [
+        (b'{"number": 1}', 1, None),
+        (None, 2, "is missing beside complete versions"),
+        (b"{", 2, "cannot read"),
+        (b'{"number": 7}', 7, "names version 7, which is not there"),
+    ],
+)
+def test_what_should_serve_and_what_is_wrong_with_the_pointer(
+    store: VersionStore, content: bytes | None, serves: int, words: str | None
+) -> None:
+    assert store.to_serve() == (0, None)
+    _publish(store)
+    _publish(store)
+    pointer = store.path / "current.json"
+    pointer.unlink() if content is None else pointer.write_bytes(content)
+    number, problem = store.to_serve()
+    assert number == serves
+    assert problem is None if words is None else words in str(problem)
+
+
 @pytest.mark.parametrize("target", ["save", "_entry", "_replace"])
 def test_a_full_disk_leaves_the_old_version(store: VersionStore, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     _publish(store)
