@@ -7,6 +7,7 @@ otherwise is refused. A last line without a line break may be half written: it w
 forget requests keeps the order of its lines, since a request has no time.
 """
 
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -18,12 +19,13 @@ from typing import NamedTuple
 from ..engine.errors import BadEventError, InputError, SourceMismatchError
 from ..engine.events import Event, FieldNames, Forget
 from .dead_letter import DeadLetters
-from .file_content import BOM, PARQUET, read_content
+from .file_content import BOM, PARQUET, check_content, read_content
 from .file_formats import FORMATS, detect_format, line_parser, parquet_rows
 
-__all__ = ["EventFile", "Segment", "open_segments", "read_events"]
+__all__ = ["EventFile", "Segment", "check_file", "open_segments", "read_events"]
 
 _LOG = logging.getLogger("recurra.source")
+_HEAD_BYTES = 4_096
 
 
 class EventFile(NamedTuple):
@@ -117,9 +119,22 @@ def _format(path: Path, data: bytes, format_name: str) -> str:
     return found
 
 
+def check_file(path: str | Path) -> None:
+    """Raise ``InputError`` for a file that cannot be read or is no file of events at all; reads its beginning only."""
+    path = Path(path).resolve()
+    with _refusals(path), path.open("rb") as file:
+        check_content(file.read(_HEAD_BYTES), str(path))
+
+
 def _content(path: Path) -> bytes:
-    try:
+    with _refusals(path):
         return read_content(path)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"no file at {path}") from None
     except IsADirectoryError:

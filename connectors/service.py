@@ -17,8 +17,9 @@ from ..engine.results import SourceHealth
 from ..engine.warmup import warm_up
 from .apply import Source, SourceStoppedError
 from .dead_letter import FileDeadLetters
+from .files import check_file
 from .http import Listener, allowed_hosts, create_app
-from .kafka import KafkaService, is_kafka
+from .kafka import KafkaService, check_kafka, is_kafka
 from .local_sources import FileSource, LineSource, NoSource
 from .sampling import SamplingAudit
 from .source_metrics import register_source
@@ -59,6 +60,9 @@ def run_service(
     with ExitStack() as stack:
         if api is not None:
             stack.callback(api.close)
+        # what can never be read is no reason to make a store
+        _check_source(source, config)
+        if api is not None:
             api.start()
         engine = stack.enter_context(_opened(data, config, api, stopped, say))
         _warm_up(Path(data), config, api, say)
@@ -198,6 +202,17 @@ def _serving(engine: Engine) -> str:
     return f"version {engine.version}" if engine.version else "no version yet"
 
 
+def _check_source(source: str, config: Config) -> None:
+    if source == "-" and sys.stdin is None:
+        raise ConfigError("--source - reads standard input, but it is closed")
+    if source in ("none", "-"):
+        return
+    if is_kafka(source):
+        check_kafka(source, config.kafka)
+    else:
+        check_file(source)
+
+
 def _open_source(source: str, engine: Engine, config: Config, data: Path) -> Source:
     if source == "none":
         return NoSource()
@@ -205,7 +220,5 @@ def _open_source(source: str, engine: Engine, config: Config, data: Path) -> Sou
         return KafkaService(engine, source, config, data)
     dead_letters = FileDeadLetters(data / "dead-letters.jsonl")
     if source == "-":
-        if sys.stdin is None:
-            raise ConfigError("--source - reads standard input, but it is closed")
         return LineSource(engine, sys.stdin.fileno(), config, dead_letters)
     return FileSource(engine, source, config, dead_letters)

@@ -1,7 +1,7 @@
 """Kafka: one contract with two clients, the source of events, and what goes out."""
 
 from .contract import CLOSING, KafkaClient, KafkaConsumer, KafkaProducer, Message, Place, Polled, Topic
-from .options import KafkaAddress, is_kafka, kafka_client, parse_address
+from .options import KafkaAddress, check_kafka, is_kafka, kafka_client, parse_address
 from .outlets import KafkaDeadLetters, RecommendationOutlet, RequestReply
 from .service import KafkaService
 from .source import KafkaSource
@@ -23,6 +23,7 @@ __all__ = [
     "RequestReply",
     "SourceFacts",
     "Topic",
+    "check_kafka",
     "facts_of",
     "is_kafka",
     "kafka_client",

@@ -9,7 +9,7 @@ from .contract import KafkaClient
 
 __all__ = [
     "KafkaAddress",
-    "check_topics",
+    "check_kafka",
     "is_kafka",
     "kafka_client",
     "kafka_python_options",
@@ -68,7 +68,17 @@ def is_kafka(source: str) -> bool:
     return bool(found) and scheme == "kafka"
 
 
-def check_topics(topic: str, config: KafkaConfig) -> None:
+def check_kafka(address: str, config: KafkaConfig) -> tuple[KafkaAddress, KafkaClient]:
+    """Return what ``address`` names and the client for it, without asking any broker.
+
+    Raises ``InputError`` or ``ConfigError`` for an address or a setting that can never work.
+    """
+    place = parse_address(address)
+    _check_topics(place.topic, config)
+    return place, kafka_client(place.brokers, config)
+
+
+def _check_topics(topic: str, config: KafkaConfig) -> None:
     """Check that no topic that is read has a second use; raises ``ConfigError``."""
     read = {
         "the topic of events": topic,

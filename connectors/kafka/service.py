@@ -12,7 +12,7 @@ from ...engine.results import OutletHealth, Recommendation, RequestsHealth, Sour
 from ..apply import SourceEngine
 from ..dead_letter import DeadLetters, FileDeadLetters
 from .contract import KafkaClient, KafkaProducer
-from .options import check_topics, kafka_client, parse_address
+from .options import check_kafka
 from .outlets import KafkaDeadLetters, RecommendationOutlet, RequestReply
 from .source import KafkaSource
 
@@ -37,9 +37,8 @@ class KafkaService:
     """
 
     def __init__(self, engine: ServedEngine, address: str, config: Config, folder: Path) -> None:
-        place, kafka = parse_address(address), config.kafka
-        check_topics(place.topic, kafka)
-        client = kafka_client(place.brokers, kafka)
+        kafka = config.kafka
+        place, client = check_kafka(address, kafka)
         letters: DeadLetters = FileDeadLetters(folder / "dead-letters.jsonl")
         if kafka.dead_letter_topic is not None:
             letters = KafkaDeadLetters(_LateProducer(client), kafka.dead_letter_topic, letters)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recurra.connectors.kafka import KafkaAddress, confluent, is_kafka, kafka_client, parse_address
-from recurra.connectors.kafka.options import check_topics, kafka_python_options, librdkafka_options
+from recurra.connectors.kafka.options import check_kafka, kafka_python_options, librdkafka_options
 from recurra.engine.config import KafkaConfig
 from recurra.engine.errors import BrokerError, ConfigError, InputError
 
@@ -78,11 +78,11 @@ def test_an_unknown_scheme_is_no_file(source: str) -> None:
 )
 def test_a_topic_that_is_read_has_no_other_use(topics: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="may have no other use"):
-        check_topics("plays", KafkaConfig(**topics))  # type: ignore[arg-type]
+        check_kafka("kafka://localhost:9092/plays", KafkaConfig(**topics))  # type: ignore[arg-type]
 
 
 def test_topics_that_are_only_written_may_be_one() -> None:
-    check_topics("plays", KafkaConfig(request_topic="q", reply_topic="r", output_topic="r", dead_letter_topic="d"))
+    check_kafka("kafka://localhost:9092/plays", KafkaConfig(request_topic="q", reply_topic="r", output_topic="r", dead_letter_topic="d"))
 
 
 @pytest.mark.parametrize("name", ["auto.offset.reset", "group.id", "enable.auto.commit", "isolation.level"])

@@ -148,13 +148,15 @@ def test_a_file_that_changed_otherwise_is_refused(tmp_path: Path) -> None:
         ("/no/such/file.inter", errors.InputError, "no file at /no/such/file.inter"),
         ("kafka://nonsense", errors.InputError, "expected kafka://HOST:PORT/TOPIC"),
         ("/", errors.InputError, "is a directory"),
+        ("gopher://plays", errors.InputError, "unknown scheme"),
     ],
 )
 def test_a_source_that_cannot_be(tmp_path: Path, source: str, error: type[Exception], words: str) -> None:
-    service = Running(tmp_path, source)
+    service = Running(tmp_path / "data", source)
     service._thread.join(30)
     assert isinstance(service.failure, error)
     assert words in str(service.failure)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_truncated_parquet_file(tmp_path: Path) -> None:
