@@ -11,8 +11,8 @@ import numpy.typing as npt
 from ..kernels.arrays import Bools, Float32s, Int32s
 from .clock import Clock
 from .config import Config
-from .errors import InputError, UnknownItemError, UnknownUserError
-from .events import MAX_TIME_MS, Event, check_id, shown
+from .errors import UnknownItemError, UnknownUserError
+from .events import Event, check_id, check_query
 from .fast import Context, Few, Moment, activation, spread
 from .filters import Masks, Selection
 from .metrics import Metrics
@@ -24,11 +24,10 @@ from .serving.caches import ACTIVATION, ERROR_MEMORY, SLOW, Caches, ContextEntri
 from .serving.version import ServedVersion
 from .store import History, Reader
 
-__all__ = ["MAX_K", "Queries"]
+__all__ = ["Queries"]
 
 _log = logging.getLogger(__name__)
 
-MAX_K = 10_000
 # the items of which the model itself has a say: what the error memory has of them counts less
 _EXPECTED = 10
 # share of the candidates that the error memory brings
@@ -83,11 +82,7 @@ class Queries:
         gone: Callable[[], bool] | None = None,
     ) -> Recommendation:
         """Return the best ``k`` items for a user; see ``Engine.recommend``."""
-        _check(user, "user", k)
-        if at_ms is not None and (
-            isinstance(at_ms, bool) or not isinstance(at_ms, int) or not 0 <= at_ms <= MAX_TIME_MS
-        ):
-            raise InputError(f"at must be an integer from 0 to {MAX_TIME_MS} (milliseconds), got {shown(at_ms)}")
+        check_query(user, "user", k, at=at_ms, where=where)
         # before the user is read: a filter may have to wait for its turn
         selection = None if where is None else self._masks.select(where, gone)
         who = self._user(user)
@@ -114,7 +109,7 @@ class Queries:
         self, item: str, k: int, *, where: str | None = None, gone: Callable[[], bool] | None = None
     ) -> Recommendation:
         """Return the ``k`` items nearest to an item: by the model if it knows the item, else by co-occurrence."""
-        _check(item, "item", k)
+        check_query(item, "item", k, where=where)
         row = self._store.items.row(item)
         if row is None:
             raise UnknownItemError(f"item {item!r} is not known: no event and no catalogue record of it was applied")
@@ -134,7 +129,7 @@ class Queries:
 
     def history(self, user: str) -> list[HistoryEntry]:
         """Return the kept events of a user, oldest first."""
-        _check(user, "user", 1)
+        check_id(user, "user")
         who = self._user(user)
         if who.history is None:
             raise UnknownUserError(
@@ -380,9 +375,3 @@ def _searchable(allowed: Bools, known: Bools) -> Bools:
 def _of(allowed: Bools, rows: Int32s) -> Bools:
     """Return which rows are allowed; one that came in since the mask was made is not."""
     return np.array(allowed[np.minimum(rows, allowed.size - 1)] & (rows < allowed.size), np.bool_)
-
-
-def _check(name: object, what: str, k: object) -> None:
-    check_id(name, what)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
-        raise InputError(f"k must be an integer from 1 to {MAX_K}, got {shown(k)}")

@@ -8,11 +8,14 @@ import httpx
 import msgspec
 
 from ...engine.errors import ClosedError, ConfigError, ServiceError
-from ...engine.events import Event, Forget, Item
+from ...engine.events import Event, Forget, Item, shown
 from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 from . import wire
 
 __all__ = ["AsyncClient", "Client"]
+
+# longer than any answer takes
+_LONGEST_S = 1_000_000
 
 
 class Client:
@@ -33,7 +36,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = _checked(url)
-        self._http = httpx.Client(base_url=self._url, timeout=timeout_s, transport=transport)
+        self._http = httpx.Client(base_url=self._url, timeout=_seconds(timeout_s), transport=transport)
 
     def ingest(self, events: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
         """Hand over events, forget requests and catalogue records; returns once they survive a crash of the service.
@@ -143,7 +146,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = _checked(url)
-        self._http = httpx.AsyncClient(base_url=self._url, timeout=timeout_s, transport=transport)
+        self._http = httpx.AsyncClient(base_url=self._url, timeout=_seconds(timeout_s), transport=transport)
 
     async def ingest(self, events: Iterable[Event | Forget | Item], *, durable: bool = False) -> IngestReport:
         """As ``Client.ingest``."""
@@ -234,12 +237,23 @@ class AsyncClient:
 
 def _checked(url: str) -> httpx.URL:
     try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
+        parsed = httpx.URL(url if isinstance(url, str) else "")
+        # what the system's look-up of names does with it
+        parsed.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError):
         parsed = httpx.URL("")
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise ConfigError(f"expected a service address like http://127.0.0.1:8000, got {url!r}")
+    if parsed.scheme not in {"http", "https"} or not parsed.host or not 0 <= (parsed.port or 0) < 1 << 16:
+        raise ConfigError(f"expected a service address like http://127.0.0.1:8000, got {shown(url)}")
     return parsed
+
+
+def _seconds(timeout_s: float) -> float:
+    number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if not number or not 0 < timeout_s <= _LONGEST_S:
+        raise ConfigError(
+            f"timeout_s must be a number of seconds, above 0 and at most {_LONGEST_S}, got {shown(timeout_s)}"
+        )
+    return timeout_s
 
 
 def _arguments(request: wire.Request, timeout_s: Any) -> dict[str, Any]:

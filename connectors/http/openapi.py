@@ -7,7 +7,7 @@ import msgspec
 from fastapi import FastAPI
 from msgspec import Meta
 
-from ...engine.events import MAX_ID_BYTES, MAX_TIME_MS
+from ...engine.events import MAX_ID_BYTES, MAX_K, MAX_TIME_MS
 from ...engine.results import Health, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 from . import wire
 
@@ -15,9 +15,6 @@ __all__ = ["MAX_EVENTS", "describe"]
 
 # more records than this in one request would hold up the other writers for too long
 MAX_EVENTS = 10_000
-# the engine's bound of a list
-MAX_K = 10_000
-
 
 # formats of our own, for what a schema has no words for
 _ID = {"format": "id"}

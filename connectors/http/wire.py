@@ -24,7 +24,17 @@ from ...engine.errors import (
     UnknownUserError,
     VersionError,
 )
-from ...engine.events import MAX_TIME_MS, Event, Forget, Item, check_id, check_inputs, rfc_3339_ms
+from ...engine.events import (
+    MAX_TIME_MS,
+    Event,
+    Forget,
+    Item,
+    check_id,
+    check_inputs,
+    check_query,
+    check_version,
+    rfc_3339_ms,
+)
 from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 
 __all__ = [
@@ -68,6 +78,10 @@ _STATUS: tuple[tuple[type[RecurraError], int], ...] = (
     (TrainingBusyError, 409),
     (TrainingError, 500),
 )
+
+
+# a service reads 64 KiB of address and headers
+_MAX_WHERE_BYTES = 60_000
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -166,11 +180,10 @@ def ingest(events: Iterable[Event | Forget | Item], *, durable: bool) -> list[Re
 
 def recommend(user: str, k: int, at: int | None, where: str | None, explain: bool) -> Request:
     """Ask for the next items of a user; ``at`` is in milliseconds."""
-    params = {"k": str(k)}
+    check_query(user, "user", k, at=at, where=where)
+    params = {"k": str(k)} | _filter(where)
     if at is not None:
         params["at"] = str(at)
-    if where is not None:
-        params["where"] = where
     if explain:
         params["explain"] = "true"
     return Request("GET", f"/v1/users/{_segment(user, 'user')}/recommendations", Recommendation, params)
@@ -178,7 +191,8 @@ def recommend(user: str, k: int, at: int | None, where: str | None, explain: boo
 
 def similar(item: str, k: int, where: str | None) -> Request:
     """Ask for the items most like one."""
-    params = {"k": str(k)} | ({} if where is None else {"where": where})
+    check_query(item, "item", k, where=where)
+    params = {"k": str(k)} | _filter(where)
     return Request("GET", f"/v1/items/{_segment(item, 'item')}/similar", Recommendation, params)
 
 
@@ -204,6 +218,7 @@ def refusals() -> Request:
 
 def rollback(number: int) -> Request:
     """Serve another version."""
+    check_version(number)
     return Request("POST", f"/v1/versions/{number}/rollback", list[VersionInfo])
 
 
@@ -272,6 +287,18 @@ def _post(kind: str, values: Iterable[Event | Forget | Item], durable: bool) -> 
     except (TypeError, UnicodeEncodeError) as error:
         raise BadEventError(f"cannot be written as JSON: {error}") from None
     return Request("POST", f"/v1/{kind}", IngestReport, params, body)
+
+
+def _filter(where: str | None) -> dict[str, str]:
+    if where is None:
+        return {}
+    size = len(quote(where))
+    if size > _MAX_WHERE_BYTES:
+        raise InputError(
+            f"the filter takes {size} bytes in the address of a request, more than {_MAX_WHERE_BYTES}: a letter beyond "
+            "ASCII takes six or more"
+        )
+    return {"where": where}
 
 
 def _segment(text: str, name: str) -> str:

@@ -64,6 +64,8 @@ def _event_problem(event: Event) -> str | None:
 
 def check_inputs(values: Iterable[Event | Forget | Item]) -> list[Event | Forget | Item]:
     """Return the values as a list; raises ``InputError`` with the position of the first that is not acceptable."""
+    if not isinstance(values, Iterable):
+        raise InputError(f"expected a list of Event, Forget or Item, got {type(values).__name__}")
     checked = list(values)
     for position, value in enumerate(checked):
         if (problem := input_problem(value)) is not None:
@@ -96,9 +98,9 @@ def _item_problem(item: Item) -> str | None:
         return f"field 'title' must be a string or None, got {type(item.title).__name__}"
     # a string would pass for the sequence of its letters
     if not isinstance(item.categories, tuple | list) or not all(isinstance(name, str) for name in item.categories):
-        return f"field 'categories' must be a tuple of strings, got {item.categories!r:.40}"
+        return f"field 'categories' must be a tuple of strings, got {shown(item.categories)}"
     if not isinstance(item.available, bool):
-        return f"field 'available' must be True or False, got {item.available!r:.40}"
+        return f"field 'available' must be True or False, got {shown(item.available)}"
     if not isinstance(item.attributes, dict):
         return f"field 'attributes' must be a dict, got {type(item.attributes).__name__}"
     try:
@@ -168,7 +170,7 @@ def check_attribute(value: object, name: str, depth: int = 0) -> None:
     elif isinstance(value, dict):
         for key, inside in value.items():
             if not isinstance(key, str):
-                raise BadEventError(f"field {name!r} has a name that is no string: {key!r:.40}")
+                raise BadEventError(f"field {name!r} has a name that is no string: {shown(key)}")
             check_attribute(key, name)
             check_attribute(inside, key, depth + 1)
     elif isinstance(value, list | tuple):
@@ -181,7 +183,7 @@ def check_attribute(value: object, name: str, depth: int = 0) -> None:
         if abs(value) > MAX_INTEGER:
             raise BadEventError(f"field {name!r} is an integer beyond 64 bits; send it as a string")
     elif value is not None:
-        raise BadEventError(f"field {name!r} must be text, a number, true, false, a list or a dict, got {value!r:.40}")
+        raise BadEventError(f"field {name!r} must be text, a number, true, false, a list or a dict, got {shown(value)}")
 
 
 def read_time_ms(record: Mapping[str, Any], name: str, unit: str = "ms") -> int:
@@ -192,7 +194,7 @@ def read_time_ms(record: Mapping[str, Any], name: str, unit: str = "ms") -> int:
     if isinstance(value, str):
         time_ms = rfc_3339_ms(value, name)
     elif isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, float) and unit != "s"):
-        raise BadEventError(f"field {name!r} must be integer {_WORDS[unit]} or an RFC 3339 string, got {value!r:.40}")
+        raise BadEventError(f"field {name!r} must be integer {_WORDS[unit]} or an RFC 3339 string, got {shown(value)}")
     elif isinstance(value, float):
         # finer than a millisecond is more than a float of today's seconds holds
         time_ms = round(value * 1_000) if abs(value) <= MAX_TIME_MS else MAX_TIME_MS + 1
@@ -210,7 +212,11 @@ def shown(value: object) -> str:
     """Return a value for a message, cut short; Python refuses to write integers of thousands of digits."""
     if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
-    return f"{value!r:.40}"
+    try:
+        return f"{value!r:.40}"
+    except (ValueError, RecursionError):
+        # it holds such an integer, or is nested deeper than Python goes
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _other_unit(value: object) -> str:
@@ -228,7 +234,7 @@ def read_weight(record: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadEventError(f"field {name!r} must be a finite number, got {value!r:.40}")
+        raise BadEventError(f"field {name!r} must be a finite number, got {shown(value)}")
     if not abs(value) <= MAX_WEIGHT:
         raise BadEventError(f"field {name!r} must be a finite number, got {shown(value)}")
     return float(value)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import InputError
+from ..events import check_filter
 
 __all__ = ["COMPARISONS", "MAX_PARTS", "Filter", "compile_filter", "literal", "parse_filter"]
 
@@ -22,8 +23,6 @@ MAX_PARTS = 64
 MAX_LITERALS = 1_000
 # an attribute against another one, or inside a text, costs many times as much as against a literal
 MAX_PAIRS = 2
-# what is parsed at all
-_MAX_LENGTH = 10_000
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -55,10 +54,7 @@ def compile_filter(expression: str) -> Callable[[Mapping[str, Any]], bool]:
 
 def parse_filter(expression: str) -> Filter:
     """Read an expression; raises ``InputError`` with the reason, also for one with more parts than are allowed."""
-    if not isinstance(expression, str):
-        raise InputError(f"the filter must be a string, got {type(expression).__name__}")
-    if len(expression) > _MAX_LENGTH:
-        raise InputError(f"the filter has {len(expression)} characters, more than {_MAX_LENGTH}")
+    check_filter(expression)
     try:
         tree = ast.parse(expression, mode="eval").body
         _check_size(tree)

@@ -5,6 +5,7 @@ import threading
 
 from ..config import Config
 from ..errors import RecurraError, VersionError
+from ..events import check_version
 from ..metrics import Metrics
 from ..model import StepWeights
 from ..store import LogChunk, Reader
@@ -128,8 +129,9 @@ class Switch:
     def by_hand(self, number: int) -> bool:
         """Serve a version that a person chose, also after a restart; return whether it is an older one.
 
-        Raises ``VersionError`` if it is missing or damaged.
+        Raises ``VersionError`` if it is missing or damaged, ``InputError`` for what is no number.
         """
+        check_version(number)
         kept, before = self._versions, self.serving_number
         if number not in kept.list():
             known = ", ".join(map(str, kept.list())) or "none"

@@ -67,6 +67,11 @@ def test_it_is_refused_and_the_store_opens_again(tmp_path: Path, value: Any, wor
         lambda engine: engine.history(42),
         lambda engine: engine.forget(42),
         lambda engine: engine.forget(None),
+        lambda engine: engine.similar("no such item", where=5),
+        lambda engine: engine.rollback("1"),
+        lambda engine: engine.rollback(True),
+        lambda engine: engine.rollback(10**5_000),
+        lambda engine: engine.ingest(Event("42", "j", 2)),
     ],
 )
 def test_queries_refuse_what_is_not_of_their_types(tmp_path: Path, call: Callable[[Any], object]) -> None:

@@ -1,7 +1,10 @@
 """The clients give what the engine gives, and raise what it raises."""
 
 import asyncio
+import math
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -115,6 +118,106 @@ def test_errors_keep_their_class(client: recurra.Client) -> None:
         client.recommend("u1", where="((")
 
 
+HUGE = 10**5_000
+TO_ANY: Any = [HUGE]
+for _ in range(100_000):
+    TO_ANY = [TO_ANY]
+# what no engine takes, by a name for the test
+REFUSED: dict[str, Callable[[Any], Any]] = {
+    "k as text": lambda engine: engine.recommend("u1", k="5"),
+    "k true": lambda engine: engine.recommend("u1", k=True),
+    "k with a point": lambda engine: engine.recommend("u1", k=5.0),
+    "k of 0": lambda engine: engine.recommend("u1", k=0),
+    "k huge": lambda engine: engine.recommend("u1", k=HUGE),
+    "at as text": lambda engine: engine.recommend("u1", at="2023-11-14T22:13:20Z"),
+    "at before 1970": lambda engine: engine.recommend("u1", at=-1),
+    "at with a point": lambda engine: engine.recommend("u1", at=1.5),
+    "at true": lambda engine: engine.recommend("u1", at=True),
+    "at huge": lambda engine: engine.recommend("u1", at=HUGE),
+    "where a number": lambda engine: engine.recommend("u1", where=5),
+    "where bytes": lambda engine: engine.recommend("u1", where=b"available"),
+    "where long": lambda engine: engine.recommend("u1", where="x" * 70_000),
+    "where no Unicode": lambda engine: engine.recommend("u1", where="'\ud800' in title"),
+    "where huge": lambda engine: engine.recommend("u1", where=HUGE),
+    "user a number": lambda engine: engine.recommend(42),
+    "user huge": lambda engine: engine.recommend(HUGE),
+    "user empty": lambda engine: engine.recommend(""),
+    "user long": lambda engine: engine.recommend("x" * 600),
+    "user no Unicode": lambda engine: engine.recommend("\ud800"),
+    "similar to a number": lambda engine: engine.similar(1),
+    "similar, k as text": lambda engine: engine.similar("m1", k="3"),
+    "similar, k huge": lambda engine: engine.similar("m1", k=HUGE),
+    "similar, where a number": lambda engine: engine.similar("m1", where=5),
+    "similar, where long": lambda engine: engine.similar("no such item", where="x" * 70_000),
+    "history of a number": lambda engine: engine.history(42),
+    "history huge": lambda engine: engine.history(HUGE),
+    "forget none": lambda engine: engine.forget(None),
+    "forget huge": lambda engine: engine.forget(HUGE),
+    "rollback to text": lambda engine: engine.rollback("../../users/u1"),
+    "rollback to true": lambda engine: engine.rollback(True),
+    "rollback huge": lambda engine: engine.rollback(HUGE),
+    "ingest one": lambda engine: engine.ingest(recurra.Event("u1", "m1", START_MS)),
+    "ingest a number": lambda engine: engine.ingest(5),
+    "ingest text": lambda engine: engine.ingest("abc"),
+    "time huge": lambda engine: engine.ingest([recurra.Event("u1", "m1", HUGE)]),
+    "weight huge": lambda engine: engine.ingest([recurra.Event("u1", "m1", 1, weight=HUGE)]),
+    "weight a list": lambda engine: engine.ingest([recurra.Event("u1", "m1", 1, weight=[HUGE])]),  # type: ignore[arg-type]
+    "id huge": lambda engine: engine.ingest([recurra.Event("u1", "m1", 1, id=HUGE)]),  # type: ignore[arg-type]
+    "forget request huge": lambda engine: engine.ingest([recurra.Forget(HUGE)]),  # type: ignore[arg-type]
+    "attribute huge": lambda engine: engine.ingest([recurra.Item("m1", attributes={"size": HUGE})]),
+    "attribute holds it": lambda engine: engine.ingest([recurra.Item("m1", attributes={"size": [HUGE]})]),
+    "attribute a set": lambda engine: engine.ingest([recurra.Item("m1", attributes={"size": {HUGE}})]),
+    "attribute's name": lambda engine: engine.ingest([recurra.Item("m1", attributes={HUGE: 1})]),  # type: ignore[dict-item]
+    "attribute deep": lambda engine: engine.ingest([recurra.Item("m1", attributes={"size": TO_ANY})]),
+    "categories huge": lambda engine: engine.ingest([recurra.Item("m1", categories=(HUGE,))]),  # type: ignore[arg-type]
+    "categories deep": lambda engine: engine.ingest([recurra.Item("m1", categories=TO_ANY)]),
+    "available huge": lambda engine: engine.ingest([recurra.Item("m1", available=HUGE)]),  # type: ignore[arg-type]
+    "title huge": lambda engine: engine.ingest([recurra.Item("m1", HUGE)]),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_arguments_are_refused_as_the_engine_does_and_nothing_is_sent(service: Service, name: str) -> None:
+    sent: list[httpx.Request] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(500)
+
+    with pytest.raises(errors.InputError) as ours:
+        REFUSED[name](service.engine)
+    with (
+        recurra.Client("http://x", transport=httpx.MockTransport(note)) as client,
+        pytest.raises(errors.InputError) as theirs,
+    ):
+        REFUSED[name](client)
+    assert (type(theirs.value), str(theirs.value)) == (type(ours.value), str(ours.value))
+
+    async def ask() -> None:
+        async with recurra.AsyncClient("http://x", transport=httpx.MockTransport(note)) as client:
+            await REFUSED[name](client)
+
+    with pytest.raises(errors.InputError) as later:
+        asyncio.run(ask())
+    assert (type(later.value), str(later.value)) == (type(ours.value), str(ours.value))
+    assert not sent
+
+
+def test_a_filter_with_many_letters_beyond_ascii(client: recurra.Client) -> None:
+    assert client.recommend("u1", where=f"title != '{'é' * 9_900}'").items
+    with pytest.raises(errors.InputError, match=r"takes 891\d\d bytes in the address of a request, more than 60000"):
+        client.recommend("u1", where=f"title != '{'日' * 9_900}'")
+
+
+@pytest.mark.parametrize(
+    "timeout_s", ["5", -1, 0, math.nan, math.inf, True, None, HUGE], ids=lambda value: str(type(value))
+)
+def test_a_timeout_must_be_a_number_of_seconds(timeout_s: Any) -> None:
+    for kind in (recurra.Client, recurra.AsyncClient):
+        with pytest.raises(errors.ConfigError, match="timeout_s must be a number of seconds"):
+            kind(timeout_s=timeout_s)
+
+
 def test_nothing_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -123,8 +226,24 @@ def test_nothing_listens() -> None:
             client.health()
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host", "http://"])
-def test_an_address_must_be_one(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:8000",
+        "ftp://host",
+        "http://",
+        "http://host:65536",
+        "http://host:-1",
+        "http://a..b",
+        "http://" + "x" * 300,
+        "http://\ud800",
+        None,
+        10**5_000,
+    ],
+    ids=lambda url: str(type(url)) if isinstance(url, int) else repr(url)[:30],
+)
+def test_an_address_must_be_one(url: Any) -> None:
     with pytest.raises(errors.ConfigError, match="expected a service address"):
         recurra.Client(url)
 
