@@ -184,12 +184,18 @@ FAR_DATES = {
 }
 
 
-@pytest.mark.parametrize("kind", FAR_DATES)
-@pytest.mark.parametrize("column", ["user", "item", "time", "id", "weight", "type", "seen"])
+# dates that may be times have a test of their own
+CELLS = [
+    (column, kind)
+    for column in ("user", "item", "time", "id", "weight", "type", "seen")
+    for kind in FAR_DATES
+    if column != "time" or kind not in ("date and time", "before all dates", "with a time zone")
+]
+
+
+@pytest.mark.parametrize(("column", "kind"), CELLS)
 def test_a_cell_that_is_of_no_use_is_its_rows_dead_letter(tmp_path: Path, column: str, kind: str) -> None:
     columns: dict[str, Any] = {"user": ["a", "b"], "item": ["x", "y"], "time": [5, 6]}
-    if kind in ("date and time", "before all dates", "with a time zone") and column == "time":
-        pytest.skip("a time, which has its own test")
     frame = pl.DataFrame({**columns, column: FAR_DATES[kind]})
     frame.write_parquet(tmp_path / "a.parquet")
     letters = FileDeadLetters(tmp_path / "letters.jsonl")

@@ -82,7 +82,10 @@ def test_a_topic_that_is_read_has_no_other_use(topics: dict[str, str]) -> None:
 
 
 def test_topics_that_are_only_written_may_be_one() -> None:
-    check_kafka("kafka://localhost:9092/plays", KafkaConfig(request_topic="q", reply_topic="r", output_topic="r", dead_letter_topic="d"))
+    check_kafka(
+        "kafka://localhost:9092/plays",
+        KafkaConfig(request_topic="q", reply_topic="r", output_topic="r", dead_letter_topic="d"),
+    )
 
 
 @pytest.mark.parametrize("name", ["auto.offset.reset", "group.id", "enable.auto.commit", "isolation.level"])
