@@ -83,7 +83,8 @@ class Columns(NamedTuple):
                     return plain.index(name)
             return -1
 
-        time, unit = find(fields.time, ()), fields.time_unit
+        unit: str = fields.time_unit
+        time = find(fields.time, ())
         for usual, its_unit in ((_TIME_MS, "ms"), (_TIME_S, "s"), (_POSITION, "position")):
             if time < 0:
                 time, unit = find(fields.time, usual), its_unit

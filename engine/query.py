@@ -12,7 +12,7 @@ from ..kernels.arrays import Bools, Float32s, Int32s
 from .clock import Clock
 from .config import Config
 from .errors import InputError, UnknownItemError, UnknownUserError
-from .events import MAX_TIME_MS, Event, check_id, shown
+from .events import MAX_TIME_MS, Event, check_id
 from .fast import Context, Few, Moment, activation, spread
 from .filters import Masks, Selection
 from .metrics import Metrics
@@ -20,6 +20,7 @@ from .mix import Situation
 from .ranked import Ranked
 from .results import HistoryEntry, MixWeights, Recommendation, Scores
 from .retrieval import top
+from .section import shown
 from .serving.caches import ACTIVATION, ERROR_MEMORY, SLOW, Caches, ContextEntries, last_entries
 from .serving.version import ServedVersion
 from .store import History, Reader

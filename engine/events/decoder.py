@@ -6,7 +6,7 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from ..errors import BadEventError, ConfigError
+from ..errors import BadEventError
 from .checks import (
     MAX_DEPTH,
     MAX_INTEGER,
@@ -126,8 +126,6 @@ class Decoder:
 
 
 def _plain_event(names: FieldNames) -> type:
-    if len(set(_mapped(names))) < len(_mapped(names)):
-        raise ConfigError(f"two fields of an event are mapped to one name: {', '.join(_mapped(names))}")
     times, parts = TIME_UNITS[names.time_unit]
     latest = min(MAX_TIME_MS * parts // times, MAX_INTEGER)
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [

@@ -1,10 +1,11 @@
 """Types of input: events, catalogue items, forget requests, and the names of their fields."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from ..errors import ConfigError
+from ..section import Section
 
 __all__ = ["MAX_ID_BYTES", "MAX_MESSAGE_BYTES", "MAX_TIME_MS", "TIME_UNITS", "Event", "FieldNames", "Forget", "Item"]
 
@@ -58,22 +59,29 @@ class Item(msgspec.Struct, frozen=True):
     attributes: dict[str, Any] = {}
 
 
-class FieldNames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+
+
+class FieldNames(Section, frozen=True):
     """The names that the fields of an event have in the messages of a source, and the unit of its times.
 
     ``time_unit`` is ``s``, ``ms``, ``us`` or ``ns``; times as RFC 3339 text need none.
     """
 
-    user: str = "user"
-    item: str = "item"
-    time: str = "time"
-    type: str = "type"
-    weight: str = "weight"
-    id: str = "id"
-    forget: str = "forget"
+    section = "events"
+
+    user: _Name = "user"
+    item: _Name = "item"
+    time: _Name = "time"
+    type: _Name = "type"
+    weight: _Name = "weight"
+    id: _Name = "id"
+    forget: _Name = "forget"
     # of integer times: "s", "ms", "us" or "ns"
-    time_unit: str = "ms"
+    time_unit: Literal["s", "ms", "us", "ns"] = "ms"
 
     def __post_init__(self) -> None:
-        if self.time_unit not in TIME_UNITS:
-            raise ConfigError(f"events.time_unit must be one of {', '.join(TIME_UNITS)}, got {self.time_unit!r}")
+        super().__post_init__()
+        names = (self.user, self.item, self.time, self.type, self.weight, self.id, self.forget)
+        if len(set(names)) < len(names):
+            raise ConfigError(f"[events]: two fields of an event are mapped to one name: {', '.join(names)}")
