@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..engine.config import FieldNames
 from ..engine.errors import BadEventError, InputError
-from ..engine.events import Decoder, FieldNames, Item, input_problem
+from ..engine.events import Decoder, Item, input_problem
 from .dead_letter import DeadLetters
 from .file_content import BOM, PARQUET, check_names, read_content
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from ..engine.config import FieldNames
 from ..engine.errors import BadEventError, InputError
-from ..engine.events import MAX_TIME_MS, TIME_UNITS, Decoder, Event, FieldNames, Forget, input_problem, rfc_3339_ms
+from ..engine.events import MAX_TIME_MS, TIME_UNITS, Decoder, Event, Forget, input_problem, rfc_3339_ms
 from .file_content import BOM, PARQUET, check_names
 
 __all__ = ["FORMATS", "Columns", "LineParser", "detect_format", "line_parser", "parquet_rows", "seconds_to_ms"]
@@ -83,7 +84,8 @@ class Columns(NamedTuple):
                     return plain.index(name)
             return -1
 
-        time, unit = find(fields.time, ()), fields.time_unit
+        unit: str = fields.time_unit
+        time = find(fields.time, ())
         for usual, its_unit in ((_TIME_MS, "ms"), (_TIME_S, "s"), (_POSITION, "position")):
             if time < 0:
                 time, unit = find(fields.time, usual), its_unit

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..engine.config import FieldNames
 from ..engine.errors import BadEventError, InputError, SourceMismatchError
-from ..engine.events import Event, FieldNames, Forget
+from ..engine.events import Event, Forget
 from .dead_letter import DeadLetters
 from .file_content import BOM, PARQUET, check_content, read_content
 from .file_formats import FORMATS, detect_format, line_parser, parquet_rows

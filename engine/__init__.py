@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, EventClock, SystemClock
-from .config import Config, load_config
+from .config import Config, FieldNames, load_config
 from .errors import RecurraError
-from .events import Decoder, Event, FieldNames, Forget, Item
+from .events import Decoder, Event, Forget, Item
 from .owner import check_free
 from .results import HistoryEntry, IngestReport, Recommendation, Record, Scores, VersionInfo
 

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 # turns of the housekeeper between two tries to reopen a store
 _LONGEST_PAUSE = 30
+# between two turns of the housekeeper at least: where every commit is synced (store.sync_ms = 0) it must not spin
+_LEAST_TURN_S = 0.01
 
 
 class Training:
@@ -241,10 +243,10 @@ class Repair:
 
 
 class Housekeeper:
-    """Calls ``work`` every ``interval_s`` seconds in its own thread until it is closed."""
+    """Calls ``work`` every ``interval_s`` seconds, ten milliseconds at least, in its own thread until it is closed."""
 
     def __init__(self, interval_s: float, work: Callable[[], None]) -> None:
-        self._interval_s = interval_s
+        self._interval_s = max(_LEAST_TURN_S, interval_s)
         self._work = work
         self._stop = threading.Event()
         self.failure: str | None = None

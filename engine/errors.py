@@ -53,6 +53,7 @@ __all__ = [
     "UnknownItemError",
     "UnknownUserError",
     "VersionError",
+    "shown",
 ]
 
 
@@ -149,3 +150,14 @@ class BusyError(RecurraError):
 
 class ClosedError(RecurraError):
     """The object was used after it was closed."""
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, cut short; Python refuses to write integers of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        return f"{value!r:.40}"
+    except (ValueError, RecursionError):
+        # it holds such an integer, or is nested deeper than Python goes
+        return f"a {type(value).__name__} that cannot be shown"

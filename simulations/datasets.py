@@ -14,8 +14,9 @@ from ..connectors.catalogue import Catalogue, read_items
 from ..connectors.file_content import BOM, read_content
 from ..connectors.file_formats import Columns
 from ..connectors.files import read_events
+from ..engine.config import FieldNames
 from ..engine.errors import InputError
-from ..engine.events import Event, FieldNames
+from ..engine.events import Event
 
 __all__ = ["Stream", "catalogue_facts", "load", "load_catalogue"]
 

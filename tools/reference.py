@@ -19,7 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import recurra
 from recurra.cli.app import app as command_line
-from recurra.cli.template import config_text
+from recurra.cli.template import Setting, parts
 from recurra.connectors.http.observed import Observed
 from recurra.connectors.http.server import create_app
 from recurra.connectors.sampling import SamplingAudit
@@ -344,31 +344,22 @@ def _configuration() -> Iterator[str]:
     yield "# Configuration"
     yield (
         "One TOML file, given by `--config FILE`; `recurra init` writes it with every setting at its default. What is "
-        "left out keeps its default, and a name that is not known is an error. In Python: `recurra.load_config(path)` "
-        "gives a `recurra.Config`, with a field for each section."
+        "left out keeps its default; a name that is not known, or a value beyond the bounds that stand behind the "
+        "default, is an error. In Python: `recurra.load_config(path)` gives a `recurra.Config`, with a field for each "
+        "section; one that is built there is held to the same bounds."
     )
-    first, *sections = config_text().strip().split("\n\n")[1:]
-    yield "## Top level"
-    yield "\n".join(_settings(first.splitlines()))
-    for section in sections:
-        lines = section.splitlines()
-        head = next(index for index, line in enumerate(lines) if line.startswith("["))
-        yield f"## {lines[head]}"
-        yield " ".join(line.removeprefix("# ") for line in lines[:head])
-        yield "\n".join(_settings(lines[head + 1 :]))
+    for part in parts():
+        yield f"## [{part.name}]" if part.name else "## Top level"
+        if part.about:
+            yield part.about
+        yield "\n".join(map(_line, part.settings))
 
 
-def _settings(lines: list[str]) -> Iterator[str]:
-    comment: list[str] = []
-    for line in lines:
-        found = re.match(r"(?:# )?(\w+) = (.*)", line)
-        if found is None:
-            comment.append(line.removeprefix("# "))
-            continue
-        default = "not set" if line.startswith("# ") else f"`{found[2]}`"
-        words = f": {' '.join(comment)}" if comment else ""
-        yield f"- **`{found[1]}`** (default {default}){words}"
-        comment = []
+def _line(setting: Setting) -> str:
+    default = "not set" if setting.default is None else f"`{setting.default}`"
+    bounds = f", {setting.bounds}" if setting.bounds else ""
+    words = f": {' '.join(setting.comment)}" if setting.comment else ""
+    return f"- **`{setting.name}`** (default {default}{bounds}){words}"
 
 
 # --- metrics

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self, overload
 import httpx
 import msgspec
 
-from ...engine.errors import ClosedError, ConfigError, ServiceError
-from ...engine.events import Event, Forget, Item, shown
+from ...engine.errors import ClosedError, ConfigError, ServiceError, shown
+from ...engine.events import Event, Forget, Item
 from ...engine.results import Health, HistoryEntry, IngestReport, Recommendation, Refusal, TrainReport, VersionInfo
 from . import wire
 

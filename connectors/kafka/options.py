@@ -99,17 +99,15 @@ def _check_topics(topic: str, config: KafkaConfig) -> None:
 
 
 def kafka_client(brokers: str, config: KafkaConfig) -> KafkaClient:
-    """Return the client that ``kafka.client`` names; raises ``ConfigError`` for another name or a bad option."""
+    """Return the client that ``kafka.client`` names; raises ``ConfigError`` for a bad option."""
     # each library is loaded only where it is used: both start threads and take time
     if config.client == "confluent":
         from .confluent import ConfluentClient
 
         return ConfluentClient(brokers, config.group, librdkafka_options(config.options))
-    if config.client == "kafka-python":
-        from .kafka_python import KafkaPythonClient
+    from .kafka_python import KafkaPythonClient
 
-        return KafkaPythonClient(brokers, config.group, kafka_python_options(config.options))
-    raise ConfigError(f"kafka.client must be 'confluent' or 'kafka-python', got {config.client!r}")
+    return KafkaPythonClient(brokers, config.group, kafka_python_options(config.options))
 
 
 def librdkafka_options(options: Mapping[str, str | int | float | bool]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -118,8 +118,6 @@ def chosen_partitions(topic: Topic, config: KafkaConfig) -> tuple[int, ...]:
     """Return the partitions that the configuration names; raises ``ConfigError`` for one that is not there."""
     if config.partitions == "all":
         return topic.partitions
-    if isinstance(config.partitions, str):
-        raise ConfigError(f'kafka.partitions must be "all" or a list of numbers, got {config.partitions!r}')
     missing = sorted(set(config.partitions) - set(topic.partitions))
     if missing:
         raise ConfigError(
@@ -142,17 +140,15 @@ def _check_group(consumer: KafkaConsumer, topic: Topic, partitions: tuple[int, .
 
 
 def _first_offsets(
-    consumer: KafkaConsumer, topic: Topic, partitions: tuple[int, ...], start: str | int
+    consumer: KafkaConsumer, topic: Topic, partitions: tuple[int, ...], start: Literal["earliest", "latest"] | int
 ) -> Iterator[tuple[int, int]]:
     if isinstance(start, int):
         found = consumer.offsets_at([(topic.name, partition) for partition in partitions], start)
         yield from ((partition, offset) for (_, partition), offset in found.items())
-    elif start in ("earliest", "latest"):
+    else:
         for partition in partitions:
             span = _Span(*consumer.watermarks((topic.name, partition)))
             yield partition, span.low if start == "earliest" else span.high
-    else:
-        raise ConfigError(f'kafka.start must be "earliest", "latest" or milliseconds since the epoch, got {start!r}')
 
 
 def _behind(facts: SourceFacts, partition: int, offset: int, low: int, config: KafkaConfig) -> SourceFacts:

@@ -1,14 +1,17 @@
 """The configuration: one tree of frozen values, read from TOML, every field with its default."""
 
+import tomllib
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
 from ..errors import ConfigError
-from ..events import FieldNames
 from .connecting import ApiConfig, AuditConfig, KafkaConfig
+from .fields import FieldNames
+from .kinds import MOST_BYTES, Seed, Threads
 from .learning import MODEL_NAMES, STRATEGY_NAMES, DriftConfig, GateConfig, ModelConfig, TrainingConfig
-from .section import Section
+from .section import Section, bounds_of
 from .serving import FastConfig, MixConfig, RetrievalConfig, StateConfig, StoreConfig
 
 __all__ = [
@@ -19,16 +22,22 @@ __all__ = [
     "Config",
     "DriftConfig",
     "FastConfig",
+    "FieldNames",
     "GateConfig",
     "KafkaConfig",
     "MixConfig",
     "ModelConfig",
     "RetrievalConfig",
+    "Section",
     "StateConfig",
     "StoreConfig",
     "TrainingConfig",
+    "bounds_of",
     "load_config",
 ]
+
+
+_Some = TypeVar("_Some", bound=Section)
 
 
 class Config(Section, frozen=True):
@@ -39,8 +48,8 @@ class Config(Section, frozen=True):
     """
 
     # threads that serving may compute with
-    threads: int = 1
-    seed: int = 0
+    threads: Threads = 1
+    seed: Seed = 0
     events: FieldNames = FieldNames()
     store: StoreConfig = StoreConfig()
     model: ModelConfig = ModelConfig()
@@ -55,6 +64,24 @@ class Config(Section, frozen=True):
     audit: AuditConfig = AuditConfig()
     api: ApiConfig = ApiConfig()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fast.contexts < self.store.batch_events:
+            raise ConfigError(
+                "fast.contexts must be at least store.batch_events, as a batch may be of so many users, "
+                f"got {self.fast.contexts} and {self.store.batch_events}"
+            )
+        model, users = self.model, self.states.hot_users
+        channels = model.heads * model.head_dim
+        scan, window = model.d_state * channels, (model.d_conv - 1) * (channels + 2 * model.d_state)
+        # as float32
+        each = 4 * (model.layers * (scan + window) + model.d_model)
+        if users * each > MOST_BYTES:
+            raise ConfigError(
+                f"states.hot_users of {users:_} users whose states under [model] have {each:_} bytes each "
+                f"would be laid out for more than {MOST_BYTES >> 40} TiB"
+            )
+
 
 def load_config(path: str | Path | None) -> Config:
     """Read a TOML file; None gives the defaults. Raises ``ConfigError`` with the offending field.
@@ -65,10 +92,28 @@ def load_config(path: str | Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        return msgspec.toml.decode(Path(path).read_bytes(), type=Config)
+        # editors of Windows begin a file with a mark of its encoding
+        values = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}; `recurra init` writes one") from None
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    # no TOML, no UTF-8, integers of thousands of digits, lists in lists without end
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    try:
+        return _built(Config, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _built(section: type[_Some], values: dict[str, Any]) -> _Some:
+    kinds = {field.name: field.type for field in msgspec.structs.fields(section)}
+    built: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = kinds.get(name)
+        if kind is None:
+            raise ConfigError(f"there is no setting {f'{section.section}.{name}'.removeprefix('.')}")
+        inner = isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict)
+        built[name] = _built(kind, value) if inner else value
+    return section(**built)

@@ -1,7 +1,7 @@
 """Checks of the arguments of queries: the same in an engine and in a client, before it sends anything."""
 
-from ..errors import InputError
-from .checks import MAX_INTEGER, check_id, shown
+from ..errors import InputError, shown
+from .checks import MAX_INTEGER, check_id
 from .types import MAX_TIME_MS
 
 __all__ = ["MAX_K", "check_filter", "check_query", "check_version"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import BadEventError, InputError
+from ..errors import BadEventError, InputError, shown
 from .types import MAX_ID_BYTES, MAX_TIME_MS, TIME_UNITS, Event, Forget, Item
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "read_time_ms",
     "read_weight",
     "rfc_3339_ms",
-    "shown",
 ]
 
 # integers in ids beyond this are refused rather than turned into text
@@ -206,17 +205,6 @@ def read_time_ms(record: Mapping[str, Any], name: str, unit: str = "ms") -> int:
             f"field {name!r} must be between 0 and {MAX_TIME_MS} ms, got {shown(value)}{_other_unit(value)}"
         )
     return time_ms
-
-
-def shown(value: object) -> str:
-    """Return a value for a message, cut short; Python refuses to write integers of thousands of digits."""
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"an integer of {value.bit_length()} bits"
-    try:
-        return f"{value!r:.40}"
-    except (ValueError, RecursionError):
-        # it holds such an integer, or is nested deeper than Python goes
-        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _other_unit(value: object) -> str:

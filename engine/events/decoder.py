@@ -6,7 +6,8 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from ..errors import BadEventError, ConfigError
+from ..config import FieldNames
+from ..errors import BadEventError
 from .checks import (
     MAX_DEPTH,
     MAX_INTEGER,
@@ -17,7 +18,7 @@ from .checks import (
     read_time_ms,
     read_weight,
 )
-from .types import MAX_ID_BYTES, MAX_MESSAGE_BYTES, MAX_TIME_MS, TIME_UNITS, Event, FieldNames, Forget, Item
+from .types import MAX_ID_BYTES, MAX_MESSAGE_BYTES, MAX_TIME_MS, TIME_UNITS, Event, Forget, Item
 
 __all__ = ["Decoder"]
 
@@ -126,8 +127,6 @@ class Decoder:
 
 
 def _plain_event(names: FieldNames) -> type:
-    if len(set(_mapped(names))) < len(_mapped(names)):
-        raise ConfigError(f"two fields of an event are mapped to one name: {', '.join(_mapped(names))}")
     times, parts = TIME_UNITS[names.time_unit]
     latest = min(MAX_TIME_MS * parts // times, MAX_INTEGER)
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [

@@ -1,17 +1,15 @@
-"""Types of input: events, catalogue items, forget requests, and the names of their fields."""
+"""Types of input: events, catalogue items, forget requests."""
 
 from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError
+from ..config.kinds import MAX_TIME_MS
 
-__all__ = ["MAX_ID_BYTES", "MAX_MESSAGE_BYTES", "MAX_TIME_MS", "TIME_UNITS", "Event", "FieldNames", "Forget", "Item"]
+__all__ = ["MAX_ID_BYTES", "MAX_MESSAGE_BYTES", "MAX_TIME_MS", "TIME_UNITS", "Event", "Forget", "Item"]
 
 MAX_ID_BYTES = 512
 MAX_MESSAGE_BYTES = 1 << 20
-# the year 5138: below 2**47, so that a time always fits the six bytes that the store gives it
-MAX_TIME_MS = 100_000_000_000_000
 # a time in the unit, times the first, divided by the second, is in milliseconds
 TIME_UNITS = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 
@@ -56,24 +54,3 @@ class Item(msgspec.Struct, frozen=True):
     categories: tuple[str, ...] = ()
     available: bool = True
     attributes: dict[str, Any] = {}
-
-
-class FieldNames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The names that the fields of an event have in the messages of a source, and the unit of its times.
-
-    ``time_unit`` is ``s``, ``ms``, ``us`` or ``ns``; times as RFC 3339 text need none.
-    """
-
-    user: str = "user"
-    item: str = "item"
-    time: str = "time"
-    type: str = "type"
-    weight: str = "weight"
-    id: str = "id"
-    forget: str = "forget"
-    # of integer times: "s", "ms", "us" or "ns"
-    time_unit: str = "ms"
-
-    def __post_init__(self) -> None:
-        if self.time_unit not in TIME_UNITS:
-            raise ConfigError(f"events.time_unit must be one of {', '.join(TIME_UNITS)}, got {self.time_unit!r}")

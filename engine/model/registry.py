@@ -27,6 +27,10 @@ _WHY_NOT_SERVED = {
 }
 
 
+# of the convolution: the compiled step has so many
+_TAPS = 4
+
+
 def create_model(
     config: ModelConfig, items: int, *, features: Features | None = None, generator: torch.Generator | None = None
 ) -> SequenceModel:
@@ -42,9 +46,11 @@ def create_model(
 
 
 def check_streams(config: ModelConfig) -> None:
-    """Raise ``ConfigError`` if the engine cannot serve the model that ``config.name`` says."""
+    """Raise ``ConfigError`` if the engine cannot serve the model that ``config`` says."""
     if not MODELS[config.name].streams:
         raise ConfigError(
             f"the model {config.name} cannot serve a stream: {_WHY_NOT_SERVED[config.name]}; "
             f'`recurra evaluate --model {config.name}` measures it, model.name = "streaming" serves'
         )
+    if config.d_conv != _TAPS:
+        raise ConfigError(f"model.d_conv must be {_TAPS} for the streaming model to serve, got {config.d_conv}")

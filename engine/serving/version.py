@@ -1,6 +1,5 @@
 """One version being served: its weights, the states of hot users under it, and the index of its item vectors."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -148,7 +147,7 @@ class ServedVersion:
         config = change(
             self._config,
             states=change(self._config.states, hot_users=2 * users),
-            retrieval=change(self._config.retrieval, exact_items=sys.maxsize),
+            retrieval=change(self._config.retrieval, exact_items=2**31 - 1),
             fast=change(self._config.fast, error_events=0),
         )
         return ServedVersion(self.number, self.weights, list(self.items.vocabulary), self.items.table, config)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
@@ -99,7 +100,7 @@ def _stepping(
     parts: int,
     device: str,
 ) -> Run:
-    config = ModelConfig(name=name, max_length=length)
+    config = msgspec.structs.replace(ModelConfig(), name=name, max_length=length)
     model = create_model(config, items, generator=torch.Generator().manual_seed(0)).to(device)
     learner = Learner(
         model,

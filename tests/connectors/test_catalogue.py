@@ -7,8 +7,9 @@ import pytest
 
 from recurra.connectors.catalogue import read_items
 from recurra.connectors.dead_letter import FileDeadLetters, read_dead_letters
+from recurra.engine.config import FieldNames
 from recurra.engine.errors import InputError
-from recurra.engine.events import FieldNames, Item
+from recurra.engine.events import Item
 
 HEADER = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
 

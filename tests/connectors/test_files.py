@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from recurra.connectors.dead_letter import FileDeadLetters, read_dead_letters
 from recurra.connectors.file_formats import detect_format, seconds_to_ms
 from recurra.connectors.files import EventFile, open_segments, read_events
+from recurra.engine.config import FieldNames
 from recurra.engine.errors import BadEventError, InputError, SourceMismatchError
-from recurra.engine.events import Event, FieldNames, Forget
+from recurra.engine.events import Event, Forget
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 

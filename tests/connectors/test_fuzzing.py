@@ -19,9 +19,9 @@ import recurra
 from recurra.connectors.audit_model import decode, id_hash
 from recurra.connectors.catalogue import read_items
 from recurra.connectors.files import read_events
-from recurra.engine.config import Config, TrainingConfig
+from recurra.engine.config import Config, FieldNames, TrainingConfig
 from recurra.engine.errors import BusyError, InputError
-from recurra.engine.events import Decoder, Event, FieldNames, Forget
+from recurra.engine.events import Decoder, Event, Forget
 from recurra.engine.events.checks import input_problem
 
 NAMES = msgspec.structs.asdict(FieldNames())

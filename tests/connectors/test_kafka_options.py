@@ -92,12 +92,12 @@ def test_topics_that_are_only_written_may_be_one() -> None:
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])
 def test_what_the_guarantees_rest_on_cannot_be_changed(client: str, name: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        kafka_client("127.0.0.1:1", KafkaConfig(client=client, options={name: "x"}))
+        kafka_client("127.0.0.1:1", KafkaConfig(client=client, options={name: "x"}))  # type: ignore[arg-type]
 
 
 def test_unknown_clients_and_options() -> None:
     with pytest.raises(ConfigError, match=r"kafka\.client must be"):
-        kafka_client("127.0.0.1:1", KafkaConfig(client="aiokafka"))
+        kafka_client("127.0.0.1:1", KafkaConfig(client="aiokafka"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no option for fetch_wait_max_parsecs"):
         kafka_client("127.0.0.1:1", KafkaConfig(client="kafka-python", options={"fetch.wait.max.parsecs": 1}))
     with pytest.raises(ConfigError, match="parsecs"):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recurra.connectors.audit_model import decode, single
+from recurra.engine.config import FieldNames
 from recurra.engine.errors import BadEventError, ConfigError
 from recurra.engine.events import (
     MAX_ID_BYTES,
@@ -16,7 +17,6 @@ from recurra.engine.events import (
     MAX_TIME_MS,
     Decoder,
     Event,
-    FieldNames,
     Forget,
     Item,
     input_problem,

@@ -202,7 +202,7 @@ def test_a_broker_that_does_not_lead_a_partition_now_gives_no_wrong_ends_of_its_
     name = topic(1)
     produce(name, [event(number) for number in range(30)], partition=0)
     proxy.change = NotLeaderOnce(name)
-    consumer = kafka_client(proxy.address, KafkaConfig(client=client)).consumer()
+    consumer = kafka_client(proxy.address, KafkaConfig(client=client)).consumer()  # type: ignore[arg-type]
     try:
         # it may have to be asked again, as the source does
         with contextlib.suppress(BrokerError):

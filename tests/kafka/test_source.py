@@ -279,7 +279,7 @@ def test_what_is_reported_last_reaches_the_group(address: str, topic: Any, clien
     """The first report is also the last one here: the connection that it needs is not there yet when it is closed."""
     name = topic(1)
     group = f"group-{name}"
-    consumer = kafka_client(address, KafkaConfig(client=client, group=group)).consumer()
+    consumer = kafka_client(address, KafkaConfig(client=client, group=group)).consumer()  # type: ignore[arg-type]
     consumer.report({(name, 0): 7})
     consumer.close()
     monitor = ck.Consumer({"bootstrap.servers": address, "group.id": group})

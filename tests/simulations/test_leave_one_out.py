@@ -86,7 +86,15 @@ def test_prefixes_end_at_every_event_with_one_before_it() -> None:
 
 def _model(data: Split, name: str) -> SequenceModel:
     config = ModelConfig(
-        name=name, d_model=8, layers=1, heads=1, head_dim=8, d_state=4, max_length=6, attention_heads=1, gru_hidden=8
+        name=name,  # type: ignore[arg-type]
+        d_model=8,
+        layers=1,
+        heads=1,
+        head_dim=8,
+        d_state=4,
+        max_length=6,
+        attention_heads=1,
+        gru_hidden=8,
     )
     model = create_model(config, data.items, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(1)

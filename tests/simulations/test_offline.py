@@ -37,7 +37,7 @@ def ring(users: int = 60, length: int = 14, items: int = 24, seed: int = 0) -> S
 
 def config(name: str = "streaming", **training: Any) -> Config:
     model = ModelConfig(
-        name=name,
+        name=name,  # type: ignore[arg-type]
         d_model=16,
         layers=1,
         heads=2,

@@ -42,7 +42,7 @@ def create_strategy(name: str, config: TrainingConfig) -> Strategy:
 def _part(name: str, config: TrainingConfig) -> Strategy:
     if name not in _PARTS:
         raise ConfigError(f"training.strategy must be of {', '.join(STRATEGIES)}, joined by +, got {name!r}")
-    options = dict(config.strategy_options.get(name, {}))
+    options = next((dict(found) for part, found in config.strategy_options.items() if part == name), {})
     if name.startswith("replay"):
         options = {"share": config.replay} | options
     try:

@@ -3,48 +3,71 @@
 import inspect
 import re
 import textwrap
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 
-from recurra.engine.config import Config
+from recurra.engine.config import Config, Section, bounds_of
 
-__all__ = ["config_text"]
+__all__ = ["Part", "Setting", "config_text", "parts"]
 
 _FIELD = re.compile(r"(\w+): ")
 _HEAD = "recurra's settings, every one at its default. What is left out keeps its default."
 _WIDTH = 116
 
 
-def config_text() -> str:
-    """Return a TOML file that says what the defaults say."""
-    plain = [
-        line for field in msgspec.structs.fields(Config) if not _is_section(field) for line in _field(Config, field)
-    ]
-    parts = ["\n".join([*_comment(_HEAD), "", *plain])]
+class Setting(NamedTuple):
+    """One setting: the comment lines above it, its default as TOML (None: it has none), its bounds in words."""
+
+    name: str
+    comment: list[str]
+    default: str | None
+    bounds: str
+
+
+class Part(NamedTuple):
+    """One section by its name, empty at the top level, with what it is for."""
+
+    name: str
+    about: str
+    settings: list[Setting]
+
+
+def parts() -> Iterator[Part]:
+    """Yield the top level, then every section."""
+    yield Part("", "", [_setting(Config, field) for field in msgspec.structs.fields(Config) if not _is_section(field)])
     for field in msgspec.structs.fields(Config):
         if _is_section(field):
-            section: type[msgspec.Struct] = field.type
-            lines = [line for inner in msgspec.structs.fields(section) for line in _field(section, inner)]
-            parts.append("\n".join([*_comment(_summary(section)), f"[{field.name}]", *lines]))
-    return "\n\n".join(parts) + "\n"
+            section: type[Section] = field.type
+            settings = [_setting(section, inner) for inner in msgspec.structs.fields(section)]
+            yield Part(field.name, (section.__doc__ or "").strip().splitlines()[0], settings)
+
+
+def config_text() -> str:
+    """Return a TOML file that says what the defaults say."""
+    top, *sections = parts()
+    texts = ["\n".join([*_comment(_HEAD), "", *_lines(top)])]
+    texts += ["\n".join([*_comment(part.about), f"[{part.name}]", *_lines(part)]) for part in sections]
+    return "\n\n".join(texts) + "\n"
+
+
+def _lines(part: Part) -> Iterator[str]:
+    for setting in part.settings:
+        for text in setting.comment:
+            yield from _comment(text)
+        yield f'# {setting.name} = "..."' if setting.default is None else f"{setting.name} = {setting.default}"
 
 
 def _is_section(field: Any) -> bool:
-    return isinstance(field.default, msgspec.Struct)
+    return isinstance(field.default, Section)
 
 
-def _summary(section: type) -> str:
-    return (section.__doc__ or "").strip().splitlines()[0]
-
-
-def _field(section: type[msgspec.Struct], field: Any) -> list[str]:
+def _setting(section: type[Section], field: Any) -> Setting:
     value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
-    lines = [line for text in _comments(section).get(field.name, []) for line in _comment(text)]
-    if value is None:
-        return [*lines, f'# {field.name} = "..."']
     # the values that there are look the same in JSON and in TOML
-    return [*lines, f"{field.name} = {msgspec.json.encode(value).decode()}"]
+    default = None if value is None else msgspec.json.encode(value).decode()
+    return Setting(field.name, _comments(section).get(field.name, []), default, bounds_of(field.type))
 
 
 def _comments(section: type) -> dict[str, list[str]]:

@@ -153,7 +153,7 @@ def test_a_filter_of_another_width_is_refused() -> None:
 def test_the_configuration_says_which_slab() -> None:
     assert isinstance(create_slab(WEIGHTS, 1, StateConfig()), StateSlab)
     with pytest.raises(ConfigError, match=r"states\.device must be cpu or cuda, got 'tpu'"):
-        StateConfig(device="tpu")
+        StateConfig(device="tpu")  # type: ignore[arg-type]
     if GPU:
         assert isinstance(create_slab(WEIGHTS, 1, StateConfig(device="cuda")), DeviceSlab)
     else:

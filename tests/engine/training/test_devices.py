@@ -82,7 +82,7 @@ def test_a_device_that_is_not_there_is_named(stream: Callable[..., UserLog], con
     with pytest.raises(ConfigError, match="--device must be cpu, cuda or auto, got 'tpu'"):
         device_of("tpu", name="--device")
     with pytest.raises(ConfigError, match=r"training\.device must be cpu, cuda or auto, got 'gpu'"):
-        TrainingConfig(device="gpu")
+        TrainingConfig(device="gpu")  # type: ignore[arg-type]
     if not GPU:
         given = Config(training=TrainingConfig(device="cuda"))
         with pytest.raises(ConfigError, match=r"training\.device is cuda, and torch finds no CUDA device"):
@@ -92,7 +92,7 @@ def test_a_device_that_is_not_there_is_named(stream: Callable[..., UserLog], con
 def losses(name: str, device: str, precision: str) -> list[float]:
     shape = msgspec.structs.replace(SMALL, name=name, time_dropout=0.0, max_length=12)
     model = create_model(shape, ITEMS, generator=torch.Generator().manual_seed(0)).to(device)
-    config = TrainingConfig(precision=precision)
+    config = TrainingConfig(precision=precision)  # type: ignore[arg-type]
     learner = Learner(model, config, rate=1e-2, shape=lambda _: 1.0, rng=np.random.default_rng(0))
     batch = make_batch(40)
     counted = None

@@ -36,5 +36,5 @@ def test_computes_at_most_the_share_of_the_time_that_passed(processors: float) -
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_a_share_is_above_nothing_and_at_most_all(share: float) -> None:
-    with pytest.raises(ConfigError, match=r"training\.share must be above 0 and at most 1"):
+    with pytest.raises(ConfigError, match=r"training\.share must be a number, 0\.001 to 1, got"):
         TrainingConfig(share=share)
