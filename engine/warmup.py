@@ -47,7 +47,7 @@ def _small(config: Config) -> Config:
         config,
         training=replace(config.training, mode="off"),
         states=replace(config.states, hot_users=64),
-        fast=replace(config.fast, pair_entries=4_096, contexts=64),
+        fast=replace(config.fast, pair_entries=4_096, contexts=config.store.batch_events),
         mix=replace(config.mix, budget=0.0, sample=1.0),
     )
 
