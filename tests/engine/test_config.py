@@ -67,7 +67,8 @@ def test_no_number_is_without_bounds(section: type[Section], name: str, default:
 
 @pytest.mark.parametrize(("section", "name", "default"), _fields(str), ids=_name)
 def test_no_name_is_empty_or_a_number(section: type[Section], name: str, default: Any) -> None:
-    for given in ("", 1.5, [], True):
+    wrong: list[object] = ["", 1.5, [], True]
+    for given in wrong:
         with pytest.raises(ConfigError, match=rf"^{section.section}\.{name} must be .+, got "):
             section(**{name: given})
 
