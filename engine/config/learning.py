@@ -94,6 +94,8 @@ class ModelConfig(Section, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.name == "streaming" and self.d_conv < 2:
+            raise ConfigError(f"model.d_conv must be at least 2 for the streaming model, got {self.d_conv}")
         if self.name == "sasrec" and self.d_model % self.attention_heads:
             raise ConfigError(
                 "model.d_model must be a multiple of model.attention_heads, "

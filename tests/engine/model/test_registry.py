@@ -69,6 +69,7 @@ def test_initial_values_follow_the_generator(name: str) -> None:
         ({"max_length": 0}, "model.max_length must be an integer, 1 to 65_536, got 0"),
         ({"dropout": 1.0}, "model.dropout must be a number, at least 0 and below 1, got 1.0"),
         ({"time_dropout": -0.1}, "model.time_dropout must be a number, at least 0 and below 1, got -0.1"),
+        ({"d_conv": 1}, "model.d_conv must be at least 2 for the streaming model, got 1"),
         ({"name": "sasrec", "attention_heads": 3}, "multiple of model.attention_heads, got 64 and 3"),
     ],
 )
@@ -93,7 +94,7 @@ def test_the_engine_says_why_it_does_not_serve_a_model(name: str, tmp_path: Path
     assert not (tmp_path / "engine").exists()
 
 
-@pytest.mark.parametrize("taps", [1, 3, 5])
+@pytest.mark.parametrize("taps", [2, 3, 5])
 def test_the_engine_serves_one_width_of_the_convolution(taps: int, tmp_path: Path) -> None:
     config = Config(model=msgspec.structs.replace(SMALL, d_conv=taps))
     with pytest.raises(ConfigError, match=rf"model\.d_conv must be 4 for the streaming model to serve, got {taps}"):
