@@ -36,6 +36,8 @@ def read_content(path: Path) -> bytes:
     """Return the bytes of a file; raises ``InputError`` as `check_content`, and ``OSError``."""
     data = path.read_bytes()
     check_content(data, str(path))
+    if not data.startswith(PARQUET) and b"\n" not in data and b"\r" in data[:-1]:
+        raise InputError(f"{path} has line ends of one CR; write them as LF (tr '\\r' '\\n' turns them into that)")
     return data
 
 
@@ -72,10 +74,14 @@ def _wide(head: bytes) -> str | None:
         return None
     # without a mark: the upper bytes of most letters are zero
     first, second, third, fourth = (_zeros(head[place::4]) for place in range(4))
-    if (first, third, fourth) == (0, 1, 1) or (first, second, fourth) == (1, 1, 0):
-        return "UTF-32"
-    fewer, more = sorted(_zeros(head[place::2]) for place in range(2))
-    return "UTF-16" if fewer == 0 and more > 0.5 else None
+    if (first, third, fourth) == (0, 1, 1):
+        return "UTF-32LE"
+    if (first, second, fourth) == (1, 1, 0):
+        return "UTF-32BE"
+    even, odd = _zeros(head[::2]), _zeros(head[1::2])
+    if min(even, odd) == 0 and max(even, odd) > 0.5:
+        return "UTF-16BE" if even else "UTF-16LE"
+    return None
 
 
 def _zeros(part: bytes) -> float:

@@ -61,6 +61,8 @@ class FileSource:
 
         applier = Applier(self._engine, self._dead_letters, stopped, self._note, self._config.store)
         self._state = "running"
+        # lines of the newest part, where none of it is an event
+        refused = 0
         # parsing a part of the file writes the letters of its bad lines, which may have to wait for room
         for segment in open_segments(
             self._path, source_info=info, fields=self._config.events, dead_letters=_Waiting(applier)
@@ -70,9 +72,11 @@ class FileSource:
                 self._engine.set_source_info(segment.key, msgspec.json.encode(segment.info), offset=0)
             self._refused += segment.events.refused
             self._apply(applier, segment, stopped)
+            refused = 0 if segment.events.events else segment.events.refused
         self._state = "stopped" if stopped.is_set() else "ended"
-        if self._refused and not self._total:
-            self._problem = f"all {self._refused} lines of {self._path} were refused; the dead letters say why"
+        if refused:
+            part = "lines of" if refused == self._refused and not self._total else "lines that were added to"
+            self._problem = f"all {refused} {part} {self._path} were refused; the dead letters say why"
 
     def health(self) -> SourceHealth:
         """Return how far the file is read."""
@@ -134,6 +138,7 @@ class LineSource:
         self._state = "starting"
         self._problem: str | None = None
         self._lines = 0
+        self._taken = 0
         self._refused = 0
 
     def run(self, stopped: threading.Event) -> None:
@@ -155,7 +160,10 @@ class LineSource:
                 raise RecurraError(f"cannot read standard input: {error.strerror}") from None
             if not self._lines:
                 check_content(rest + data, "standard input")
-            *lines, rest = (rest + data).split(b"\n") if data else [rest, b""]
+            if data:
+                *lines, rest = (rest + data).split(b"\n")
+            else:
+                lines = [rest] if rest else []
             self._apply(applier, lines)
             if not data:
                 self._state = "ended"
@@ -164,11 +172,14 @@ class LineSource:
 
     def health(self) -> SourceHealth:
         """Return how much was read."""
+        problem = self._problem
+        if problem is None and self._refused and not self._taken:
+            problem = f"all {self._refused} lines of standard input were refused; the dead letters say why"
         return SourceHealth(
             kind="stdin",
-            connected=self._problem is None,
+            connected=problem is None,
             state=self._state,
-            problem=self._problem,
+            problem=problem,
             events=self._lines,
             refused=self._refused,
         )
@@ -190,6 +201,7 @@ class LineSource:
                 self._refused += 1
                 applier.refuse(origin, str(error))
         applier.apply(records, origins)
+        self._taken += len(records)
 
     def _note(self, problem: str | None) -> None:
         self._problem = problem

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Self, overload
+from typing import Literal, Self, overload
 
 import torch
 from prometheus_client import CollectorRegistry
@@ -12,11 +12,11 @@ from threadpoolctl import threadpool_limits
 
 from .background import Housekeeper, Repair, Training
 from .clock import Clock, SystemClock
-from .config import Config
+from .config import Config, check_opening
 from .devices import device_of
-from .errors import ClosedError, StoreError, VersionError
+from .errors import ClosedError, ConfigError, StoreError, VersionError
 from .events import Event, Forget, Item, check_id, check_inputs
-from .ingest import Ingest, Refused
+from .ingest import Ingest, Refused, Writing
 from .metrics import Metrics
 from .model import check_streams
 from .monitoring.judge import QualityMonitor
@@ -58,13 +58,11 @@ def open(  # the name that people know from files and databases
     ...     engine.health().status
     'ok'
     """
-    return Engine(path, config or Config(), clock=clock or SystemClock(), read_only=read_only)
-
-
-class _Writing(NamedTuple):
-    # what an engine that was opened for reading does not have
-    store: Store
-    ingest: Ingest
+    check_opening(path, config)
+    try:
+        return Engine(path, config or Config(), clock=clock or SystemClock(), read_only=read_only)
+    except MemoryError as error:
+        raise ConfigError(f"no room in memory for what [store], [states] and [fast] ask for: {error}") from None
 
 
 class Engine:
@@ -113,10 +111,10 @@ class Engine:
             self._switch.to_newest()
             self._queries = Queries(self._store, self._caches, clock, config, self._metrics)
             self._monitor = QualityMonitor(self._caches, self._queries, config, self._metrics)
-            self._writing: _Writing | None = None
+            self._writing: Writing | None = None
             if isinstance(store, Store):
                 ingest = Ingest(store, self._caches, self._queries, self._monitor, clock, config, self._metrics)
-                self._writing = _Writing(store, ingest)
+                self._writing = Writing(store, ingest)
         except BaseException:
             self._store.close()
             raise
@@ -372,7 +370,7 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _writable(self) -> _Writing:
+    def _writable(self) -> Writing:
         if self._writing is None:
             raise StoreError(f"the store {self._store.path} was opened for reading")
         return self._writing

@@ -22,7 +22,7 @@ from .serving.caches import Caches
 from .states import anchor
 from .store import APPLIED, DUPLICATE, LATE, TOO_LATE, Applied, Batch, Store
 
-__all__ = ["Ingest", "Refused"]
+__all__ = ["Ingest", "Refused", "Writing"]
 
 Refused = Callable[[int, str], None]
 
@@ -267,3 +267,10 @@ class Ingest:
         report.moved += applied.moved
         report.forgotten += len(applied.forgotten)
         touched.update(dict.fromkeys(user for user, kind in zip(batch.users, status, strict=True) if kind <= LATE))
+
+
+class Writing(NamedTuple):
+    """What an engine that was opened for reading does not have."""
+
+    store: Store
+    ingest: Ingest

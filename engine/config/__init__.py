@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from .connecting import ApiConfig, AuditConfig, KafkaConfig
 from .fields import FieldNames
 from .kinds import MOST_BYTES, Seed, Threads
@@ -33,6 +33,7 @@ __all__ = [
     "StoreConfig",
     "TrainingConfig",
     "bounds_of",
+    "check_opening",
     "load_config",
 ]
 
@@ -81,6 +82,14 @@ class Config(Section, frozen=True):
                 f"states.hot_users of {users:_} users whose states under [model] have {each:_} bytes each "
                 f"would be laid out for more than {MOST_BYTES >> 40} TiB"
             )
+
+
+def check_opening(path: object, config: object) -> None:
+    """Raise ``ConfigError`` unless these are a directory and a configuration, or None, to open an engine with."""
+    if not isinstance(path, str | Path) or path == "":
+        raise ConfigError(f"the directory of an engine must be a path, got {shown(path)}")
+    if config is not None and not isinstance(config, Config):
+        raise ConfigError(f"the configuration of an engine must be a Config, got {shown(config)}")
 
 
 def load_config(path: str | Path | None) -> Config:

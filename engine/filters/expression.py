@@ -85,8 +85,9 @@ def _check_size(tree: ast.expr) -> None:
         node = pending.pop()
         parts += 1
         if literal(node):
-            literals = sum(isinstance(part, ast.expr) for part in ast.walk(node))
-            if literals > MAX_LITERALS:
+            kinds = [type(part) for part in ast.walk(node)]
+            inner = kinds.count(ast.List) + kinds.count(ast.Tuple) - 1
+            if max(kinds.count(ast.Constant), inner) > MAX_LITERALS:
                 raise InputError(f"a list of the filter has more than {MAX_LITERALS} values")
             continue
         pending += [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)]

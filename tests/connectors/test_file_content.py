@@ -17,6 +17,7 @@ import pytest
 import recurra
 from recurra.connectors.catalogue import read_items
 from recurra.connectors.dead_letter import FileDeadLetters
+from recurra.connectors.file_content import read_content
 from recurra.connectors.files import open_segments, read_events
 from recurra.connectors.local_sources import LineSource
 from recurra.engine.config import Config, TrainingConfig
@@ -46,11 +47,11 @@ UNREADABLE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "zip": (zipped, "looks like a zip file; unpack it first .unzip"),
     "zstd": (lambda data: b"\x28\xb5\x2f\xfd" + data, "looks like a Zstandard file; unpack it first .unzstd"),
     "UTF-16 with a mark": (again("utf-16"), "looks like UTF-16 text; write it as UTF-8"),
-    "UTF-16 LE": (again("utf-16-le"), "looks like UTF-16 text; write it as UTF-8"),
-    "UTF-16 BE": (again("utf-16-be"), "looks like UTF-16 text; write it as UTF-8"),
+    "UTF-16 LE": (again("utf-16-le"), "looks like UTF-16LE text; write it as UTF-8"),
+    "UTF-16 BE": (again("utf-16-be"), "looks like UTF-16BE text; write it as UTF-8"),
     "UTF-32 with a mark": (again("utf-32"), "looks like UTF-32 text; write it as UTF-8"),
-    "UTF-32 LE": (again("utf-32-le"), "looks like UTF-32 text; write it as UTF-8"),
-    "UTF-32 BE": (again("utf-32-be"), "looks like UTF-32 text; write it as UTF-8"),
+    "UTF-32 LE": (again("utf-32-le"), "looks like UTF-32LE text; write it as UTF-8"),
+    "UTF-32 BE": (again("utf-32-be"), "looks like UTF-32BE text; write it as UTF-8"),
 }
 
 
@@ -98,6 +99,20 @@ def test_a_pipe_with_another_form(tmp_path: Path, kind: str) -> None:
         source = LineSource(engine, reading, config, FileDeadLetters(tmp_path / "letters"))
         with pytest.raises(InputError, match=f"standard input {words}"):
             source.run(threading.Event())
+    os.close(reading)
+
+
+def test_a_pipe_of_which_every_line_is_refused_is_a_problem(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"no event\n" * 7)
+    os.close(writing)
+    config = Config(training=TrainingConfig(mode="off"))
+    with recurra.open(tmp_path / "data", config) as engine:
+        source = LineSource(engine, reading, config, FileDeadLetters(tmp_path / "letters"))
+        source.run(threading.Event())
+        health = source.health()
+        assert (health.events, health.refused, health.connected) == (7, 7, False)
+        assert "all 7 lines of standard input were refused" in str(health.problem)
     os.close(reading)
 
 
@@ -185,3 +200,14 @@ def test_a_catalogue_with_a_column_twice(tmp_path: Path, header: str, twice: str
     (tmp_path / "items.csv").write_text(f"{header}\na,b,c\n")
     with pytest.raises(InputError, match=f"the header names the column '{twice}' twice"):
         read_items(tmp_path / "items.csv")
+
+
+@pytest.mark.parametrize("name", ["plays.csv", "plays.jsonl", "plays.dat"])
+def test_lines_that_end_in_cr_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"user,item,time\rann,m1,1700000000000\r")
+    with pytest.raises(InputError, match="line ends of one CR"):
+        read_events(path)
+    # half of a line end that is being written
+    path.write_bytes(b"user,item,time\r")
+    assert read_content(path) == b"user,item,time\r"

@@ -128,6 +128,22 @@ def test_a_file_that_is_refused_whole_is_a_problem(tmp_path: Path) -> None:
         assert httpx.get(f"{service.url}/v1/users/u/recommendations").status_code == 200
 
 
+def test_what_was_added_to_a_file_and_refused_whole_is_a_problem(tmp_path: Path) -> None:
+    path, data = tmp_path / "events.jsonl", tmp_path / "data"
+    _lines(path, 20)
+    with running(data, str(path)) as service:
+        service.until("the source has ended")
+    with path.open("a") as file:
+        file.write("no event\n" * 3)
+    with running(data, str(path)) as service:
+        service.until("all 3 lines that were added")
+        assert httpx.get(f"{service.url}/readyz").status_code == 503
+    _lines(path, 1, start=20)
+    with running(data, str(path)) as service:
+        service.until("the source has ended")
+        assert httpx.get(f"{service.url}/readyz").status_code == 200
+
+
 def test_a_file_that_changed_otherwise_is_refused(tmp_path: Path) -> None:
     path, data = tmp_path / "events.jsonl", tmp_path / "data"
     _lines(path, 20)

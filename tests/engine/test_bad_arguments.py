@@ -1,6 +1,8 @@
 """Arguments built in Python that are not what they should be: a sentence, nothing applied, a store that opens again."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 import recurra
 from recurra import Event, Forget, Item
-from recurra.engine.errors import BadEventError, InputError
+from recurra.engine.errors import BadEventError, ConfigError, InputError
 from recurra.engine.events import Decoder
 
 DEEP: Any = []
@@ -99,3 +101,28 @@ def test_integers_that_python_does_not_write(tmp_path: Path, sign: int) -> None:
             engine.recommend("u", k=number)
         with pytest.raises(InputError, match="an integer of 16610 bits"):
             engine.recommend("u", at=number)
+
+
+@pytest.mark.parametrize("path", ["", None, 1, b"x"])
+def test_a_directory_must_be_a_path(path: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a path"):
+        recurra.open(path)
+
+
+@pytest.mark.parametrize("config", [{}, 1, "recurra.toml"])
+def test_a_configuration_must_be_one(tmp_path: Path, config: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a Config"):
+        recurra.open(tmp_path / "data", config)
+    assert not (tmp_path / "data").exists()
+
+
+def test_tables_that_memory_has_no_room_for_are_refused(tmp_path: Path) -> None:
+    # less than the bounds of the settings refuse, and more than the process may have
+    text = """
+import resource, sys, recurra
+from recurra.engine.config import StoreConfig
+resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36))
+recurra.open(sys.argv[1], recurra.Config(store=StoreConfig(hot_histories=100_000_000)))
+"""
+    done = subprocess.run([sys.executable, "-c", text, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "ConfigError: no room in memory for what [store]" in done.stderr

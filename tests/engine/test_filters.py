@@ -46,6 +46,13 @@ def test_refuses_everything_else(expression: str) -> None:
         compile_filter(expression)
 
 
+@pytest.mark.parametrize("value", ["1", "-1", "[1]", "[]", "'x'"])
+def test_a_list_has_a_thousand_values_at_most(value: str) -> None:
+    compile_filter(f"a in [{','.join([value] * 1_000)}]")
+    with pytest.raises(InputError, match="more than 1000 values"):
+        compile_filter(f"a in ({','.join([value] * 1_001)})")
+
+
 # what it came in as, and what the store reads back
 SHAPES = {
     "tuples": recurra.Item("m", categories=("a", "b"), attributes={"tags": ("x", ("y", 1)), "box": {"size": (1, 2)}}),
