@@ -45,6 +45,7 @@ def _small(config: Config) -> Config:
     replace = msgspec.structs.replace
     return replace(
         config,
+        store=replace(config.store, hot_histories=64),
         training=replace(config.training, mode="off"),
         states=replace(config.states, hot_users=64),
         fast=replace(config.fast, pair_entries=4_096, contexts=config.store.batch_events),
